@@ -1,0 +1,129 @@
+"""Every default and range, once: the command lines, the Nextflow schema and the docs are checked against these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from virnucpro.errors import UsageError
+
+PRECISIONS: Final = ("fp16", "bf16", "fp32", "fp8")
+POOLINGS: Final = ("mean", "bos", "max")
+EMBEDDING_DTYPES: Final = ("float32", "float16")
+LONG_SEQUENCES: Final = ("truncate", "full")
+DEVICES: Final = ("auto", "cuda", "cpu")
+
+#: Residues per sequence: ESM-2 was trained on crops of 1,024 tokens, two of which are <cls> and <eos>.
+DEFAULT_MAX_LENGTH: Final = 1022
+#: Residues per shard: 10 to 30 minutes of one H100 at the 650M model's 3.4e5 tokens per second.
+DEFAULT_SHARD_RESIDUES: Final = 400_000_000
+#: Tokens per batch on a CPU, where larger batches only leave the caches.
+CPU_TOKEN_BUDGET: Final = 4096
+#: Tokens per batch above which no GPU measured gains any more throughput.
+MAX_TOKEN_BUDGET: Final = 65_536
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """What SPLIT_FASTA does. ``shards_at_least`` is the number of GPUs that wait for work."""
+
+    inputs: tuple[Path, ...]
+    outdir: Path
+    model_json: Path
+    max_length: int = DEFAULT_MAX_LENGTH
+    long_sequences: str = "truncate"
+    shard_residues: int = DEFAULT_SHARD_RESIDUES
+    shards_at_least: int = 1
+    deduplicate: bool = True
+    reuse: tuple[Path, ...] = ()
+    strict: bool = False
+    layers: tuple[int, ...] = ()
+    pooling: tuple[str, ...] = ("mean",)
+    precision: str = "fp16"
+    embedding_dtype: str = "float32"
+    per_residue: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise UsageError("no input file given; name at least one FASTA file, or - for standard input")
+        _check_positive("max_length", self.max_length)
+        _check_positive("shard_residues", self.shard_residues)
+        _check_positive("shards_at_least", self.shards_at_least)
+        _check_choice("long_sequences", self.long_sequences, LONG_SEQUENCES)
+        _check_output_options(self.pooling, self.precision, self.embedding_dtype)
+
+    @property
+    def residue_limit(self) -> int | None:
+        """Residues after which a sequence is cut, or None where it is embedded whole."""
+        return self.max_length if self.long_sequences == "truncate" else None
+
+
+@dataclass(frozen=True)
+class EmbedConfig:
+    """What EMBED_SHARD does. ``layers`` counts from 0 (the embedding layer); negative counts from the end."""
+
+    shard: Path
+    model: Path
+    outdir: Path
+    layers: tuple[int, ...] = (-1,)
+    pooling: tuple[str, ...] = ("mean",)
+    per_residue: bool = False
+    precision: str = "fp16"
+    embedding_dtype: str = "float32"
+    device: str = "auto"
+    token_budget: int | None = None
+    attempt: int = 1
+    workers: int = 2
+    prefetch: int = 4
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_output_options(self.pooling, self.precision, self.embedding_dtype)
+        _check_choice("device", self.device, DEVICES)
+        _check_positive("attempt", self.attempt)
+        _check_positive("workers", self.workers)
+        _check_positive("prefetch", self.prefetch)
+        if self.token_budget is not None:
+            _check_positive("token_budget", self.token_budget)
+        if not self.layers:
+            raise UsageError("no layer asked for; name at least one in --layers")
+
+
+@dataclass(frozen=True)
+class MergeConfig:
+    """What MERGE_EMBEDDINGS does: ``shard_dirs`` hold what the EMBED_SHARD tasks left, in any order."""
+
+    manifest: Path
+    split_summary: Path
+    model_json: Path
+    shard_dirs: tuple[Path, ...]
+    outdir: Path
+    reuse: tuple[Path, ...] = ()
+    embedding_dtype: str = "float32"
+    row_group_rows: int = 16_384
+    part_bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        _check_choice("embedding_dtype", self.embedding_dtype, EMBEDDING_DTYPES)
+        _check_positive("row_group_rows", self.row_group_rows)
+        _check_positive("part_bytes", self.part_bytes)
+
+
+def _check_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise UsageError(f"--{name} is {value}, but must be at least 1")
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"--{name} is '{value}', but must be one of {', '.join(allowed)}")
+
+
+def _check_output_options(pooling: tuple[str, ...], precision: str, embedding_dtype: str) -> None:
+    if not pooling:
+        raise UsageError(f"no pooling asked for; name at least one of {', '.join(POOLINGS)}")
+    for name in pooling:
+        _check_choice("pooling", name, POOLINGS)
+    _check_choice("precision", precision, PRECISIONS)
+    _check_choice("embedding_dtype", embedding_dtype, EMBEDDING_DTYPES)
