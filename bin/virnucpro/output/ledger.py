@@ -1,0 +1,180 @@
+"""The ledger (manifest.parquet): one row per input record, written and read in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from virnucpro.errors import DataError, InputMissingError
+from virnucpro.output.schema import LEDGER_SCHEMA, encode_metadata
+
+__all__ = ["LEDGER_SCHEMA", "LedgerReader", "LedgerWriter"]
+
+#: Rows per row group of the ledger; about 150 bytes each before compression.
+LEDGER_ROW_GROUP_ROWS: Final = 131_072
+
+#: Columns whose values repeat, so that a dictionary page pays; ids and keys are nearly all distinct.
+_DICTIONARY_COLUMNS: Final = ["file", "status", "reason", "length", "shard", "reuse_source", "unknown_residues"]
+
+
+class LedgerWriter:
+    """Streams the ledger to ``path`` in row groups, under a temporary name that is renamed by ``close``.
+
+    As a context manager it closes on success, and on an exception leaves nothing behind.
+
+    Args:
+        path: where the finished ledger stands.
+        metadata: JSON-able facts for the file metadata.
+        row_group_rows: rows held in memory before they are written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        metadata: Mapping[str, object] | None = None,
+        row_group_rows: int = LEDGER_ROW_GROUP_ROWS,
+    ) -> None:
+        self.path = path
+        self.rows = 0
+        self._temporary = path.with_name(f".{path.name}.partial")
+        self._row_group_rows = row_group_rows
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self._schema = LEDGER_SCHEMA.with_metadata(encode_metadata(metadata or {}))
+        self._writer: pq.ParquetWriter | None = pq.ParquetWriter(
+            self._temporary,
+            self._schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=_DICTIONARY_COLUMNS,
+            write_statistics=["ordinal", "unique_index", "shard", "reuse_row"],
+        )
+
+    def write(self, rows: pa.Table | pa.RecordBatch | Mapping[str, Any]) -> None:
+        """Append rows: a table, a record batch, or a mapping from column names to arrays or sequences.
+
+        Columns may come in any order; the nullable ones may be left out.
+
+        Raises:
+            pyarrow.ArrowInvalid: a value does not fit its column.
+        """
+        table = _as_table(rows, self._schema)
+        self.rows += table.num_rows
+        self._pending.append(table)
+        self._pending_rows += table.num_rows
+        if self._pending_rows >= self._row_group_rows:
+            self._flush(whole_groups_only=True)
+
+    def close(self) -> None:
+        """Write what is left, flush to disk and rename to the final name."""
+        if self._writer is None:
+            return
+        self._flush(whole_groups_only=False)
+        self._writer.close()
+        self._writer = None
+        with self._temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        self._temporary.replace(self.path)
+
+    def abort(self) -> None:
+        """Drop everything written so far."""
+        if self._writer is None:
+            return
+        try:
+            self._writer.close()
+        finally:
+            self._writer = None
+            self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def _flush(self, *, whole_groups_only: bool) -> None:
+        if self._writer is None:
+            raise ValueError(f"{self.path}: the ledger is closed")
+        table = pa.concat_tables(self._pending) if self._pending else self._schema.empty_table()
+        size = self._row_group_rows
+        end = table.num_rows - table.num_rows % size if whole_groups_only else table.num_rows
+        for start in range(0, end, size):
+            self._writer.write_table(table.slice(start, min(size, end - start)), row_group_size=size)
+        self._pending = [table.slice(end)] if end < table.num_rows else []
+        self._pending_rows = table.num_rows - end
+
+
+def _as_table(rows: pa.Table | pa.RecordBatch | Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+    if isinstance(rows, pa.RecordBatch):
+        rows = pa.Table.from_batches([rows])
+    names = rows.column_names if isinstance(rows, pa.Table) else list(rows)
+    unknown = sorted(set(names) - set(schema.names))
+    if unknown:
+        raise ValueError(f"the ledger has no column {', '.join(unknown)}; it has {', '.join(schema.names)}")
+    count = rows.num_rows if isinstance(rows, pa.Table) else len(next(iter(rows.values()), ()))
+    columns = [
+        _as_column(rows[field.name], field.type) if field.name in names else pa.nulls(count, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _as_column(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    column = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
+    if column.type.equals(kind):
+        return column
+    if pa.types.is_dictionary(kind) and not pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string()).dictionary_encode()
+    return column.cast(kind)
+
+
+class LedgerReader:
+    """Reads a ledger one slice of a row group at a time.
+
+    Raises:
+        InputMissingError: there is no such file.
+        DataError: the file is no ledger.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise InputMissingError(f"{path}: no ledger there; give the manifest.parquet that the split wrote")
+        try:
+            self._file = pq.ParquetFile(path, pre_buffer=False)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{path}: not a readable Parquet file ({error}); split the input again") from error
+        missing = sorted(set(LEDGER_SCHEMA.names) - set(self._file.schema_arrow.names))
+        if missing:
+            raise DataError(f"{path}: not a ledger, it lacks the column {', '.join(missing)}; split the input again")
+        self.path = path
+        self.rows: int = self._file.metadata.num_rows
+        self.schema: pa.Schema = self._file.schema_arrow
+
+    def batches(self, columns: Sequence[str] | None = None, batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
+        """The rows in input order, at most ``batch_rows`` at once, the columns in the order asked for."""
+        names = list(columns) if columns is not None else None
+        for batch in self._file.iter_batches(batch_size=batch_rows, columns=names):
+            yield batch.select(names) if names is not None else batch
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,168 @@
+"""Owns the Parquet columns, file names and file metadata of every result; docs/output.md is tested against it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from virnucpro.errors import DataError
+
+#: The one key of the Parquet file metadata that is ours; its value is a JSON object.
+METADATA_KEY: Final = b"virnucpro"
+
+EMBEDDINGS_FILE: Final = "embeddings.parquet"
+RESIDUES_FILE: Final = "residues.parquet"
+BATCHES_FILE: Final = "batches.parquet"
+GPU_METRICS_FILE: Final = "gpu_metrics.parquet"
+SHARDS_FILE: Final = "shards.parquet"
+SHARD_SUMMARY_FILE: Final = "summary.json"
+RUN_SUMMARY_FILE: Final = "run_summary.json"
+MANIFEST_FILE: Final = "manifest.parquet"
+REJECTED_FILE: Final = "rejected.tsv"
+EMBEDDINGS_DIR: Final = "embeddings"
+RESIDUES_DIR: Final = "residues"
+METRICS_DIR: Final = "metrics"
+
+#: Rows per Parquet row group: 16,384 x 1,280 float16 are 40 MiB, enough for a disk and little for memory.
+ROW_GROUP_ROWS: Final = 16_384
+
+STATUSES: Final = ("embedded", "duplicate", "reused", "rejected")
+
+LEDGER_SCHEMA: Final = pa.schema(
+    [
+        pa.field("ordinal", pa.int64(), nullable=False),
+        pa.field("id", pa.string()),
+        pa.field("description", pa.string()),
+        pa.field("file", pa.dictionary(pa.int32(), pa.string())),
+        pa.field("length", pa.int32()),
+        pa.field("truncated", pa.bool_()),
+        pa.field("unknown_residues", pa.int32()),
+        pa.field("status", pa.dictionary(pa.int32(), pa.string())),
+        pa.field("reason", pa.string()),
+        pa.field("sequence_key", pa.string()),
+        pa.field("unique_index", pa.int64()),
+        pa.field("shard", pa.int32()),
+        pa.field("reuse_source", pa.int32()),
+        pa.field("reuse_row", pa.int64()),
+    ]
+)
+
+#: Metadata that must be equal for vectors to be comparable: over the shards of a run, and with reused results.
+IDENTITY_KEYS: Final = (
+    "weights_sha256",
+    "precision",
+    "layers",
+    "pooling",
+    "max_length",
+    "long_sequences",
+)
+#: Further metadata, which may differ from shard to shard (a mixed cluster); merged files list every value.
+DESCRIPTIVE_KEYS: Final = (
+    "pipeline_version",
+    "model",
+    "attention",
+    "torch",
+    "cuda",
+    "device_name",
+)
+
+_ARROW_FLOATS: Final = {"float32": pa.float32(), "float16": pa.float16()}
+
+
+def embedding_columns(pooling: Sequence[str], layers: Sequence[int]) -> tuple[str, ...]:
+    """Column names for the poolings and absolute layer numbers asked for, poolings outermost.
+
+    One pooling of one layer is plain ``embedding``.
+    """
+    if len(pooling) == 1 and len(layers) == 1:
+        return ("embedding",)
+    return tuple(f"embedding_{name}_layer{layer}" for name in pooling for layer in layers)
+
+
+def embedding_type(dtype: str, dim: int) -> pa.DataType:
+    """Arrow type of an embedding column: ``dim`` float32 or float16 numbers per row."""
+    return pa.list_(pa.field("element", _ARROW_FLOATS[dtype], nullable=False), dim)
+
+
+def residues_type(dim: int) -> pa.DataType:
+    """Arrow type of the per-residue column: one float16 vector of ``dim`` numbers per residue."""
+    return pa.list_(pa.field("element", embedding_type("float16", dim), nullable=False))
+
+
+def _embedding_fields(columns: Mapping[str, int], dtype: str) -> list[pa.Field]:
+    return [pa.field(name, embedding_type(dtype, dim), nullable=False) for name, dim in columns.items()]
+
+
+def shard_schema(columns: Mapping[str, int], dtype: str, metadata: Mapping[str, object]) -> pa.Schema:
+    """Schema of a shard's embeddings.parquet; ``columns`` maps column names to dimensions."""
+    fields = [pa.field("unique_index", pa.int64(), nullable=False), *_embedding_fields(columns, dtype)]
+    fields.append(pa.field("batch", pa.int32(), nullable=False))
+    return pa.schema(fields, metadata=encode_metadata(metadata))
+
+
+def shard_residues_schema(dim: int, metadata: Mapping[str, object]) -> pa.Schema:
+    """Schema of a shard's residues.parquet: one row per distinct sequence."""
+    fields = [
+        pa.field("unique_index", pa.int64(), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),
+        pa.field("residues", residues_type(dim), nullable=False),
+    ]
+    return pa.schema(fields, metadata=encode_metadata(metadata))
+
+
+def results_schema(columns: Mapping[str, int], dtype: str, metadata: Mapping[str, object]) -> pa.Schema:
+    """Schema of results/embeddings/part-*.parquet: one row per record that was not rejected, in input order."""
+    fields = [
+        pa.field("ordinal", pa.int64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),
+        pa.field("truncated", pa.bool_(), nullable=False),
+        pa.field("sequence_key", pa.string(), nullable=False),
+        *_embedding_fields(columns, dtype),
+        pa.field("shard", pa.int32()),
+        pa.field("batch", pa.int32()),
+        pa.field("device_name", pa.dictionary(pa.int32(), pa.string())),
+        pa.field("device_utilization", pa.float32()),
+        pa.field("batch_tokens_per_second", pa.float32()),
+        pa.field("energy_joules", pa.float64()),
+    ]
+    return pa.schema(fields, metadata=encode_metadata(metadata))
+
+
+def encode_metadata(metadata: Mapping[str, object]) -> dict[bytes, bytes]:
+    """File metadata as Parquet wants it: one key of ours, JSON with sorted keys."""
+    return {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True).encode()}
+
+
+def decode_metadata(schema: pa.Schema, where: Path) -> dict[str, Any]:
+    """Our metadata of an opened file.
+
+    Raises:
+        DataError: the file was not written by this pipeline.
+    """
+    raw = (schema.metadata or {}).get(METADATA_KEY)
+    if raw is None:
+        raise DataError(f"{where}: no '{METADATA_KEY.decode()}' metadata; this file was not written by this pipeline")
+    decoded = json.loads(raw)
+    if not isinstance(decoded, dict):
+        raise DataError(f"{where}: metadata is not a JSON object; embed it again")
+    return decoded
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Our metadata of a Parquet file, reading its footer only."""
+    return decode_metadata(pq.read_schema(path), path)
+
+
+def vector_columns(schema: pa.Schema) -> dict[str, int]:
+    """Embedding columns of a file, name to dimension, in file order."""
+    return {
+        field.name: field.type.list_size
+        for field in schema
+        if field.name.startswith("embedding") and pa.types.is_fixed_size_list(field.type)
+    }
