@@ -84,6 +84,13 @@ def embedding_columns(pooling: Sequence[str], layers: Sequence[int]) -> tuple[st
     return tuple(f"embedding_{name}_layer{layer}" for name in pooling for layer in layers)
 
 
+def residue_columns(layers: Sequence[int]) -> tuple[str, ...]:
+    """Column names of per-residue vectors: plain ``residues`` for one layer."""
+    if len(layers) == 1:
+        return ("residues",)
+    return tuple(f"residues_layer{layer}" for layer in layers)
+
+
 def embedding_type(dtype: str, dim: int) -> pa.DataType:
     """Arrow type of an embedding column: ``dim`` float32 or float16 numbers per row."""
     return pa.list_(pa.field("element", _ARROW_FLOATS[dtype], nullable=False), dim)
@@ -105,12 +112,12 @@ def shard_schema(columns: Mapping[str, int], dtype: str, metadata: Mapping[str, 
     return pa.schema(fields, metadata=encode_metadata(metadata))
 
 
-def shard_residues_schema(dim: int, metadata: Mapping[str, object]) -> pa.Schema:
-    """Schema of a shard's residues.parquet: one row per distinct sequence."""
+def shard_residues_schema(columns: Mapping[str, int], metadata: Mapping[str, object]) -> pa.Schema:
+    """Schema of a shard's residues.parquet: one row per distinct sequence; ``columns`` maps names to dimensions."""
     fields = [
         pa.field("unique_index", pa.int64(), nullable=False),
         pa.field("length", pa.int32(), nullable=False),
-        pa.field("residues", residues_type(dim), nullable=False),
+        *(pa.field(name, residues_type(dim), nullable=False) for name, dim in columns.items()),
     ]
     return pa.schema(fields, metadata=encode_metadata(metadata))
 
