@@ -1,0 +1,196 @@
+"""The bytes of a FASTA file, decompressed and checked: whatever is no protein FASTA ends here, with file and line."""
+
+from __future__ import annotations
+
+import io
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import zstandard
+
+from virnucpro.errors import FastaFormatError, InputMissingError
+
+#: Bytes looked at before the first record is read, to tell what kind of file this is.
+HEAD_BYTES: Final = 1 << 20
+#: Letters after which a file counts as nucleotide or protein, and the fewest that allow a verdict.
+NUCLEOTIDE_SAMPLE: Final = 10_000
+NUCLEOTIDE_MINIMUM: Final = 20
+#: Share of A, C, G, T, U and N in the sample from which a file is nucleotide; proteins have about 0.26.
+NUCLEOTIDE_SHARE: Final = 0.95
+#: Raw bytes per read; bounds what one step of decompression can yield.
+READ_BYTES: Final = 1 << 18
+#: Bytes that one record may span in the file: no protein comes near, and memory holds a few of them.
+RECORD_BYTES: Final = 1 << 28
+
+GZIP_MAGIC: Final = b"\x1f\x8b"
+ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+WHITE_SPACE: Final = b" \t\n\r\v\f"
+_BOM: Final = b"\xef\xbb\xbf"
+_UTF16_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
+_OTHER_FORMATS: Final = {
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ": "compressed with xz",
+    b"PK\x03\x04": "a zip archive",
+    b"\x89HDF": "an HDF5 file",
+    b"PAR1": "a Parquet file",
+    b"%PDF": "a PDF file",
+}
+_NOT_LETTERS: Final = bytes(byte for byte in range(256) if not chr(byte).isascii() or not chr(byte).isalpha())
+
+
+class FastaSource:
+    """One FASTA file, plain, gzip or zstd (told by content, not by name), or ``-`` for standard input.
+
+    Args:
+        path: the file; it is named in messages as given here.
+        refuse_nucleotide: end with an error where the first letters are nearly all ACGTUN.
+    """
+
+    def __init__(self, path: Path, *, refuse_nucleotide: bool = False) -> None:
+        self.name = "standard input" if str(path) == "-" else str(path)
+        self.first_line = 1
+        self._path = path
+        self._refuse_nucleotide = refuse_nucleotide
+        self._newlines = 0
+
+    def blocks(self, size: int) -> Iterator[bytes]:
+        """Yield the decompressed bytes from the first ``>`` on, in pieces of ``size`` (the last may be shorter).
+
+        ``first_line`` holds the line of that ``>`` once the first piece is out. A file with nothing but white
+        space yields nothing.
+
+        Raises:
+            InputMissingError: the file is not there or cannot be opened.
+            FastaFormatError: not FASTA, truncated, corrupt, binary, or nucleotide where that is refused.
+        """
+        with self._open() as stream:
+            chunks = self._decompressed(stream)
+            head = bytearray()
+            while len(head) < HEAD_BYTES and (chunk := next(chunks, None)) is not None:
+                head += chunk
+            start = self._check_head(head)
+            if start is None:
+                for _ in chunks:
+                    pass
+                return
+            self._newlines = head.count(b"\n", 0, start)
+            self.first_line = self._newlines + 1
+            pending = head[start:]
+            while True:
+                while len(pending) < size and (chunk := next(chunks, None)) is not None:
+                    pending += chunk
+                if not pending:
+                    return
+                block = bytes(pending[:size])
+                del pending[:size]
+                self._check_binary(block)
+                self._newlines += block.count(b"\n")
+                yield block
+
+    @contextmanager
+    def _open(self) -> Iterator[BinaryIO | io.FileIO]:
+        if str(self._path) == "-":
+            yield sys.stdin.buffer
+            return
+        try:
+            stream = io.FileIO(self._path)
+        except FileNotFoundError:
+            raise InputMissingError(f"{self.name}: no such file; check the path given to --input") from None
+        except IsADirectoryError:
+            raise InputMissingError(f"{self.name}: is a folder; name the FASTA files in it, or use a glob") from None
+        except PermissionError:
+            raise InputMissingError(f"{self.name}: cannot be opened: permission denied; make it readable") from None
+        with stream:
+            yield stream
+
+    def _decompressed(self, stream: BinaryIO | io.FileIO) -> Iterator[bytes]:
+        first = b""
+        while len(first) < 8 and (more := stream.read(READ_BYTES)):
+            first += more
+        if first.startswith(GZIP_MAGIC):
+            yield from self._inflate(first, stream, "gzip", lambda: zlib.decompressobj(wbits=31))
+            return
+        if first.startswith(ZSTD_MAGIC):
+            yield from self._inflate(first, stream, "zstd", zstandard.ZstdDecompressor().decompressobj)
+            return
+        for magic, what in _OTHER_FORMATS.items():
+            if first.startswith(magic):
+                raise self._error(f"{what}, which is not read", None, "give plain FASTA, .gz or .zst")
+        while first:
+            yield first
+            first = stream.read(READ_BYTES)
+
+    def _inflate(self, raw: bytes, stream: BinaryIO | io.FileIO, kind: str, new: Callable[[], Any]) -> Iterator[bytes]:
+        """Decompress frame after frame; zero bytes after the last are padding, as gzip itself holds."""
+        decoder = new()
+        try:
+            while raw:
+                out = decoder.decompress(raw)
+                if out:
+                    yield out
+                raw = decoder.unused_data.lstrip(b"\0") if decoder.eof else b""
+                if not raw:
+                    raw = stream.read(READ_BYTES)
+                    if decoder.eof:
+                        raw = raw.lstrip(b"\0")
+                if raw and decoder.eof:
+                    decoder = new()
+        except (zlib.error, zstandard.ZstdError) as error:
+            raise self._error(f"damaged {kind} data ({error})", self._line(), "copy or download it again") from None
+        if not decoder.eof:
+            raise self._error(f"the {kind} file is cut short", self._line(), "copy or download it again")
+
+    def _check_head(self, head: bytearray) -> int | None:
+        """Return where the first ``>`` stands, or None where there is only white space."""
+        if head.startswith(_UTF16_BOMS):
+            raise self._error("text in UTF-16", 1, "save it as plain ASCII or UTF-8")
+        offset = len(_BOM) if head.startswith(_BOM) else 0
+        text = bytes(head[offset:])
+        stripped = text.lstrip(WHITE_SPACE)
+        if not stripped:
+            return None
+        start = offset + len(text) - len(stripped)
+        line = head.count(b"\n", 0, start) + 1
+        if b"\0" in stripped:
+            self._newlines = line - 1
+            self._check_binary(stripped)
+        line_start = max(head.rfind(b"\n", 0, start) + 1, offset)
+        if not stripped.startswith(b">") or line_start != start:
+            what = "FASTQ" if stripped.startswith(b"@") else "not FASTA: the first line does not begin with '>'"
+            raise self._error(what, line, "give protein sequences in FASTA format")
+        first_line = stripped.partition(b"\n")[0].rstrip(WHITE_SPACE)
+        if b"\r" in first_line:
+            raise self._error("lines end in a carriage return alone", line, "convert it: tr '\\r' '\\n'")
+        if self._refuse_nucleotide:
+            self._check_protein(stripped, line)
+        return start
+
+    def _check_protein(self, text: bytes, line: int) -> None:
+        letters = b""
+        for part in text.split(b"\n"):
+            if part.startswith(b">"):
+                continue
+            letters += part.upper().translate(None, _NOT_LETTERS)
+            if len(letters) >= NUCLEOTIDE_SAMPLE:
+                break
+        letters = letters[:NUCLEOTIDE_SAMPLE]
+        nucleotides = sum(letters.count(base) for base in (b"A", b"C", b"G", b"T", b"U", b"N"))
+        if len(letters) >= NUCLEOTIDE_MINIMUM and nucleotides >= NUCLEOTIDE_SHARE * len(letters):
+            share = f"{nucleotides} of the first {len(letters)} letters are A, C, G, T, U or N"
+            raise self._error(f"nucleotide sequences ({share})", line, "translate them to protein first")
+
+    def _check_binary(self, block: bytes) -> None:
+        position = block.find(b"\0")
+        if position >= 0:
+            line = self._newlines + block.count(b"\n", 0, position) + 1
+            raise self._error("a zero byte: binary data or UTF-16 text", line, "give plain ASCII or UTF-8 FASTA")
+
+    def _line(self) -> int | None:
+        return self._newlines + 1 if self._newlines else None
+
+    def _error(self, message: str, line: int | None, remedy: str) -> FastaFormatError:
+        return FastaFormatError(message, file=self.name, line=line, remedy=remedy)
