@@ -1,0 +1,214 @@
+"""ESM-2 over packed tokens: many sequences end to end in one row of tokens, no padding anywhere.
+
+Lin et al., "Evolutionary-scale prediction of atomic-level protein structure with a language model", Science 2023;
+numerically the encoder of fair-esm 2.0.0 in fp32. The language-model and contact heads are left out.
+
+Shape letters: T tokens of the batch, S sequences, D embed_dim, N heads, H head_dim, P positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from virnucpro.errors import ModelError, UsageError
+from virnucpro.kernels.attention import varlen_attention
+from virnucpro.kernels.layer_norm import add_layer_norm
+from virnucpro.kernels.linear_gelu import linear_gelu
+from virnucpro.kernels.rotary import rotary_
+from virnucpro.model.parameters import (
+    MASK,
+    EncoderLayer,
+    LayerNorm,
+    Linear,
+    ParameterBuilder,
+    dtype_of,
+    inv_freq_key,
+    precision_of,
+    trained_inv_freq,
+)
+from virnucpro.model.registry import Esm2Config
+
+LAYER_NORM_EPS: Final = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Where the sequences of a packed batch lie: offsets (S+1,) int32, positions (T,) int32, longest sequence."""
+
+    cu_seqlens: Tensor
+    positions: Tensor
+    max_seqlen: int
+
+
+class PackedEsm2:
+    """The ESM-2 encoder over packed tokens. Build it with ``from_state`` or ``from_fair_esm``."""
+
+    def __init__(
+        self,
+        config: Esm2Config,
+        precision: str,
+        table_VD: Tensor,
+        layers: Sequence[EncoderLayer],
+        final_norm: LayerNorm,
+    ) -> None:
+        self.config = config
+        self.precision = precision
+        self._table_VD = table_VD
+        self._layers = tuple(layers)
+        self._final_norm = final_norm
+        self._scale = config.head_dim**-0.5
+
+    @property
+    def device(self) -> torch.device:
+        return self._table_VD.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._table_VD.dtype
+
+    @classmethod
+    def from_state(
+        cls, config: Esm2Config, state: Mapping[str, Tensor], precision: str, device: torch.device | str
+    ) -> PackedEsm2:
+        """Build the model from a state dict in fair-esm's key names, such as ``read_checkpoint`` returns.
+
+        Each tensor is moved and cast on its own; the model shares no memory with ``state``.
+
+        Raises:
+            UsageError: a precision that this model does not run in.
+        """
+        builder = ParameterBuilder(config, state, dtype_of(precision), torch.device(device))
+        layers = [builder.layer(index) for index in range(config.layers)]
+        return cls(config, precision, builder.embedding_table(), layers, builder.layer_norm("emb_layer_norm_after"))
+
+    @classmethod
+    def from_fair_esm(
+        cls, model: Any, precision: str | None = None, device: torch.device | str | None = None
+    ) -> PackedEsm2:
+        """Repack a loaded fair-esm ``ESM2``; precision and device default to those of its weights.
+
+        Raises:
+            ModelError: rotary frequencies that a cast to bf16 has spoilt.
+            UsageError: a precision that this model does not run in.
+        """
+        state = {key: value for key, value in model.state_dict().items() if not key.startswith(("lm_", "contact_"))}
+        table = state["embed_tokens.weight"]
+        config = Esm2Config(
+            "fair-esm", model.num_layers, model.embed_dim, model.attention_heads, bool(model.token_dropout)
+        )
+        for index in range(config.layers):
+            key = inv_freq_key(index)
+            state[key] = _undo_bfloat16(state[key])
+        if precision is None:
+            precision = precision_of(table.dtype)
+        return cls.from_state(config, state, precision, table.device if device is None else device)
+
+    def forward(
+        self,
+        ids_T: Tensor,
+        cu_seqlens: Tensor,
+        positions_T: Tensor,
+        max_seqlen: int,
+        layers: Sequence[int],
+        masked: bool | None = None,
+    ) -> dict[int, Tensor]:
+        """Hidden states of the layers asked for.
+
+        Args:
+            ids_T: (T,) token ids, each sequence as <cls> residues <eos>, on the model's device.
+            cu_seqlens: (S+1,) int32, offsets of the sequences; the last is T.
+            positions_T: (T,) int32, position of each token in its sequence, 0 at <cls>.
+            max_seqlen: tokens of the longest sequence.
+            layers: 0 is the embedding, i the output of layer i without norm, the last layer's with the final norm.
+            masked: whether <mask> occurs in ``ids_T``; None looks, which on CUDA waits for the device.
+
+        Returns:
+            layer -> (T, D); the last layer in fp32, the others in the model's precision.
+
+        Raises:
+            UsageError: no layer, or one that the model does not have.
+        """
+        with torch.inference_mode():
+            wanted = self._check_layers(layers)
+            packing = Packing(cu_seqlens, positions_T, max_seqlen)
+            return self._run(self._embed(ids_T, cu_seqlens, masked), packing, wanted)
+
+    __call__ = forward
+
+    def _check_layers(self, layers: Sequence[int]) -> frozenset[int]:
+        wanted = frozenset(layers)
+        strangers = sorted(layer for layer in wanted if not 0 <= layer <= self.config.layers)
+        if not wanted or strangers:
+            asked = ", ".join(map(str, strangers)) or "none"
+            raise UsageError(f"layers asked for: {asked}; model {self.config.name} has 0 to {self.config.layers}")
+        return wanted
+
+    def _run(self, x_TD: Tensor, packing: Packing, wanted: frozenset[int]) -> dict[int, Tensor]:
+        last = max(wanted)
+        kept = {0: x_TD.clone()} if 0 in wanted else {}
+        delta_TD: Tensor | None = None
+        for number, layer in enumerate(self._layers[:last], start=1):
+            delta_TD = self._layer(layer, x_TD, delta_TD, packing)
+            if number in wanted and number < self.config.layers:
+                x_TD += delta_TD
+                delta_TD = None
+                kept[number] = x_TD.clone()
+        if last == self.config.layers:
+            kept[last] = _normalise(x_TD, delta_TD, self._final_norm, torch.float32)
+        return kept
+
+    def _embed(self, ids_T: Tensor, cu_seqlens: Tensor, masked: bool | None) -> Tensor:
+        """(T, D) embeddings; the table already holds the scale of a sequence without <mask> and zeros for <mask>."""
+        x_TD = functional.embedding(ids_T, self._table_VD)
+        if self.config.token_dropout and masked is not False:
+            masks_T = ids_T == MASK
+            if masked or bool(masks_T.any()):
+                x_TD = (x_TD / _unmasked_share(masks_T, cu_seqlens)[:, None]).to(x_TD.dtype)
+        return x_TD
+
+    def _layer(self, layer: EncoderLayer, x_TD: Tensor, delta_TD: Tensor | None, packing: Packing) -> Tensor:
+        """Add the pending ``delta_TD`` and attention's output to ``x_TD``; the FFN's output is the next delta."""
+        hidden_TD = _normalise(x_TD, delta_TD, layer.attention_norm)
+        delta_TD = self._attend(layer, hidden_TD, packing)
+        hidden_TD = _normalise(x_TD, delta_TD, layer.ffn_norm)
+        return _project(linear_gelu(hidden_TD, layer.up.weight, layer.up.bias), layer.down)
+
+    def _attend(self, layer: EncoderLayer, hidden_TD: Tensor, packing: Packing) -> Tensor:
+        qkv_T3D = _project(hidden_TD, layer.qkv)
+        cos_PH, sin_PH = layer.rotary.up_to(packing.max_seqlen)
+        rotary_(qkv_T3D, packing.positions, cos_PH, sin_PH, self.config.heads)
+        attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.config.heads, self._scale)
+        return _project(attended_TD, layer.out)
+
+
+def _normalise(x_TD: Tensor, delta_TD: Tensor | None, norm: LayerNorm, out_dtype: torch.dtype | None = None) -> Tensor:
+    return add_layer_norm(x_TD, delta_TD, norm.weight, norm.bias, eps=LAYER_NORM_EPS, out_dtype=out_dtype)
+
+
+def _project(x_TD: Tensor, linear: Linear) -> Tensor:
+    return functional.linear(x_TD, linear.weight, linear.bias)
+
+
+def _unmasked_share(masks_T: Tensor, cu_seqlens: Tensor) -> Tensor:
+    """(T,) share of tokens, <cls> and <eos> included, that are not <mask> in each token's own sequence."""
+    offsets = cu_seqlens.long()
+    lengths_S = offsets.diff()
+    counted = functional.pad(masks_T.long().cumsum(0), (1, 0))
+    share_S = 1 - counted[offsets].diff().float() / lengths_S
+    return share_S.repeat_interleave(lengths_S, output_size=masks_T.numel())
+
+
+def _undo_bfloat16(inv_freq_H: Tensor) -> Tensor:
+    """A model cast to bf16 has lost its frequencies; where they were the trained ones, take those again."""
+    if inv_freq_H.dtype != torch.bfloat16:
+        return inv_freq_H
+    trained = trained_inv_freq(2 * inv_freq_H.numel()).to(inv_freq_H.device)
+    if not torch.allclose(trained, inv_freq_H.float(), rtol=2**-7):
+        raise ModelError("the model's rotary frequencies were rounded to bf16; pass it in fp32 or fp16")
+    return trained

@@ -1,0 +1,155 @@
+"""The parameters of a packed ESM-2: how a state dict in fair-esm's key names becomes the parts that the network runs.
+
+Shape letters: V vocabulary, D embed_dim, H head_dim, P positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from virnucpro.errors import UsageError
+from virnucpro.model.registry import Esm2Config
+
+MASK: Final = 32
+#: 15 % of training tokens were chosen and 80 % of those masked; embeddings are scaled to that share of unmasked ones.
+TRAINING_MASK_SHARE: Final = 0.15 * 0.8
+DTYPES: Final = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class RotaryTable:
+    """Cosines and sines of rotary position embedding (Su et al., RoFormer), in fp32, grown on demand.
+
+    Args:
+        inv_freq_H: (head_dim / 2,) inverse frequencies as the checkpoint holds them. ESM-2 was trained with values
+            rounded to fp16; recomputing them in fp32 turns position 1,000 by 0.16 rad.
+    """
+
+    def __init__(self, inv_freq_H: Tensor) -> None:
+        self._inv_freq_H = inv_freq_H.float()
+        self._cos_PH = self._sin_PH = torch.empty(0, inv_freq_H.numel(), device=inv_freq_H.device)
+
+    def up_to(self, positions: int) -> tuple[Tensor, Tensor]:
+        """(P, head_dim / 2) cosines and sines for P >= ``positions``, counted from 0 at <cls>."""
+        if positions > self._cos_PH.shape[0]:
+            size = max(1024, 1 << (positions - 1).bit_length())
+            steps_P = torch.arange(size, dtype=torch.float32, device=self._inv_freq_H.device)
+            # fp32 angles as in the reference; fp64 functions, so that no entry depends on the table's size.
+            angles_PH = torch.outer(steps_P, self._inv_freq_H).double()
+            self._cos_PH, self._sin_PH = angles_PH.cos().float(), angles_PH.sin().float()
+        return self._cos_PH, self._sin_PH
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNorm:
+    """Scale and shift of one layer norm, both (D,) and always fp32."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Weight (out, in) and bias (out,) of one projection, in the model's precision."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderLayer:
+    """One pre-norm transformer layer; ``qkv`` holds query, key and value one below the other, (3D, D)."""
+
+    attention_norm: LayerNorm
+    qkv: Linear
+    out: Linear
+    ffn_norm: LayerNorm
+    up: Linear
+    down: Linear
+    rotary: RotaryTable
+
+
+class ParameterBuilder:
+    """Turns a canonical state dict into the model's parts, one tensor at a time."""
+
+    def __init__(
+        self, config: Esm2Config, state: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._config = config
+        self._state = state
+        self._dtype = dtype
+        self._device = device
+        self._rotaries: list[tuple[Tensor, RotaryTable]] = []
+
+    def embedding_table(self) -> Tensor:
+        table_VD = self._take("embed_tokens.weight", torch.float32)
+        if self._config.token_dropout:
+            table_VD *= 1 - TRAINING_MASK_SHARE
+            table_VD[MASK] = 0.0
+        return table_VD.to(self._dtype)
+
+    def layer(self, index: int) -> EncoderLayer:
+        prefix = f"layers.{index}."
+        return EncoderLayer(
+            attention_norm=self.layer_norm(prefix + "self_attn_layer_norm"),
+            qkv=self._linear(*(f"{prefix}self_attn.{part}_proj" for part in "qkv")),
+            out=self._linear(prefix + "self_attn.out_proj"),
+            ffn_norm=self.layer_norm(prefix + "final_layer_norm"),
+            up=self._linear(prefix + "fc1"),
+            down=self._linear(prefix + "fc2"),
+            rotary=self._rotary(self._take(inv_freq_key(index), torch.float32)),
+        )
+
+    def layer_norm(self, prefix: str) -> LayerNorm:
+        return LayerNorm(self._take(prefix + ".weight", torch.float32), self._take(prefix + ".bias", torch.float32))
+
+    def _linear(self, *prefixes: str) -> Linear:
+        weights, biases = (
+            [self._take(f"{prefix}.{part}", self._dtype) for prefix in prefixes] for part in ("weight", "bias")
+        )
+        return Linear(_stack(weights), _stack(biases))
+
+    def _rotary(self, inv_freq_H: Tensor) -> RotaryTable:
+        """The table of an earlier layer where the frequencies are the same, as they are in every official model."""
+        for known, table in self._rotaries:
+            if torch.equal(known, inv_freq_H):
+                return table
+        self._rotaries.append((inv_freq_H, RotaryTable(inv_freq_H)))
+        return self._rotaries[-1][1]
+
+    def _take(self, key: str, dtype: torch.dtype) -> Tensor:
+        return self._state[key].detach().to(self._device, copy=True).to(dtype)
+
+
+def _stack(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def inv_freq_key(layer: int) -> str:
+    """Canonical state-dict key of a layer's rotary frequencies."""
+    return f"layers.{layer}.self_attn.rot_emb.inv_freq"
+
+
+def trained_inv_freq(head_dim: int) -> Tensor:
+    """(head_dim / 2,) fp32 rotary frequencies as ESM-2 was trained with: RoFormer's formula, rounded to fp16."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+    return (1.0 / (10000**exponents)).half().float()
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """The dtype of a precision of the command line; UsageError where this model does not run in it."""
+    if precision not in DTYPES:
+        raise UsageError(f"precision '{precision}' is not available; choose one of {', '.join(DTYPES)}")
+    return DTYPES[precision]
+
+
+def precision_of(dtype: torch.dtype) -> str:
+    """The precision of a dtype; UsageError where this model does not run in it."""
+    for precision, known in DTYPES.items():
+        if dtype == known:
+            return precision
+    raise UsageError(f"a model in {dtype} cannot be repacked; cast it to one of {', '.join(DTYPES)}")
