@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
 """Bidirectional attention over packed sequences. Shapes: T tokens, D embedding width; S sequences."""
 
 from __future__ import annotations
@@ -6,6 +7,78 @@ from itertools import groupby
 
 import torch
 import torch.nn.functional as F
+
+from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
+
+LOG2_E = 1.4426950408889634
+
+
+@jit
+def _softmax_step(logits, value, peak, total, out, scale, PRECISION: tl.constexpr):
+    """One block of keys in the online softmax, in base 2: `scale` holds the logits' factor times log2 e."""
+    new_peak = tl.maximum(peak, tl.max(logits, 1) * scale)
+    weight = tl.exp2(logits * scale - new_peak[:, None])
+    decay = tl.exp2(peak - new_peak)
+    total = total * decay + tl.sum(weight, 1)
+    out = tl.dot(weight.to(value.dtype), value, out * decay[:, None], input_precision=PRECISION)
+    return new_peak, total, out
+
+
+@jit
+def _attention_kernel(
+    QKV_ptr,  # (T, 3D)
+    Out_ptr,  # (T, D)
+    Bounds_ptr,  # (S+1,)
+    scale,
+    blocks,  # query blocks of the longest sequence
+    HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    sequence = tl.program_id(0) // blocks
+    start = (tl.program_id(0) % blocks) * BLOCK_M
+    head = tl.program_id(1)
+    first = tl.load(Bounds_ptr + sequence)
+    length = tl.load(Bounds_ptr + sequence + 1) - first
+    if start >= length:
+        return
+    WIDTH: tl.constexpr = HEADS * HEAD_DIM
+    ROW: tl.constexpr = 3 * WIDTH
+    base = QKV_ptr + first.to(tl.int64) * ROW + head * HEAD_DIM
+    query_row = start + tl.arange(0, BLOCK_M)
+    key_row = tl.arange(0, BLOCK_N)
+    dim = tl.arange(0, BLOCK_DIM)
+    in_head = dim < HEAD_DIM
+    query_mask = (query_row < length)[:, None] & in_head[None, :]
+    query = tl.load(base + query_row[:, None] * ROW + dim[None, :], mask=query_mask, other=0.0)
+    key_pointer = base + WIDTH + key_row[None, :] * ROW + dim[:, None]
+    value_pointer = base + 2 * WIDTH + key_row[:, None] * ROW + dim[None, :]
+    peak = tl.full((BLOCK_M,), -1.0e30, tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    out = tl.zeros((BLOCK_M, BLOCK_DIM), tl.float32)
+    whole = (length // BLOCK_N) * BLOCK_N
+    for _ in range(0, whole, BLOCK_N):
+        if HEAD_DIM == BLOCK_DIM:
+            key = tl.load(key_pointer)
+            value = tl.load(value_pointer)
+        else:
+            key = tl.load(key_pointer, mask=in_head[:, None], other=0.0)
+            value = tl.load(value_pointer, mask=in_head[None, :], other=0.0)
+        logits = tl.dot(query, key, input_precision=PRECISION)
+        peak, total, out = _softmax_step(logits, value, peak, total, out, scale, PRECISION)
+        key_pointer += BLOCK_N * ROW
+        value_pointer += BLOCK_N * ROW
+    if whole < length:
+        valid = whole + key_row < length
+        key = tl.load(key_pointer, mask=valid[None, :] & in_head[:, None], other=0.0)
+        value = tl.load(value_pointer, mask=valid[:, None] & in_head[None, :], other=0.0)
+        logits = tl.where(valid[None, :], tl.dot(query, key, input_precision=PRECISION), float("-inf"))
+        peak, total, out = _softmax_step(logits, value, peak, total, out, scale, PRECISION)
+    target = Out_ptr + (first + query_row).to(tl.int64)[:, None] * WIDTH + head * HEAD_DIM + dim[None, :]
+    tl.store(target, (out / total[:, None]).to(Out_ptr.dtype.element_ty), mask=query_mask)
 
 
 def varlen_attention_ref(
@@ -40,4 +113,18 @@ def varlen_attention(
     Returns:
         (T, D) attended values; rows that belong to no sequence are undefined.
     """
-    return varlen_attention_ref(qkv_T3D, cu_seqlens, max_seqlen, heads, scale)
+    if not uses_triton(qkv_T3D):
+        return varlen_attention_ref(qkv_T3D, cu_seqlens, max_seqlen, heads, scale)
+    width = qkv_T3D.shape[1] // 3
+    head_dim = width // heads
+    out_TD = qkv_T3D.new_empty((qkv_T3D.shape[0], width))
+    exact = qkv_T3D.dtype == torch.float32
+    block_m, block_n, warps, stages = (32, 32, 4, 1) if exact else (64, 64, 4, 3)
+    blocks = triton.cdiv(max_seqlen, block_m)
+    with launch_guard(qkv_T3D):
+        _attention_kernel[(blocks * (cu_seqlens.numel() - 1), heads)](
+            qkv_T3D, out_TD, cu_seqlens, scale * LOG2_E, blocks,
+            heads, head_dim, max(16, triton.next_power_of_2(head_dim)), block_m, block_n, "ieee" if exact else "tf32",
+            num_warps=warps, num_stages=stages,
+        )  # fmt: skip
+    return out_TD

@@ -1,9 +1,45 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
 """Residual addition and LayerNorm in one pass over the residual stream. Shapes: T tokens, D embedding width."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+
+from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
+
+ELEMENTS = 2048  # of the residual stream in flight in one program
+
+
+@jit
+def _add_layer_norm_kernel(
+    X_ptr,  # (T, D)
+    Delta_ptr,  # (T, D)
+    Weight_ptr,  # (D,)
+    Bias_ptr,  # (D,)
+    Out_ptr,  # (T, D)
+    T,
+    eps,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    ROWS: tl.constexpr,
+    HAS_DELTA: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, BLOCK_D)
+    inside = (row < T)[:, None] & (column < D)[None, :]
+    offset = row[:, None] * D + column[None, :]
+    x = tl.load(X_ptr + offset, mask=inside, other=0.0).to(tl.float32)
+    if HAS_DELTA:
+        x += tl.load(Delta_ptr + offset, mask=inside, other=0.0).to(tl.float32)
+        tl.store(X_ptr + offset, x.to(X_ptr.dtype.element_ty), mask=inside)
+    mean = tl.sum(x, 1) / D
+    centred = tl.where(inside, x - mean[:, None], 0.0)
+    scale = 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / D + eps)
+    weight = tl.load(Weight_ptr + column, mask=column < D, other=0.0).to(tl.float32)
+    bias = tl.load(Bias_ptr + column, mask=column < D, other=0.0).to(tl.float32)
+    out = centred * scale[:, None] * weight[None, :] + bias[None, :]
+    tl.store(Out_ptr + offset, out.to(Out_ptr.dtype.element_ty), mask=inside)
 
 
 def add_layer_norm_ref(
@@ -47,4 +83,14 @@ def add_layer_norm(
     Returns:
         (T, D) normalised sum.
     """
-    return add_layer_norm_ref(x_TD, delta_TD, weight_D, bias_D, eps, out_dtype)
+    if not uses_triton(x_TD):
+        return add_layer_norm_ref(x_TD, delta_TD, weight_D, bias_D, eps, out_dtype)
+    tokens, width = x_TD.shape
+    out_TD = torch.empty_like(x_TD, dtype=out_dtype or x_TD.dtype)
+    block = triton.next_power_of_2(width)
+    rows = max(1, ELEMENTS // block)
+    with launch_guard(x_TD):
+        _add_layer_norm_kernel[(triton.cdiv(tokens, rows),)](
+            x_TD, delta_TD, weight_D, bias_D, out_TD, tokens, eps, width, block, rows, delta_TD is not None, num_warps=4
+        )
+    return out_TD

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
 """One vector per sequence out of packed token vectors, in fp32. Shapes: T tokens, D embedding width; S sequences."""
 
 from __future__ import annotations
@@ -6,7 +7,40 @@ from typing import Literal
 
 import torch
 
+from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
+
+COLUMNS = 64  # of one program
+ROWS = 16  # read at a time
+
 Mode = Literal["mean", "max", "bos"]
+
+
+@jit
+def _pool_kernel(
+    X_ptr,  # (T, D)
+    Bounds_ptr,  # (S+1,)
+    Out_ptr,  # (S, D)
+    D,
+    MAX: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+):
+    sequence = tl.program_id(0)
+    column = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    begin = tl.load(Bounds_ptr + sequence).to(tl.int64) + 1
+    residues = tl.load(Bounds_ptr + sequence + 1) - begin - 1
+    neutral = float("-inf") if MAX else 0.0
+    partial = tl.full((BLOCK_T, BLOCK_D), neutral, tl.float32)
+    for start in range(0, residues, BLOCK_T):
+        row = start + tl.arange(0, BLOCK_T)
+        inside = (row < residues)[:, None] & (column < D)[None, :]
+        x = tl.load(X_ptr + (begin + row)[:, None] * D + column[None, :], mask=inside, other=neutral).to(tl.float32)
+        if MAX:
+            partial = tl.maximum(partial, x, propagate_nan=tl.PropagateNan.ALL)
+        else:
+            partial += x
+    pooled = tl.max(partial, 0) if MAX else tl.sum(partial, 0) / residues
+    tl.store(Out_ptr + sequence.to(tl.int64) * D + column, pooled, mask=column < D)
 
 
 def pool_ref(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: Mode) -> torch.Tensor:
@@ -33,4 +67,12 @@ def pool(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: Mode) -> torch.Tens
     Returns:
         (S, D) fp32.
     """
-    return pool_ref(x_TD, cu_seqlens, mode)
+    if mode == "bos" or not uses_triton(x_TD):
+        return pool_ref(x_TD, cu_seqlens, mode)
+    sequences, width = cu_seqlens.numel() - 1, x_TD.shape[1]
+    out_SD = x_TD.new_empty((sequences, width), dtype=torch.float32)
+    with launch_guard(x_TD):
+        _pool_kernel[(sequences, triton.cdiv(width, COLUMNS))](
+            x_TD, cu_seqlens, out_SD, width, mode == "max", COLUMNS, ROWS, num_warps=4
+        )
+    return out_SD

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
 """Rotary position embedding on the fused QKV projection.
 
 Shapes: T tokens, D embedding width, P positions of the table, H half of the head dimension.
@@ -6,6 +7,40 @@ Shapes: T tokens, D embedding width, P positions of the table, H half of the hea
 from __future__ import annotations
 
 import torch
+
+from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
+
+TOKENS = 32  # of one program
+
+
+@jit
+def _rotary_kernel(
+    QKV_ptr,  # (T, 3D)
+    Position_ptr,  # (T,)
+    Cos_ptr,  # (P, HALF)
+    Sin_ptr,  # (P, HALF)
+    T,
+    FIRST: tl.constexpr,
+    LAST: tl.constexpr,
+    ROW: tl.constexpr,
+    HALF: tl.constexpr,
+    BLOCK_HALF: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+):
+    token = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
+    column = tl.arange(0, BLOCK_HALF)
+    inside = (token < T)[:, None] & (column < HALF)[None, :]
+    position = tl.load(Position_ptr + token, mask=token < T, other=0)
+    table = position[:, None] * HALF + column[None, :]
+    cos = tl.load(Cos_ptr + table, mask=inside, other=0.0)
+    sin = tl.load(Sin_ptr + table, mask=inside, other=0.0)
+    pointer = QKV_ptr + token.to(tl.int64)[:, None] * ROW + column[None, :]
+    for head in tl.range(FIRST, LAST, num_stages=3):
+        low = pointer + head * (2 * HALF)
+        a = tl.load(low, mask=inside, other=0.0).to(tl.float32)
+        b = tl.load(low + HALF, mask=inside, other=0.0).to(tl.float32)
+        tl.store(low, (a * cos - b * sin).to(QKV_ptr.dtype.element_ty), mask=inside)
+        tl.store(low + HALF, (b * cos + a * sin).to(QKV_ptr.dtype.element_ty), mask=inside)
 
 
 def rotary_ref_(
@@ -33,4 +68,13 @@ def rotary_(
         sin_PH: fp32 sines, one row a position.
         heads: attention heads.
     """
-    rotary_ref_(qkv_T3D, positions_T, cos_PH, sin_PH, heads)
+    if not uses_triton(qkv_T3D):
+        rotary_ref_(qkv_T3D, positions_T, cos_PH, sin_PH, heads)
+        return
+    tokens, row = qkv_T3D.shape
+    half = cos_PH.shape[1]
+    with launch_guard(qkv_T3D):
+        _rotary_kernel[(triton.cdiv(tokens, TOKENS),)](
+            qkv_T3D, positions_T, cos_PH, sin_PH, tokens,
+            0, 2 * heads, row, half, triton.next_power_of_2(half), TOKENS, num_warps=4,
+        )  # fmt: skip
