@@ -1,0 +1,68 @@
+"""The shard plan: which distinct sequences go together, so that every shard costs the GPU the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Int64Array = npt.NDArray[np.int64]
+
+#: <cls> and <eos> stand around every sequence.
+SPECIAL_TOKENS: Final = 2
+
+
+def sequence_cost(tokens: int, layers: int, embed_dim: int) -> int:
+    """Floating-point operations of one sequence of ``tokens`` (``<cls>`` and ``<eos>`` counted).
+
+    24·L·d²·n for the projections and the feed-forward network, 4·L·d·n² for attention.
+    """
+    return 4 * layers * embed_dim * int(cost_units(np.array([tokens]), embed_dim)[0])
+
+
+def cost_units(tokens: npt.NDArray[np.integer], embed_dim: int) -> Int64Array:
+    """Cost of each sequence divided by 4·L·d: whole numbers, so that sums are exact in any order."""
+    n = tokens.astype(np.int64)
+    return n * (6 * embed_dim + n)
+
+
+def shard_count(sequences: int, residues: int, shard_residues: int, at_least: int) -> int:
+    """Number of shards: by residues, at least ``at_least``, never more than there are sequences."""
+    return min(sequences, max(at_least, -(-residues // shard_residues)))
+
+
+def shard_starts(costs: Iterable[Int64Array], sequences: int, total_cost: int, shards: int) -> Int64Array:
+    """First sequence of each shard, from the costs of all sequences in order, in chunks of any size.
+
+    A sequence belongs to the shard in which the middle of its cost falls; then every shard gets at least one.
+
+    Args:
+        costs: chunks of cost units.
+        sequences: how many costs there are in all.
+        total_cost: their sum.
+        shards: number of shards, at most ``sequences``.
+    """
+    edges = [2 * k * total_cost // shards for k in range(1, shards)]
+    starts = np.zeros(shards, np.int64)
+    before, first, found = 0, 0, 1
+    for chunk in costs:
+        doubled_middles = 2 * (np.cumsum(chunk) + before) - chunk
+        last = int(doubled_middles[-1]) if len(chunk) else -1
+        stop = found
+        while stop < shards and edges[stop - 1] <= last:
+            stop += 1
+        starts[found:stop] = first + np.searchsorted(doubled_middles, np.array(edges[found - 1 : stop - 1], np.int64))
+        found = stop
+        before += int(chunk.sum())
+        first += len(chunk)
+    starts[found:] = sequences
+    ranks = np.arange(shards)
+    starts = np.maximum.accumulate(starts - ranks) + ranks
+    return np.minimum(starts, sequences - shards + ranks)
+
+
+def shard_name(shard: int) -> str:
+    """Name of a shard, without suffix."""
+    return f"shard-{shard:05d}"
