@@ -1,0 +1,47 @@
+"""Fixtures for all tests. Nothing here imports torch: most tests do without."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# A shared machine is slow at times; what a property test finds does not depend on that.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
+
+RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU")
+
+
+def random_sequences(lengths: Sequence[int], seed: int = 0) -> list[str]:
+    """Random proteins of the given lengths, the same for the same seed."""
+    generator = random.Random(seed)
+    return ["".join(generator.choices(RESIDUES, k=length)) for length in lengths]
+
+
+@pytest.fixture(scope="session")
+def proteins() -> Callable[..., list[str]]:
+    """Make random proteins: ``proteins(lengths, seed=0)``."""
+    return random_sequences
+
+
+def write_records(path: Path, records: Iterable[tuple[str, str]]) -> Path:
+    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in records))
+    return path
+
+
+@pytest.fixture
+def write_fasta(tmp_path: Path) -> Callable[..., Path]:
+    """Write (id, sequence) pairs: ``write_fasta(pairs, 'name.fasta')``."""
+
+    def write(records: Iterable[tuple[str, str]], name: str = "input.fasta") -> Path:
+        return write_records(tmp_path / name, records)
+
+    return write
