@@ -7,6 +7,7 @@ import random
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -94,11 +95,8 @@ def packed_states(model: PackedEsm2, sequences: Sequence[str], layers: Sequence[
     """Our states, per sequence, of all sequences in one pack."""
     pack = Pack.of(sequences)
     states = model.forward(pack.ids, pack.cu_seqlens, pack.positions, pack.max_seqlen, layers)
-    offsets = pack.cu_seqlens.tolist()
-    return [
-        {layer: states[layer][begin:end] for layer in layers}
-        for begin, end in zip(offsets[:-1], offsets[1:], strict=True)
-    ]
+    spans = pairwise(pack.cu_seqlens.tolist())
+    return [{layer: states[layer][begin:end] for layer in layers} for begin, end in spans]
 
 
 def relative_error(ours: Tensor, reference: Tensor) -> float:

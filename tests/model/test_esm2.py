@@ -201,5 +201,5 @@ def test_precisions_that_do_not_exist_are_refused() -> None:
 def test_state_without_a_layer_is_an_error_at_once() -> None:
     state = dict(sharp_esm2().state_dict())
     del state[inv_freq_key(1)]
-    with pytest.raises(KeyError, match="layers.1"):
+    with pytest.raises(KeyError, match=r"layers\.1"):
         PackedEsm2.from_state(Esm2Config("tiny", 2, 64, 4), state, "fp32", "cpu")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from virnucpro.errors import UsageError
-from virnucpro.model.registry import Esm2Config
+from virnucpro.model.registry import VOCABULARY_SIZE, Esm2Config
 
 MASK: Final = 32
 #: 15 % of training tokens were chosen and 80 % of those masked; embeddings are scaled to that share of unmasked ones.
@@ -127,6 +127,23 @@ class ParameterBuilder:
 
 def _stack(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def expected_shapes(config: Esm2Config) -> dict[str, tuple[int, ...]]:
+    """Canonical keys of a whole checkpoint with the shape of each tensor."""
+    width, ffn = config.embed_dim, config.ffn_dim
+    shapes: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (VOCABULARY_SIZE, width)}
+    linears = {f"self_attn.{part}_proj": (width, width) for part in ("q", "k", "v", "out")}
+    linears |= {"fc1": (ffn, width), "fc2": (width, ffn)}
+    for index in range(config.layers):
+        prefix = f"layers.{index}."
+        for name, shape in linears.items():
+            shapes[f"{prefix}{name}.weight"] = shape
+            shapes[f"{prefix}{name}.bias"] = shape[:1]
+        for name in ("self_attn_layer_norm", "final_layer_norm"):
+            shapes |= {f"{prefix}{name}.weight": (width,), f"{prefix}{name}.bias": (width,)}
+        shapes[inv_freq_key(index)] = (config.head_dim // 2,)
+    return shapes | {"emb_layer_norm_after.weight": (width,), "emb_layer_norm_after.bias": (width,)}
 
 
 def inv_freq_key(layer: int) -> str:

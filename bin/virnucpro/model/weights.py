@@ -6,6 +6,7 @@ Both become one canonical state dict: fair-esm's key names without its ``encoder
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import pickle
 import re
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from virnucpro.errors import InputMissingError, ModelError
 from virnucpro.model.esm2 import PackedEsm2
-from virnucpro.model.parameters import inv_freq_key, trained_inv_freq
+from virnucpro.model.parameters import expected_shapes, inv_freq_key, trained_inv_freq
 from virnucpro.model.registry import VOCABULARY_SIZE, Esm2Config
 
 _Content = TypeVar("_Content")
@@ -52,7 +53,11 @@ _HUGGING_FACE_NAMES: Final = {
     "LayerNorm": "final_layer_norm",
 }
 _HUGGING_FACE_LAYER: Final = re.compile(r"^encoder\.layer\.(\d+)\.(.+)\.(weight|bias|inv_freq)$")
-_SHARED_INV_FREQ: Final = "rotary_embeddings.inv_freq"
+#: One set of frequencies for all layers; transformers 5 writes the second name, asterisk and all.
+_SHARED_INV_FREQ: Final = (
+    "rotary_embeddings.inv_freq",
+    "encoder.layer.*.attention.self.rotary_embeddings.inv_freq",
+)
 #: What config.json must say for the encoder to be ESM-2's, and what transformers assumes where it is silent.
 _HUGGING_FACE_REQUIRED: Final = {
     "model_type": ("esm", None),
@@ -108,23 +113,6 @@ def weight_files(path: Path) -> list[Path]:
     raise ModelError(f"{path}: no model.safetensors or pytorch_model.bin in it; give a folder that holds the weights")
 
 
-def expected_shapes(config: Esm2Config) -> dict[str, tuple[int, ...]]:
-    """Canonical keys of a whole checkpoint with the shape of each tensor."""
-    width, ffn = config.embed_dim, config.ffn_dim
-    shapes: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (VOCABULARY_SIZE, width)}
-    linears = {f"self_attn.{part}_proj": (width, width) for part in ("q", "k", "v", "out")}
-    linears |= {"fc1": (ffn, width), "fc2": (width, ffn)}
-    for index in range(config.layers):
-        prefix = f"layers.{index}."
-        for name, shape in linears.items():
-            shapes[f"{prefix}{name}.weight"] = shape
-            shapes[f"{prefix}{name}.bias"] = shape[:1]
-        for name in ("self_attn_layer_norm", "final_layer_norm"):
-            shapes |= {f"{prefix}{name}.weight": (width,), f"{prefix}{name}.bias": (width,)}
-        shapes[inv_freq_key(index)] = (config.head_dim // 2,)
-    return shapes | {"emb_layer_norm_after.weight": (width,), "emb_layer_norm_after.bias": (width,)}
-
-
 def _read_fair_esm(path: Path) -> tuple[Esm2Config, dict[str, Tensor], str]:
     content = _load_pickle(path)
     weights = content.get("model") if isinstance(content, dict) else None
@@ -175,7 +163,7 @@ def _hugging_face_config(path: Path) -> Esm2Config:
 
 def _canonical_pairs(key: str, value: object, layers: int) -> Iterator[tuple[str, object]]:
     """Canonical name of one Hugging Face key; a name that is not known stays, and is reported as surplus."""
-    if key == _SHARED_INV_FREQ:
+    if key in _SHARED_INV_FREQ:
         yield from ((inv_freq_key(index), value) for index in range(layers))
     elif key == "embeddings.word_embeddings.weight":
         yield "embed_tokens.weight", value
@@ -272,9 +260,10 @@ def _load_pickle(path: Path) -> Any:
 def _reading(path: Path, load: Callable[[], _Content], damage: type[Exception]) -> _Content:
     try:
         return load()
-    except OSError:
-        raise
-    except damage as error:
+    except (damage, OSError) as error:
+        # torch seeks before the start of a truncated file, which is EINVAL; other OSErrors are not the file's fault.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise ModelError(f"{path}: {_damage_report(error)}") from error
 
 

@@ -1,0 +1,53 @@
+"""What a checkpoint is, for the record: the content of ``model.json``."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Final
+
+from virnucpro.errors import InputMissingError
+from virnucpro.model.weights import read_checkpoint, weight_files
+
+_ROTARY_SUFFIX: Final = ".inv_freq"
+
+
+def describe_model(path: Path) -> dict[str, Any]:
+    """Describe a checkpoint after checking that it is a whole ESM-2.
+
+    Returns:
+        ``name``, ``source`` (fair-esm or huggingface), ``layers``, ``embed_dim``, ``heads``, ``weights_sha256``,
+        ``parameters`` (trained numbers of the encoder, without heads on top) and ``files`` (names of weight files).
+
+    Raises:
+        InputMissingError, ModelError: as ``read_checkpoint``.
+    """
+    config, state, source = read_checkpoint(path)
+    files = weight_files(path)
+    return {
+        "name": config.name,
+        "source": source,
+        "layers": config.layers,
+        "embed_dim": config.embed_dim,
+        "heads": config.heads,
+        "weights_sha256": weights_sha256(files),
+        "parameters": sum(value.numel() for key, value in state.items() if not key.endswith(_ROTARY_SUFFIX)),
+        "files": [file.name for file in files],
+    }
+
+
+def weights_sha256(files: list[Path]) -> str:
+    """SHA-256 of the weight file; of several, that of the lines ``sha256  name``, sorted by name."""
+    digests = {file.name: _sha256(file) for file in files}
+    if len(digests) == 1:
+        return next(iter(digests.values()))
+    lines = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputMissingError(f"{file}: {error.strerror}; check the path of the model") from error
