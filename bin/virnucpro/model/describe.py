@@ -38,14 +38,15 @@ def describe_model(path: Path) -> dict[str, Any]:
 
 def weights_sha256(files: list[Path]) -> str:
     """SHA-256 of the weight file; of several, that of the lines ``sha256  name``, sorted by name."""
-    digests = {file.name: _sha256(file) for file in files}
+    digests = {file.name: file_sha256(file) for file in files}
     if len(digests) == 1:
         return next(iter(digests.values()))
     lines = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file in hex; InputMissingError where it cannot be read."""
     try:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

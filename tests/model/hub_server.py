@@ -1,0 +1,131 @@
+"""A hub on the loopback interface: the few routes that huggingface_hub uses, with faults on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Hub:
+    """One repository, what was asked of it, and the faults it has: each is used up by one request."""
+
+    repository: str
+    files: dict[str, bytes]
+    address: str = ""
+    requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    #: File to the number of bytes after which the connection is cut.
+    cut_after: dict[str, int] = field(default_factory=dict)
+    #: File to the status that it is refused with.
+    refuse: dict[str, int] = field(default_factory=dict)
+    #: File to the bytes sent in place of its own.
+    damage: dict[str, bytes] = field(default_factory=dict)
+
+    def fetched(self) -> list[str]:
+        return sorted(
+            path.rsplit("/", 1)[1] for method, path, _ in self.requests if method == "GET" and "resolve" in path
+        )
+
+
+@contextmanager
+def serve(repository: str, folder: Path, extra: dict[str, bytes] | None = None) -> Iterator[Hub]:
+    hub = Hub(repository, {file.name: file.read_bytes() for file in folder.iterdir()} | (extra or {}))
+    handler = type("Handler", (_Handler,), {"hub": hub})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    hub.address = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        path = urlsplit(self.path).path
+        self.hub.requests.append((self.command, path, self.headers.get("Range")))
+        repository = self.hub.repository
+        if path in (f"/api/models/{repository}", f"/api/models/{repository}/revision/{COMMIT}"):
+            self._json({"id": repository, "sha": COMMIT, "siblings": list(self._siblings())})
+        elif path == f"/api/models/{repository}/tree/{COMMIT}":
+            self._json([self._entry(name) for name in self.hub.files])
+        elif (found := re.fullmatch(f"/{repository}/resolve/{COMMIT}/(.+)", path)) and found[1] in self.hub.files:
+            self._file(found[1], body)
+        else:
+            self._json({"error": "Repository not found"}, status=404, headers={"X-Error-Code": "RepoNotFound"})
+
+    def _siblings(self) -> Iterator[dict[str, object]]:
+        for name in self.hub.files:
+            entry = self._entry(name)
+            sibling: dict[str, object] = {"rfilename": name, "size": entry["size"], "blobId": entry["oid"]}
+            if "lfs" in entry:
+                sibling["lfs"] = {"sha256": self._digest(name), "size": entry["size"], "pointerSize": 130}
+            yield sibling
+
+    def _entry(self, name: str) -> dict[str, object]:
+        entry: dict[str, object] = {"type": "file", "path": name, "size": len(self.hub.files[name])}
+        entry["oid"] = self._digest(name)[:40]
+        if not name.endswith(".json"):
+            entry["lfs"] = {"oid": self._digest(name), "size": entry["size"], "pointerSize": 130}
+        return entry
+
+    def _digest(self, name: str) -> str:
+        return hashlib.sha256(self.hub.files[name]).hexdigest()
+
+    def _json(self, content: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        for key, value in {"Content-Type": "application/json", "Content-Length": len(data), **(headers or {})}.items():
+            self.send_header(key, str(value))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def _file(self, name: str, body: bool) -> None:
+        if body and name in self.hub.refuse:
+            self._json({"error": "refused"}, status=self.hub.refuse.pop(name))
+            return
+        data = self.hub.damage.get(name, self.hub.files[name])
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        begin = int(wanted[1]) if wanted else 0
+        self.send_response(206 if wanted else 200)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{self._digest(name)}"')
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(data) - begin))
+        if wanted:
+            self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+        self.end_headers()
+        if not body:
+            return
+        end = self.hub.cut_after.pop(name, len(data))
+        self.wfile.write(data[begin:end])
+        if end < len(data):
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.shutdown(2)
