@@ -7,6 +7,7 @@ import esm
 import numpy as np
 import pytest
 import torch
+
 from virnucpro.data import VarlenCollator
 from virnucpro.errors import DataError
 

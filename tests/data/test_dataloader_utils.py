@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader
 from virnucpro.data.cuda_isolation import CudaHiddenProcess, CudaHiddenSpawnContext, worker_environment
 from virnucpro.data.dataloader_utils import AsyncDataLoader, cuda_safe_worker_init

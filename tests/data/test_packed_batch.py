@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+
 from virnucpro.data import VarlenCollator
 from virnucpro.data.packed_batch import PackedBatch
 

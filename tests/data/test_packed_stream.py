@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from torch.utils.data import Dataset
 from torch.utils.data._utils import worker as torch_worker
+
 from virnucpro.data import VarlenCollator
 from virnucpro.data.packed_stream import PackedStream, WorkerFailure
 from virnucpro.errors import DataError, FastaFormatError, InputMissingError, VirnucproError

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from virnucpro.data.packing import SPECIAL_TOKENS, pack, token_count
 
 BUDGET = 64

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import worker as torch_worker
+
 from virnucpro.data import SequenceDataset
 from virnucpro.data.dataloader_utils import CudaHiddenSpawnContext, cuda_safe_worker_init
 from virnucpro.errors import FastaFormatError, InputMissingError, UsageError
