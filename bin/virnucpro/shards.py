@@ -19,7 +19,12 @@ def sequence_cost(tokens: int, layers: int, embed_dim: int) -> int:
 
     24·L·d²·n for the projections and the feed-forward network, 4·L·d·n² for attention.
     """
-    return 4 * layers * embed_dim * int(cost_units(np.array([tokens]), embed_dim)[0])
+    return cost_per_unit(layers, embed_dim) * tokens * (6 * embed_dim + tokens)
+
+
+def cost_per_unit(layers: int, embed_dim: int) -> int:
+    """4·L·d, the factor that all costs of a model share."""
+    return 4 * layers * embed_dim
 
 
 def cost_units(tokens: npt.NDArray[np.integer], embed_dim: int) -> Int64Array:

@@ -1,0 +1,146 @@
+"""Earlier results as a source of vectors: which of them fit this run, and which keys they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from virnucpro.errors import DataError, InputMissingError
+from virnucpro.output.keys import key_words
+from virnucpro.output.schema import (
+    EMBEDDINGS_DIR,
+    IDENTITY_KEYS,
+    RESIDUES_DIR,
+    decode_metadata,
+    embedding_columns,
+    embedding_type,
+    vector_columns,
+)
+from virnucpro.pipeline.dedup import CHUNK_RECORDS, group_starts, partition_of
+
+#: One known vector: its key, the position of its results in ``--reuse``, its row over all their parts.
+ENTRY_TYPE: Final = np.dtype(
+    [("high", np.uint64), ("low", np.uint64), ("row", np.int64), ("source", np.int32)], align=False
+)
+Array = npt.NDArray[Any]
+
+
+def embedding_parts(results: Path) -> list[Path]:
+    """Return the files with the vectors of earlier results, in the order of their rows.
+
+    Raises:
+        InputMissingError: there are none.
+    """
+    parts = sorted((results / EMBEDDINGS_DIR).glob("part-*.parquet"))
+    if not parts:
+        raise InputMissingError(
+            f"{results}: no {EMBEDDINGS_DIR}/part-*.parquet in it; give --reuse the output folder of an earlier run"
+        )
+    return parts
+
+
+def mismatch(
+    results: Path, expected: Mapping[str, object], embedding_dtype: str, embed_dim: int, *, per_residue: bool
+) -> str | None:
+    """Say why earlier results cannot stand in for this run's, or return None where they can.
+
+    Args:
+        expected: what this run's metadata holds under ``IDENTITY_KEYS``.
+        per_residue: whether vectors of single residues are wanted too.
+
+    Raises:
+        InputMissingError: there are no results.
+        DataError: a part is damaged.
+    """
+    for part in embedding_parts(results):
+        try:
+            schema = pq.read_schema(part)
+            found = decode_metadata(schema, part)
+        except (pa.ArrowInvalid, ValueError) as error:
+            raise DataError(f"{part}: not a readable Parquet file ({error}); leave it out of --reuse") from error
+        except DataError as error:
+            return str(error)
+        for key in IDENTITY_KEYS:
+            if key == "max_length" and found.get("long_sequences") == expected["long_sequences"] == "full":
+                continue
+            if found.get(key) != expected[key]:
+                return f"{key} is {_show(found.get(key))} there and {_show(expected[key])} here"
+        for column in embedding_columns(_words(expected["pooling"]), _numbers(expected["layers"])):
+            if column not in vector_columns(schema):
+                return f"column {column} is not there"
+            kind = schema.field(column).type
+            wanted = embedding_type(embedding_dtype, embed_dim)
+            if (kind.value_type, kind.list_size) != (wanted.value_type, wanted.list_size):
+                return f"embedding_dtype is {kind.value_type}[{kind.list_size}] there and {wanted.value_type} here"
+    if per_residue and not any((results / EMBEDDINGS_DIR / RESIDUES_DIR).glob("*.parquet")):
+        return "vectors of single residues (--per_residue) are not there"
+    return None
+
+
+class ReuseIndex:
+    """Keys of earlier results, spooled to ``path`` so that memory does not depend on how many there are.
+
+    Args:
+        path: a file to write.
+        sources: results to use, by their position in ``--reuse``.
+    """
+
+    def __init__(self, path: Path, sources: Mapping[int, Path]) -> None:
+        self._path = path
+        self.rows = 0
+        with path.open("wb") as stream:
+            for source, results in sources.items():
+                for entries in _entries(source, results):
+                    stream.write(entries.tobytes())
+                    self.rows += len(entries)
+
+    def partition(self, partition: int, partitions: int) -> tuple[Array, Array, Array, Array]:
+        """Distinct (high, low) of one hash range in ascending order, with source and row of their first vector."""
+        chosen = [np.empty(0, ENTRY_TYPE)]
+        for start in range(0, self.rows, CHUNK_RECORDS):
+            entries = np.fromfile(self._path, ENTRY_TYPE, CHUNK_RECORDS, offset=start * ENTRY_TYPE.itemsize)
+            if partitions > 1:
+                entries = entries[partition_of(entries["high"], partitions) == partition]
+            chosen.append(entries)
+        entries = np.concatenate(chosen)
+        if len(entries):
+            entries = entries[np.lexsort((entries["low"], entries["high"]))]
+            entries = entries[group_starts(entries["high"], entries["low"])]
+        return entries["high"], entries["low"], entries["source"], entries["row"]
+
+
+def _entries(source: int, results: Path) -> Iterator[Array]:
+    first_row = 0
+    for part in embedding_parts(results):
+        try:
+            with pq.ParquetFile(part, pre_buffer=False) as file:
+                for batch in file.iter_batches(batch_size=CHUNK_RECORDS, columns=["sequence_key"]):
+                    words = key_words(batch.column(0)).astype(np.uint64)
+                    entries = np.empty(len(words), ENTRY_TYPE)
+                    entries["high"] = words[:, 0] << np.uint64(32) | words[:, 1]
+                    entries["low"] = words[:, 2] << np.uint64(32) | words[:, 3]
+                    entries["row"] = np.arange(first_row, first_row + len(words))
+                    entries["source"] = source
+                    first_row += len(words)
+                    yield entries
+        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+            raise DataError(f"{part}: not a readable result ({error}); leave it out of --reuse") from error
+
+
+def _words(values: object) -> list[str]:
+    return [str(value) for value in values] if isinstance(values, list) else []
+
+
+def _numbers(values: object) -> list[int]:
+    return [int(value) for value in values] if isinstance(values, list) else []
+
+
+def _show(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 16 else text[:12] + "..."

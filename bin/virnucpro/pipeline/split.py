@@ -1,0 +1,228 @@
+"""SPLIT_FASTA: protein FASTA to shards of equal cost, and the ledger that has one row for every record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from virnucpro import __version__
+from virnucpro.config import SplitConfig
+from virnucpro.errors import DataError, InputMissingError, UsageError
+from virnucpro.fasta_source import FastaSource
+from virnucpro.output.schema import IDENTITY_KEYS, MANIFEST_FILE, REJECTED_FILE
+from virnucpro.pipeline.dedup import DedupTotals, deduplicate
+from virnucpro.pipeline.reuse import ReuseIndex, mismatch
+from virnucpro.pipeline.split_ledger import write_ledger
+from virnucpro.pipeline.split_scan import BLOCK_BYTES, ScanTotals, scan
+from virnucpro.pipeline.split_shards import ShardTask, ShardTotals, write_shard
+from virnucpro.pipeline.split_spool import Spool
+from virnucpro.pipeline.split_workers import Workers
+from virnucpro.shards import SPECIAL_TOKENS, cost_per_unit, cost_units, shard_count, shard_name, shard_starts
+
+SHARDS_DIR: Final = "shards"
+SPLIT_SUMMARY_FILE: Final = "split_summary.json"
+_TEMPORARY_PREFIX: Final = ".split-"
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What the split needs of model.json: ``layers`` are absolute numbers of those asked for."""
+
+    weights_sha256: str
+    depth: int
+    embed_dim: int
+    layers: tuple[int, ...]
+
+
+def split(config: SplitConfig) -> dict[str, Any]:
+    """Write shards, ledger, rejected records and summary into ``config.outdir``; return the summary.
+
+    The summary is renamed into place last: where it stands, everything else does.
+
+    Raises:
+        VirnucproError: the input, the model description or earlier results cannot be used; nothing is left behind.
+        OSError: reading or writing failed; nothing is left behind.
+    """
+    model = _read_model(config)
+    config.outdir.mkdir(parents=True, exist_ok=True)
+    for stale in config.outdir.glob(f"{_TEMPORARY_PREFIX}*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=config.outdir))
+    try:
+        summary = _split_into(work, config, model)
+        _publish(work, config.outdir)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    print(_report(summary))
+    return summary
+
+
+def _split_into(work: Path, config: SplitConfig, model: _Model) -> dict[str, Any]:
+    spool_directory, shards_directory = work / "spool", work / SHARDS_DIR
+    spool_directory.mkdir()
+    shards_directory.mkdir()
+    files = tuple(FastaSource(path).name for path in config.inputs)
+    spool = Spool(spool_directory, config.residue_limit, files)
+    with Workers(2 * BLOCK_BYTES) as workers:
+        with (work / REJECTED_FILE).open("w", encoding="utf-8", newline="\n") as rejected:
+            scanned = scan(config, spool, rejected, workers)
+        _check_not_empty(spool, scanned)
+        known, reuse = _open_reuse(config, model, spool_directory / "reuse.bin")
+        deduplicated = deduplicate(spool, enabled=config.deduplicate, known=known)
+        starts = _plan(config, model, spool, deduplicated)
+        ledger = workers.submit(write_ledger, spool, starts, work / MANIFEST_FILE)
+        tasks = _shard_tasks(starts, deduplicated.embedded, shards_directory)
+        written = [
+            workers.submit(write_shard, spool.section(task.first_unique, task.sequences), task, model.embed_dim)
+            for task in tasks
+        ]
+        shards = [
+            _describe_shard(shard, task, result.result(), model)
+            for shard, (task, result) in enumerate(zip(tasks, written, strict=True))
+        ]
+        if ledger.result() != spool.records:
+            raise AssertionError("the ledger lacks records")
+    summary = _summary(config, model, spool, scanned, deduplicated)
+    summary |= {"shards": shards, "reuse": reuse}
+    (work / SPLIT_SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(spool_directory)
+    return summary
+
+
+def _read_model(config: SplitConfig) -> _Model:
+    path = config.model_json
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        depth, embed_dim = int(described["layers"]), int(described["embed_dim"])
+        weights = str(described["weights_sha256"])
+    except FileNotFoundError:
+        raise InputMissingError(f"{path}: no model description there; write it with fetch_model.py") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a model description ({error!r}); write it with fetch_model.py") from None
+    layers = tuple(layer + depth + 1 if layer < 0 else layer for layer in config.layers or (-1,))
+    for asked, layer in zip(config.layers, layers, strict=False):
+        if not 0 <= layer <= depth:
+            raise UsageError(f"--layers holds {asked}, but the model has layers 0 to {depth}")
+    return _Model(weights, depth, embed_dim, layers)
+
+
+def _check_not_empty(spool: Spool, scanned: ScanTotals) -> None:
+    if not spool.records:
+        names = ", ".join(spool.files)
+        raise DataError(f"{names}: no sequence in the input; give protein sequences in FASTA format")
+    for name in scanned.empty_files:
+        print(f"warning: {name}: empty, no sequence in it", file=sys.stderr)
+
+
+def _open_reuse(config: SplitConfig, model: _Model, path: Path) -> tuple[ReuseIndex | None, list[dict[str, Any]]]:
+    """Return the keys of all results that fit, and one entry for each asked for: its path, and why it is not used."""
+    output = _output(config, model) | {"weights_sha256": model.weights_sha256}
+    expected = {key: output[key] for key in IDENTITY_KEYS}
+    entries: list[dict[str, Any]] = []
+    for results in config.reuse:
+        reason = mismatch(results, expected, config.embedding_dtype, model.embed_dim, per_residue=config.per_residue)
+        if reason is not None:
+            print(f"warning: {results}: not reused, its sequences are embedded anew: {reason}", file=sys.stderr)
+        entries.append({"results": str(results), "used": reason is None, "reason": reason})
+    usable = {i: config.reuse[i] for i, entry in enumerate(entries) if entry["used"]}
+    return (ReuseIndex(path, usable) if usable else None), entries
+
+
+def _plan(config: SplitConfig, model: _Model, spool: Spool, deduplicated: DedupTotals) -> npt.NDArray[np.int64]:
+    shards = shard_count(deduplicated.embedded, deduplicated.residues, config.shard_residues, config.shards_at_least)
+
+    def costs() -> Any:
+        return (cost_units(lengths + SPECIAL_TOKENS, model.embed_dim) for lengths in spool.embedded_lengths())
+
+    total = sum(int(chunk.sum()) for chunk in costs())
+    return shard_starts(costs(), deduplicated.embedded, total, shards)
+
+
+def _shard_tasks(starts: npt.NDArray[np.int64], sequences: int, directory: Path) -> list[ShardTask]:
+    sizes = np.diff(np.append(starts, sequences)).tolist()
+    return [
+        ShardTask(directory / f"{shard_name(shard)}.fasta", first, size)
+        for shard, (first, size) in enumerate(zip(starts.tolist(), sizes, strict=True))
+    ]
+
+
+def _describe_shard(shard: int, task: ShardTask, written: ShardTotals, model: _Model) -> dict[str, Any]:
+    return {
+        "shard": shard,
+        "file": task.path.name,
+        "first_unique_index": task.first_unique,
+        "sequences": task.sequences,
+        "residues": written.residues,
+        "tokens": written.residues + SPECIAL_TOKENS * task.sequences,
+        "cost": written.cost_units * cost_per_unit(model.depth, model.embed_dim),
+    }
+
+
+def _output(config: SplitConfig, model: _Model) -> dict[str, Any]:
+    return {
+        "layers": list(model.layers),
+        "pooling": list(config.pooling),
+        "precision": config.precision,
+        "embedding_dtype": config.embedding_dtype,
+        "per_residue": config.per_residue,
+        "max_length": config.max_length,
+        "long_sequences": config.long_sequences,
+    }
+
+
+def _summary(
+    config: SplitConfig, model: _Model, spool: Spool, scanned: ScanTotals, deduplicated: DedupTotals
+) -> dict[str, Any]:
+    output = _output(config, model)
+    accepted = spool.records - scanned.rejected
+    saved = deduplicated.duplicate + deduplicated.reused
+    return {
+        "pipeline_version": __version__,
+        "records": spool.records,
+        "residues": scanned.residues,
+        "embedded": deduplicated.embedded,
+        "duplicate": deduplicated.duplicate,
+        "reused": deduplicated.reused,
+        "rejected": scanned.rejected,
+        "truncated": scanned.truncated,
+        "unknown_residues": scanned.unknown_residues,
+        "share_saved": saved / accepted if accepted else 0.0,
+        "max_length": output.pop("max_length"),
+        "long_sequences": output.pop("long_sequences"),
+        "keys_digest": f"{deduplicated.key_sum:032x}",
+        "output": output,
+    }
+
+
+def _publish(work: Path, outdir: Path) -> None:
+    """Move the finished parts to their names. The summary of an earlier split goes first, the new one comes last."""
+    (outdir / SPLIT_SUMMARY_FILE).unlink(missing_ok=True)
+    if (outdir / SHARDS_DIR).exists():
+        (outdir / SHARDS_DIR).rename(work / "replaced")
+    for name in (SHARDS_DIR, MANIFEST_FILE, REJECTED_FILE, SPLIT_SUMMARY_FILE):
+        (work / name).rename(outdir / name)
+
+
+def _report(summary: dict[str, Any]) -> str:
+    """Return what the user reads: counts, what deduplication saved, and last what was rejected."""
+    shards = summary["shards"]
+    lines = [
+        f"{summary['records']} records, {summary['residues']} residues",
+        f"{summary['embedded']} distinct sequences to embed in {len(shards)} shards",
+        f"{summary['duplicate']} duplicates and {summary['reused']} reused: {summary['share_saved']:.1%} saved",
+    ]
+    if summary["truncated"]:
+        lines.append(f"{summary['truncated']} cut to {summary['max_length']} residues")
+    if summary["unknown_residues"]:
+        lines.append(f"{summary['unknown_residues']} letters without a token (J, inner *) read as X")
+    rejected = summary["rejected"]
+    lines.append(f"{rejected} records rejected" + (f": see {REJECTED_FILE}" if rejected else ""))
+    return "\n".join(lines)

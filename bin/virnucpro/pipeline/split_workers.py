@@ -1,0 +1,114 @@
+"""The processes of a split: none for a small input, otherwise one for each core, fed through shared memory."""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from virnucpro.errors import TryAgainError
+
+Result = TypeVar("Result")
+#: A block of bytes as a task gets it: itself, or its slot in shared memory and its length.
+Payload = bytes | tuple[int, int]
+
+MAX_PROCESSES: Final = 8
+PARENT_POLL_SECONDS: Final = 0.5
+
+_slots: list[mmap.mmap] = []
+
+
+class Workers:
+    """Runs tasks at once in this process, and after ``fork`` in processes of their own.
+
+    Args:
+        slot_bytes: size of a slot in shared memory; a larger payload travels through a pipe.
+    """
+
+    def __init__(self, slot_bytes: int) -> None:
+        self._slot_bytes = slot_bytes
+        self._slots: list[mmap.mmap] = []
+        self._free: list[int] = []
+        self._executor: ProcessPoolExecutor | None = None
+
+    def fork(self) -> None:
+        """Start the processes; call it before anything here starts threads."""
+        if self._executor is not None:
+            return
+        count = min(MAX_PROCESSES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+        self._slots = [mmap.mmap(-1, self._slot_bytes) for _ in range(2 * count)]
+        self._free = list(range(len(self._slots)))
+        self._executor = ProcessPoolExecutor(
+            count,
+            mp_context=multiprocessing.get_context("fork"),
+            initializer=_enter_worker,
+            initargs=(os.getpid(), self._slots),
+        )
+
+    @property
+    def full(self) -> bool:
+        """Whether to collect a result before the next ``put``."""
+        return not self._free
+
+    def put(self, block: bytes) -> Payload:
+        """Place a block where a task can read it; ``release`` what this returns once the task is done."""
+        if not self._free or len(block) > self._slot_bytes:
+            return block
+        slot = self._free.pop()
+        self._slots[slot][: len(block)] = block
+        return slot, len(block)
+
+    def release(self, payload: Payload) -> None:
+        """Make the slot of a payload free again."""
+        if not isinstance(payload, bytes):
+            self._free.append(payload[0])
+
+    def submit(self, task: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        """Run ``task(*arguments)``, which must be a function of a module."""
+        if self._executor is not None:
+            return self._executor.submit(task, *arguments)
+        done: Future[Result] = Future()
+        done.set_result(task(*arguments))
+        return done
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+        for slot in self._slots:
+            slot.close()
+        if isinstance(error, BrokenProcessPool):
+            raise TryAgainError(
+                "a process of the split was killed, most likely for lack of memory; give it more memory"
+            ) from error
+
+
+def take(payload: Payload) -> bytes:
+    """Return the block of a payload, in the task."""
+    if isinstance(payload, bytes):
+        return payload
+    slot, length = payload
+    return _slots[slot][:length]
+
+
+def _enter_worker(parent: int, slots: list[mmap.mmap]) -> None:
+    _slots[:] = slots
+    threading.Thread(target=_leave_with_parent, args=(parent,), daemon=True).start()
+
+
+def _leave_with_parent(parent: int) -> None:
+    """End this process when its parent is gone: a parent that was killed cannot tell its children."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_SECONDS)
+    os._exit(1)
