@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import threading
@@ -17,7 +18,7 @@ from hub_server import Hub, serve
 
 from virnucpro.errors import ExitCode, InputMissingError, ModelError
 from virnucpro.model import fetch, registry
-from virnucpro.model.fetch import fetch_model
+from virnucpro.model.fetch import fetch_model, is_local
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import read_checkpoint
 
@@ -46,19 +47,19 @@ def hub(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def test_fetched_model_is_whole_and_nothing_else(tmp_path: Path, hub: Hub, checkpoint: Path) -> None:
-    path = fetch_model(NAME, tmp_path / "cache")
-    assert path == tmp_path / "cache" / NAME
+    path = fetch_model(NAME, tmp_path / "out" / NAME)
+    assert path == tmp_path / "out" / NAME
     wanted = sorted(file.name for file in checkpoint.iterdir())
     assert sorted(file.name for file in path.iterdir()) == wanted == hub.fetched()
     assert all((path / name).read_bytes() == (checkpoint / name).read_bytes() for name in wanted)
     assert read_checkpoint(path)[0] == Esm2Config(NAME, 2, 32, 2)
-    assert not (tmp_path / "cache" / f".{NAME}.partial").exists()
+    assert not (tmp_path / "out" / f".{NAME}.partial").exists()
 
 
 def test_second_fetch_asks_nobody(tmp_path: Path, hub: Hub) -> None:
-    first = fetch_model(NAME, tmp_path)
+    first = fetch_model(NAME, tmp_path / NAME)
     hub.requests.clear()
-    assert fetch_model(NAME, tmp_path) == first
+    assert fetch_model(NAME, tmp_path / NAME) == first
     assert hub.requests == []
 
 
@@ -68,7 +69,7 @@ def test_broken_transfer_goes_on_where_it_stopped(
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
     name = "model-00001-of-00002.safetensors"
     hub.cut_after[name] = 5000
-    path = fetch_model(NAME, tmp_path)
+    path = fetch_model(NAME, tmp_path / NAME)
     assert (path / name).read_bytes() == (checkpoint / name).read_bytes()
     ranges = [asked for method, where, asked in hub.requests if method == "GET" and where.endswith(name)]
     assert ranges == [None, "bytes=5000-"]
@@ -77,11 +78,11 @@ def test_broken_transfer_goes_on_where_it_stopped(
 def test_interrupted_fetch_keeps_the_files_it_has(tmp_path: Path, hub: Hub) -> None:
     hub.refuse["model-00002-of-00002.safetensors"] = 503
     with pytest.raises(ModelError, match=rf"{NAME} cannot be had from {hub.address}: it answers with status 503"):
-        fetch_model(NAME, tmp_path)
+        fetch_model(NAME, tmp_path / NAME)
     assert not (tmp_path / NAME).exists()
     complete = {file.name for file in (tmp_path / f".{NAME}.partial").iterdir() if file.is_file()}
     hub.requests.clear()
-    assert read_checkpoint(fetch_model(NAME, tmp_path))[0].layers == 2
+    assert read_checkpoint(fetch_model(NAME, tmp_path / NAME))[0].layers == 2
     assert "model-00002-of-00002.safetensors" in hub.fetched()
     assert complete and complete.isdisjoint(hub.fetched())
 
@@ -91,10 +92,10 @@ def test_damaged_file_is_noticed_and_fetched_anew(tmp_path: Path, hub: Hub, chec
     whole = (checkpoint / name).read_bytes()
     hub.damage[name] = whole[:-1] + bytes([whole[-1] ^ 1])
     with pytest.raises(ModelError, match=f"{name} arrived damaged"):
-        fetch_model(NAME, tmp_path)
+        fetch_model(NAME, tmp_path / NAME)
     assert not (tmp_path / NAME).exists()
     hub.damage.clear()
-    assert (fetch_model(NAME, tmp_path) / name).read_bytes() == whole
+    assert (fetch_model(NAME, tmp_path / NAME) / name).read_bytes() == whole
 
 
 def test_model_of_other_sizes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,20 +103,20 @@ def test_model_of_other_sizes_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     with serve(f"facebook/{NAME}", other) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.address)
         with pytest.raises(ModelError, match=r"\(1, 32, 2\), but esm2_t2_tiny has \(2, 32, 2\)"):
-            fetch_model(NAME, tmp_path / "cache")
-    assert not (tmp_path / "cache" / NAME).exists()
+            fetch_model(NAME, tmp_path / NAME)
+    assert not (tmp_path / NAME).exists()
 
 
 def test_pickled_weights_where_there_are_no_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = save_hugging_face(sharp_esm2(layers=2, dim=32, heads=2), tmp_path / "source", "sharded-bin")
     with serve(f"facebook/{NAME}", source) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.address + "/")
-        assert read_checkpoint(fetch_model(NAME, tmp_path))[0].layers == 2
+        assert read_checkpoint(fetch_model(NAME, tmp_path / NAME))[0].layers == 2
 
 
 def test_repository_that_is_not_there(tmp_path: Path, hub: Hub) -> None:
     with pytest.raises(ModelError, match=r"no facebook/esm2_t6_8M_UR50D there; check HF_ENDPOINT") as caught:
-        fetch_model("esm2_t6_8M_UR50D", tmp_path)
+        fetch_model("esm2_t6_8M_UR50D", tmp_path / "model")
     assert caught.value.exit_code == ExitCode.MODEL_UNAVAILABLE
 
 
@@ -125,7 +126,7 @@ def test_repository_without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with serve(f"facebook/{NAME}", tmp_path / "source") as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.address)
         with pytest.raises(ModelError, match=r"without config\.json and weights"):
-            fetch_model(NAME, tmp_path)
+            fetch_model(NAME, tmp_path / NAME)
 
 
 def test_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,26 +134,26 @@ def test_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
         with pytest.raises(ModelError, match=r"check the network, or download it elsewhere"):
-            fetch_model(NAME, tmp_path)
+            fetch_model(NAME, tmp_path / NAME)
     assert not (tmp_path / NAME).exists()
 
 
 def test_hub_lost_half_way_is_no_success(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.refuse["model-00002-of-00002.safetensors"] = 500
     with pytest.raises(ModelError):
-        fetch_model(NAME, tmp_path)
+        fetch_model(NAME, tmp_path / NAME)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
         with pytest.raises(ModelError, match="cannot be had"):
-            fetch_model(NAME, tmp_path)
+            fetch_model(NAME, tmp_path / NAME)
     assert not (tmp_path / NAME).exists()
 
 
 def test_too_little_space(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
     with pytest.raises(ModelError, match=r"GB are free; make room"):
-        fetch_model(NAME, tmp_path)
+        fetch_model(NAME, tmp_path / NAME)
     assert hub.fetched() == []
 
 
@@ -162,18 +163,49 @@ def test_disk_that_fills_up(tmp_path: Path, hub: Hub, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
     with pytest.raises(ModelError, match="no space left; make room"):
-        fetch_model(NAME, tmp_path)
+        fetch_model(NAME, tmp_path / NAME)
 
 
 def test_two_runs_fetch_once(tmp_path: Path, hub: Hub, checkpoint: Path) -> None:
     found: list[Path] = []
-    threads = [threading.Thread(target=lambda: found.append(fetch_model(NAME, tmp_path))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: found.append(fetch_model(NAME, tmp_path / NAME))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert found == [tmp_path / NAME] * 3
     assert hub.fetched() == sorted(file.name for file in checkpoint.iterdir())
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_cache_is_shared_by_runs(
+    tmp_path: Path, hub: Hub, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def no_links(*names: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    if not links:
+        monkeypatch.setattr("os.link", no_links)
+    for run in ("first", "second"):
+        path = fetch_model(NAME, tmp_path / run / "weights", cache=tmp_path / "cache")
+        assert path == tmp_path / run / "weights"
+        assert {file.name for file in path.iterdir()} == {file.name for file in checkpoint.iterdir()}
+        assert read_checkpoint(path)[0].layers == 2
+        assert all(os.path.samefile(file, tmp_path / "cache" / NAME / file.name) is links for file in path.iterdir())
+    assert hub.fetched() == sorted(file.name for file in checkpoint.iterdir())
+
+
+def test_what_means_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [is_local(name) for name in ("a/b", "model.pt", ".", "esm2_t33_650M_UR50D", "model")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+    (tmp_path / "model").mkdir()
+    assert is_local("model")
 
 
 def test_path_is_checked_where_it_lies(tmp_path: Path) -> None:

@@ -21,11 +21,23 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 
 
-def fetch_model(name_or_path: str, destination: Path) -> Path:
+def is_local(name_or_path: str) -> bool:
+    """Whether this means a file or folder rather than a registered name."""
+    path = Path(name_or_path)
+    return path.exists() or os.sep in name_or_path or path.suffix in (".pt", ".bin", ".safetensors")
+
+
+def fetch_model(name_or_path: str, destination: Path, cache: Path | None = None) -> Path:
     """Make a model available and check it.
 
-    A path is checked where it lies. A registered name becomes the folder ``destination/name``, which appears only
-    when it is whole. A broken transfer resumes; a run that was ended half-way leaves its complete files to the next.
+    A path is checked where it lies. A registered name becomes the folder ``destination``, which appears only when it
+    is whole. A broken transfer resumes; a run that was ended half-way leaves its complete files to the next.
+
+    Args:
+        name_or_path: registered name, or the path of a checkpoint.
+        destination: folder to make.
+        cache: folder shared by runs; it keeps the model as ``cache/name``, and ``destination`` gets hard links to it,
+            or copies where the file system has none.
 
     Returns:
         the path of the checkpoint, for ``read_checkpoint``.
@@ -34,19 +46,25 @@ def fetch_model(name_or_path: str, destination: Path) -> Path:
         InputMissingError: a path with nothing there.
         ModelError: an unknown name, a hub that is not reached or lacks the model, no space, or a bad checkpoint.
     """
-    given = Path(name_or_path)
-    if given.exists():
-        read_checkpoint(given)
-        return given
-    if os.sep in name_or_path or given.suffix in (".pt", ".bin", ".safetensors"):
-        official = f"; the official model is --model {given.name}" if given.name in MODELS else ""
-        raise InputMissingError(f"{name_or_path}: no such file or folder; check the path of the model{official}")
+    if is_local(name_or_path):
+        _check_path(Path(name_or_path))
+        return Path(name_or_path)
     config = look_up(name_or_path)
-    final = Path(destination) / config.name
+    destination = Path(destination)
+    final = destination if cache is None else Path(cache) / config.name
     if not final.exists():
         _download_once(config, final)
     _check_sizes(final, config)
-    return final
+    if final != destination and not destination.exists():
+        _link_folder(final, destination)
+    return destination
+
+
+def _check_path(path: Path) -> None:
+    if not path.exists():
+        official = f"; the official model is --model {path.name}" if path.name in MODELS else ""
+        raise InputMissingError(f"{path}: no such file or folder; check the path of the model{official}")
+    read_checkpoint(path)
 
 
 def _download_once(config: Esm2Config, final: Path) -> None:
@@ -54,10 +72,10 @@ def _download_once(config: Esm2Config, final: Path) -> None:
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # imported there, not re-exported
 
     final.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(final.parent / f".{config.name}.lock"):
+    with WeakFileLock(final.parent / f".{final.name}.lock"):
         if final.exists():
             return
-        partial = final.parent / f".{config.name}.partial"
+        partial = final.parent / f".{final.name}.partial"
         partial.mkdir(exist_ok=True)
         info = _ask_hub(config, lambda: _model_info(config))
         files = _files_to_fetch(config, info.siblings or [])
@@ -71,6 +89,19 @@ def _download_once(config: Esm2Config, final: Path) -> None:
             raise
         shutil.rmtree(partial / ".cache", ignore_errors=True)
         partial.rename(final)
+
+
+def _link_folder(source: Path, destination: Path) -> None:
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    partial = destination.parent / f".{destination.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for file in source.iterdir():
+        try:
+            os.link(file, partial / file.name)
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(file, partial / file.name)
+    partial.rename(destination)
 
 
 def _endpoint() -> str:
