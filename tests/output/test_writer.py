@@ -39,16 +39,16 @@ def _read(path: Path, name: str) -> np.ndarray:
 def test_rows_in_any_order_come_back_sorted(
     tmp_path_factory: pytest.TempPathFactory, rows: int, batch: int, group: int, dtype: str, seed: int
 ) -> None:
-    folder = tmp_path_factory.mktemp("shard")
+    folder = tmp_path_factory.mktemp("shard") / "shard-00003"
     mean, top = _vectors(rows, 3, seed), _vectors(rows, 5, seed + 100)
     order = np.random.default_rng(seed).permutation(rows)
     writer = ShardWriter(
-        folder, {"embedding_mean_layer6": 3, "embedding_max_layer6": 5}, dtype, 70, rows, METADATA, group
+        folder, {"embedding_mean_layer6": 3, "embedding_max_layer6": 5}, dtype, 70, rows, METADATA, False, group
     )
     for number, start in enumerate(range(0, rows, batch)):
         chosen = order[start : start + batch]
         writer.write(chosen + 70, {"embedding_mean_layer6": mean[chosen], "embedding_max_layer6": top[chosen]}, number)
-    path = writer.finish()
+    path = writer.finish() / "embeddings.parquet"
     table = pq.read_table(path)
     assert table["unique_index"].to_pylist() == list(range(70, 70 + rows))
     assert pq.ParquetFile(path).metadata.num_row_groups == -(-rows // group)
@@ -58,18 +58,19 @@ def test_rows_in_any_order_come_back_sorted(
     batches[order] = np.arange(rows) // batch
     assert table["batch"].to_pylist() == batches.tolist()
     assert _names(folder) == ["embeddings.parquet"]
+    assert _names(folder.parent) == ["shard-00003"]
 
 
 def test_metadata_and_columns_are_in_the_file(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path, {"embedding": 4}, "float16", 0, 1, METADATA)
+    writer = ShardWriter(tmp_path / "shard", {"embedding": 4}, "float16", 0, 1, METADATA)
     writer.write(np.array([0]), {"embedding": _vectors(1, 4)}, 0)
-    path = writer.finish()
+    path = writer.finish() / "embeddings.parquet"
     assert read_metadata(path) == METADATA
     assert vector_columns(pq.read_schema(path)) == {"embedding": 4}
 
 
 def test_a_row_that_did_not_come_is_named(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path, {"embedding": 4}, "float32", 10, 3, METADATA)
+    writer = ShardWriter(tmp_path / "shard", {"embedding": 4}, "float32", 10, 3, METADATA)
     writer.write(np.array([12, 10]), {"embedding": _vectors(2, 4)}, 0)
     with pytest.raises(LedgerError, match=r"1 of 3 sequences have no vector \(unique_index 11\)"):
         writer.finish()
@@ -78,7 +79,7 @@ def test_a_row_that_did_not_come_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("indices", [[1, 1], [0], [2, 0]])
 def test_a_row_that_came_twice_is_named(tmp_path: Path, indices: list[int]) -> None:
-    with ShardWriter(tmp_path, {"embedding": 2}, "float32", 0, 3, METADATA) as writer:
+    with ShardWriter(tmp_path / "shard", {"embedding": 2}, "float32", 0, 3, METADATA) as writer:
         writer.write(np.array([0]), {"embedding": _vectors(1, 2)}, 0)
         with pytest.raises(LedgerError, match=r"unique_index \d came twice"):
             writer.write(np.array(indices), {"embedding": _vectors(len(indices), 2)}, 1)
@@ -87,7 +88,7 @@ def test_a_row_that_came_twice_is_named(tmp_path: Path, indices: list[int]) -> N
 @pytest.mark.parametrize("index", [9, 13, -1])
 def test_a_row_of_another_shard_is_refused(tmp_path: Path, index: int) -> None:
     with (
-        ShardWriter(tmp_path, {"embedding": 2}, "float32", 10, 3, METADATA) as writer,
+        ShardWriter(tmp_path / "shard", {"embedding": 2}, "float32", 10, 3, METADATA) as writer,
         pytest.raises(LedgerError, match=rf"unique_index {index} is outside"),
     ):
         writer.write(np.array([index]), {"embedding": _vectors(1, 2)}, 0)
@@ -98,14 +99,14 @@ def test_values_beyond_float16_are_an_error_with_the_remedy(tmp_path: Path, valu
     vectors = _vectors(3, 2)
     vectors[1, 1] = value
     with (
-        ShardWriter(tmp_path, {"embedding": 2}, "float16", 0, 3, METADATA) as writer,
+        ShardWriter(tmp_path / "shard", {"embedding": 2}, "float16", 0, 3, METADATA) as writer,
         pytest.raises(DataError, match=r"unique_index 1 are not finite.*--embedding_dtype float32"),
     ):
         writer.write(np.arange(3), {"embedding": vectors}, 0)
 
 
 def test_wrong_columns_and_shapes_are_refused(tmp_path: Path) -> None:
-    with ShardWriter(tmp_path, {"embedding": 2}, "float32", 0, 3, METADATA) as writer:
+    with ShardWriter(tmp_path / "shard", {"embedding": 2}, "float32", 0, 3, METADATA) as writer:
         with pytest.raises(ValueError, match="announced"):
             writer.write(np.arange(3), {"other": _vectors(3, 2)}, 0)
         with pytest.raises(ValueError, match="shape"):
@@ -113,7 +114,10 @@ def test_wrong_columns_and_shapes_are_refused(tmp_path: Path) -> None:
 
 
 def test_abandoned_writer_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), ShardWriter(tmp_path, {"embedding": 2}, "float32", 0, 3, METADATA) as writer:
+    with (
+        pytest.raises(RuntimeError),
+        ShardWriter(tmp_path / "shard", {"embedding": 2}, "float32", 0, 3, METADATA) as writer,
+    ):
         writer.write(np.array([1]), {"embedding": _vectors(1, 2)}, 0)
         writer.write_residues(1, {"residues": _vectors(4, 2)})
         raise RuntimeError
@@ -123,13 +127,13 @@ def test_abandoned_writer_leaves_nothing(tmp_path: Path) -> None:
 def test_residues_keep_their_shapes(tmp_path: Path) -> None:
     lengths = [5, 1, 3]
     residues = [_vectors(length, 4, length) for length in lengths]
-    with ShardWriter(tmp_path, {"embedding": 4}, "float32", 7, 3, METADATA) as writer:
+    with ShardWriter(tmp_path / "shard", {"embedding": 4}, "float32", 7, 3, METADATA, per_residue=True) as writer:
         for row in (0, 2, 1):
             writer.write(np.array([7 + row]), {"embedding": residues[row].mean(0)[None]}, 0)
             writer.write_residues(7 + row, {"residues": residues[row]})
         writer.finish()
-    assert _names(tmp_path) == ["embeddings.parquet", "residues.parquet"]
-    table = pq.read_table(tmp_path / "residues.parquet")
+    assert _names(tmp_path / "shard") == ["embeddings.parquet", "residues.parquet"]
+    table = pq.read_table(tmp_path / "shard" / "residues.parquet")
     assert table["unique_index"].to_pylist() == [7, 9, 8]
     assert table["length"].to_pylist() == [5, 3, 1]
     for row, got in zip((0, 2, 1), table["residues"].to_pylist(), strict=True):
@@ -137,12 +141,36 @@ def test_residues_keep_their_shapes(tmp_path: Path) -> None:
 
 
 def test_missing_residues_are_an_error(tmp_path: Path) -> None:
-    with ShardWriter(tmp_path, {"embedding": 4}, "float32", 0, 2, METADATA) as writer:
+    with ShardWriter(tmp_path / "shard", {"embedding": 4}, "float32", 0, 2, METADATA, per_residue=True) as writer:
         writer.write(np.arange(2), {"embedding": _vectors(2, 4)}, 0)
         writer.write_residues(1, {"residues": _vectors(3, 4)})
         with pytest.raises(LedgerError, match="1 of 2 sequences have residues"):
             writer.finish()
     assert _names(tmp_path) == []
+
+
+def test_what_stands_beside_is_written_before_the_rename(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "shard", {"embedding": 4}, "float32", 0, 2, METADATA) as writer:
+        writer.write(np.arange(2), {"embedding": _vectors(2, 4)}, 0)
+        assert writer.finish(lambda folder: (folder / "summary.json").write_text("{}")) == tmp_path / "shard"
+    assert _names(tmp_path / "shard") == ["embeddings.parquet", "summary.json"]
+
+
+def test_a_failure_beside_leaves_nothing(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError(28, "No space left on device", str(folder))
+
+    with ShardWriter(tmp_path / "shard", {"embedding": 4}, "float32", 0, 2, METADATA) as writer:
+        writer.write(np.arange(2), {"embedding": _vectors(2, 4)}, 0)
+        with pytest.raises(OSError, match="No space"):
+            writer.finish(fail)
+    assert _names(tmp_path) == []
+
+
+def test_a_shard_without_sequences_is_written(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "shard", {"embedding": 4}, "float16", 0, 0, METADATA, per_residue=True) as writer:
+        writer.finish()
+    assert pq.read_table(tmp_path / "shard" / "embeddings.parquet").num_rows == 0
 
 
 def test_column_names() -> None:

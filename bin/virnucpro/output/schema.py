@@ -10,6 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from virnucpro import __version__
 from virnucpro.errors import DataError
 
 #: The one key of the Parquet file metadata that is ours; its value is a JSON object.
@@ -139,6 +140,37 @@ def results_schema(columns: Mapping[str, int], dtype: str, metadata: Mapping[str
         pa.field("energy_joules", pa.float64()),
     ]
     return pa.schema(fields, metadata=encode_metadata(metadata))
+
+
+def file_metadata(
+    *,
+    model: str,
+    weights_sha256: str,
+    precision: str,
+    attention: str,
+    layers: Sequence[int],
+    pooling: Sequence[str],
+    max_length: int,
+    long_sequences: str,
+    torch: str,
+    cuda: str | None,
+    device_name: str,
+) -> dict[str, object]:
+    """What every file of vectors says about its origin; ``layers`` are absolute numbers."""
+    return {
+        "pipeline_version": __version__,
+        "model": model,
+        "weights_sha256": weights_sha256,
+        "precision": precision,
+        "attention": attention,
+        "layers": list(layers),
+        "pooling": list(pooling),
+        "max_length": max_length,
+        "long_sequences": long_sequences,
+        "torch": torch,
+        "cuda": cuda,
+        "device_name": device_name,
+    }
 
 
 def encode_metadata(metadata: Mapping[str, object]) -> dict[bytes, bytes]:

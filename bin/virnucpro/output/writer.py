@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -28,18 +29,21 @@ class ShardWriter:
     """Takes vectors in any order, proves that each row came exactly once, writes them sorted.
 
     The rows wait in a scratch file mapped into memory, whose space is reserved at the start: a full disk is an
-    ``OSError`` here and not a killed process later. For use by one thread at a time.
+    ``OSError`` here and not a killed process later. Everything stands in a folder with a temporary name until
+    ``finish`` renames it. For use by one thread at a time.
 
     Args:
-        outdir: directory of the shard's files; made if missing.
+        outdir: the shard's folder; must not hold anything yet.
         columns: embedding column names to dimensions.
         dtype: "float32" or "float16".
         first_unique_index: unique_index of the shard's first row.
         sequences: rows of the shard.
         metadata: what stands in the Parquet file metadata (output/schema.py).
+        per_residue: whether ``write_residues`` must come for every row as well.
         row_group_rows: rows per Parquet row group.
 
     Raises:
+        UsageError: ``outdir`` holds something.
         OSError: no space for the scratch file.
     """
 
@@ -51,11 +55,12 @@ class ShardWriter:
         first_unique_index: int,
         sequences: int,
         metadata: Mapping[str, object],
+        per_residue: bool = False,
         row_group_rows: int = ROW_GROUP_ROWS,
     ) -> None:
-        outdir.mkdir(parents=True, exist_ok=True)
-        self.path = outdir / EMBEDDINGS_FILE
         self._outdir = outdir
+        self._folder = prepare_new_directory(outdir)
+        self._per_residue = per_residue
         self._columns = dict(columns)
         self._dtype = np.dtype(dtype)
         self._first = first_unique_index
@@ -120,42 +125,42 @@ class ShardWriter:
         """
         if self._residues is None:
             dims = {name: array.shape[1] for name, array in residues.items()}
-            self._residues = ResidueWriter(self._outdir / RESIDUES_FILE, dims, self._metadata)
+            self._residues = ResidueWriter(self._folder / RESIDUES_FILE, dims, self._metadata)
         self._residues.write(unique_index, residues)
 
-    def finish(self) -> Path:
-        """Write embeddings.parquet (and residues.parquet) and give them their final names.
+    def finish(self, write_beside: Callable[[Path], object] | None = None) -> Path:
+        """Write embeddings.parquet (and residues.parquet), then give the folder its final name.
+
+        Args:
+            write_beside: called with the folder, before it is renamed, to write what else belongs into it.
+
+        Returns:
+            The shard's folder.
 
         Raises:
             LedgerError: a row did not come.
             OSError: the disk is full or gone.
         """
-        missing = np.flatnonzero(~self._seen)
-        if len(missing):
-            self.abort()
-            raise LedgerError(
-                f"{self._outdir}: {len(missing)} of {self._sequences} sequences have no vector "
-                f"(unique_index {_some(missing + self._first)}); embed the shard again"
-            )
-        if self._residues is not None and self._residues.rows != self._sequences:
-            rows = self._residues.rows
-            self.abort()
-            raise LedgerError(f"{self._outdir}: {rows} of {self._sequences} sequences have residues; embed it again")
         try:
-            write_parquet(self.path, self._schema, self._row_groups())
+            self._check_complete()
+            write_parquet(self._folder / EMBEDDINGS_FILE, self._schema, self._row_groups())
             if self._residues is not None:
                 self._residues.close()
+            self._drop_scratch()
+            if write_beside is not None:
+                write_beside(self._folder)
+            publish_directory(self._folder, self._outdir)
         except BaseException:
             self.abort()
             raise
-        self._drop_scratch()
-        return self.path
+        return self._outdir
 
     def abort(self) -> None:
         """Drop everything taken so far; harmless after ``finish``."""
         if self._residues is not None:
             self._residues.abort()
         self._drop_scratch()
+        remove_tree(self._folder)
 
     def __enter__(self) -> Self:
         return self
@@ -164,6 +169,17 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.abort()
+
+    def _check_complete(self) -> None:
+        missing = np.flatnonzero(~self._seen)
+        if len(missing):
+            raise LedgerError(
+                f"{self._outdir}: {len(missing)} of {self._sequences} sequences have no vector "
+                f"(unique_index {_some(missing + self._first)}); embed the shard again"
+            )
+        rows = 0 if self._residues is None else self._residues.rows
+        if self._per_residue and rows != self._sequences:
+            raise LedgerError(f"{self._outdir}: {rows} of {self._sequences} sequences have residues; embed it again")
 
     def _check_rows(self, rows: npt.NDArray[np.int64]) -> None:
         outside = (rows < 0) | (rows >= self._sequences)
@@ -183,7 +199,7 @@ class ShardWriter:
         size = self._sequences * dim * self._dtype.itemsize
         if size == 0:
             return np.empty(shape, self._dtype)
-        path = self._outdir / f".{name}.scratch"
+        path = self._folder / f".{name}.scratch"
         self._scratch_files.append(path)
         with path.open("w+b") as file:
             os.posix_fallocate(file.fileno(), 0, size)
@@ -251,18 +267,23 @@ def prepare_new_directory(outdir: Path) -> Path:
     if outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
         raise UsageError(f"{outdir}: exists already and is not empty; remove it or name another --outdir")
     temporary = outdir.with_name(f".{outdir.name}.partial")
-    _remove_tree(temporary)
+    remove_tree(temporary)
     temporary.mkdir(parents=True)
     return temporary
 
 
-def _remove_tree(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        for child in path.iterdir():
-            _remove_tree(child)
-        path.rmdir()
-    else:
-        path.unlink(missing_ok=True)
+def publish_directory(temporary: Path, outdir: Path) -> None:
+    """Give a finished folder its final name, once all of it has reached the disk."""
+    for folder in (temporary, *(path for path in temporary.rglob("*") if path.is_dir())):
+        sync(folder)
+    temporary.replace(outdir)
+    sync(outdir.parent)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and all in it, if it is there."""
+    if path.exists():
+        shutil.rmtree(path)
 
 
 def _some(values: npt.NDArray[np.int64]) -> str:

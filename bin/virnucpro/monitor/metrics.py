@@ -1,0 +1,225 @@
+"""Owns the metrics: what is kept of each batch, the loader's waits, and a shard's summary."""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from virnucpro.monitor.energy import Series, exclusive_windows, total_energy
+from virnucpro.monitor.probes import Sample
+from virnucpro.monitor.tables import batches_table, samples_table, write_table
+from virnucpro.monitor.verdict import Bottleneck, bottleneck
+
+__all__ = ["BatchRecord", "Bottleneck", "LoaderMetrics", "bottleneck", "queue_state", "write_shard_metrics"]
+
+#: Milliseconds of waiting below which the prefetch queue was full, and above which the device starved.
+FULL_BELOW_MILLISECONDS: Final = 1.0
+STARVED_ABOVE_MILLISECONDS: Final = 50.0
+
+QUEUE_STATES: Final = ("full", "normal", "starved")
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """One batch. ``start`` and ``end`` are unix seconds on the device's side, which may overlap the next batch's.
+
+    Attributes:
+        wait_milliseconds: how long the run waited for the loader to give it.
+        tokens: tokens in it, cls and eos counted.
+        longest: tokens of its longest sequence.
+        packing_efficiency: tokens divided by the token budget, or None where no budget applies.
+        retries: how often it was cut because memory ran out.
+    """
+
+    batch: int
+    start: float
+    end: float
+    wait_milliseconds: float
+    queue_state: str
+    sequences: int
+    tokens: int
+    longest: int
+    packing_efficiency: float | None = None
+    retries: int = 0
+
+
+def queue_state(milliseconds: float) -> str:
+    """The prefetch queue's state, told by how long a batch was waited for."""
+    if milliseconds < FULL_BELOW_MILLISECONDS:
+        return "full"
+    return "starved" if milliseconds > STARVED_ABOVE_MILLISECONDS else "normal"
+
+
+class LoaderMetrics:
+    """Collects the waits for batches."""
+
+    def __init__(self) -> None:
+        self._waits: list[float] = []
+
+    def record_wait(self, seconds: float) -> str:
+        """Take one wait; returns the queue state it tells of."""
+        milliseconds = 1e3 * seconds
+        self._waits.append(milliseconds)
+        return queue_state(milliseconds)
+
+    def statistics(self, records: Sequence[BatchRecord] = ()) -> dict[str, Any]:
+        """Waits in milliseconds and their states in counts; with the batches, their sizes and packing."""
+        waits = self._waits or [record.wait_milliseconds for record in records]
+        return {**wait_statistics(waits), **batch_statistics(records)}
+
+
+def wait_statistics(milliseconds: Sequence[float]) -> dict[str, Any]:
+    """Mean, extremes and 95th percentile (nearest rank) of waits; the share that starved the device in percent."""
+    states = Counter(queue_state(wait) for wait in milliseconds)
+    ordered = sorted(milliseconds)
+    count = len(ordered)
+    return {
+        "avg_wait_time_ms": sum(ordered) / count if count else None,
+        "min_wait_time_ms": ordered[0] if count else None,
+        "max_wait_time_ms": ordered[-1] if count else None,
+        "p95_wait_time_ms": ordered[math.ceil(0.95 * count) - 1] if count else None,
+        "pct_starved": 100 * states["starved"] / count if count else None,
+        "queue_state_distribution": {state: states[state] for state in QUEUE_STATES},
+    }
+
+
+def batch_statistics(records: Sequence[BatchRecord]) -> dict[str, Any]:
+    """Totals over batches, mean lengths in tokens, and mean packing efficiency where it is known."""
+    sequences = sum(record.sequences for record in records)
+    tokens = sum(record.tokens for record in records)
+    packing = [record.packing_efficiency for record in records if record.packing_efficiency is not None]
+    return {
+        "total_batches": len(records),
+        "total_sequences": sequences,
+        "total_tokens": tokens,
+        "avg_sequence_length": tokens / sequences if sequences else None,
+        "avg_max_length": sum(record.longest for record in records) / len(records) if records else None,
+        "packing_efficiency": sum(packing) / len(packing) if packing else None,
+        "min_packing_efficiency": min(packing, default=None),
+    }
+
+
+def utilization_by_stage(samples: Sequence[Sample]) -> dict[str, float]:
+    """Mean utilisation in percent of each stage that has readings."""
+    stages: dict[str, list[float]] = {}
+    for sample in samples:
+        if sample.utilization is not None:
+            stages.setdefault(sample.stage, []).append(sample.utilization)
+    return {stage: sum(values) / len(values) for stage, values in stages.items()}
+
+
+def write_shard_metrics(
+    outdir: Path, batches: Sequence[BatchRecord], samples: Sequence[Sample], summary: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write batches.parquet, gpu_metrics.parquet and summary.json of a shard.
+
+    Args:
+        outdir: the shard's folder.
+        batches: every batch of the shard.
+        samples: the device's readings.
+        summary: what the run knows of itself; its keys are kept, but what is computed here wins. Used here:
+            ``shard`` (number, or name that ends in it), ``device_name``, ``device_uuid``, ``process_start`` (unix
+            seconds), ``startup_seconds``, ``flops`` (of the whole shard), ``peak_memory_bytes``.
+
+    Returns:
+        What summary.json holds.
+
+    Raises:
+        OSError: the disk is full or gone.
+    """
+    shard = shard_number(summary["shard"])
+    samples = staged(samples, batches)
+    starts, ends = exclusive_windows([b.start for b in batches], [b.end for b in batches])
+    energy = Series.of(samples, "power_watts").integral(starts, ends)
+    utilization = Series.of(samples, "utilization").mean(
+        np.array([b.start for b in batches]), np.array([b.end for b in batches])
+    )
+    computed = _computed(batches, samples, summary, float((ends - starts).sum()), energy)
+    complete = {**summary, **{key: value for key, value in computed.items() if value is not None}, "shard": shard}
+    complete = {**dict.fromkeys(computed), **complete}
+    write_table(outdir / "batches.parquet", batches_table(shard, batches, ends - starts, utilization, energy))
+    write_table(outdir / "gpu_metrics.parquet", samples_table(shard, samples, summary))
+    (outdir / "summary.json").write_text(json.dumps(complete, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    return complete
+
+
+def shard_number(name: object) -> int:
+    """The number of a shard given as such or as ``shard-00007``."""
+    return name if isinstance(name, int) else int(str(name).rpartition("-")[2])
+
+
+def _computed(
+    batches: Sequence[BatchRecord],
+    samples: Sequence[Sample],
+    summary: Mapping[str, Any],
+    compute_seconds: float,
+    energy: np.ndarray[Any, np.dtype[np.float64]],
+) -> dict[str, Any]:
+    times = [sample.time for sample in samples] + [b.start for b in batches] + [b.end for b in batches]
+    started = summary.get("process_start") or min(times, default=None)
+    finished = max(times, default=started)
+    wall = finished - started if started is not None and finished is not None else None
+    span = max(b.end for b in batches) - min(b.start for b in batches) if batches else None
+    totals = batch_statistics(batches)
+    waits = wait_statistics([b.wait_milliseconds for b in batches])
+    joules, source = total_energy(samples)
+    measured = _within(samples, batches)
+    startup = summary.get("startup_seconds")
+    verdict = bottleneck(measured, waits["pct_starved"], startup / wall if startup is not None and wall else None)
+    memory = max((s.memory_used_bytes for s in samples if s.memory_used_bytes is not None), default=None)
+    flops = summary.get("flops")
+    return {
+        "host": socket.gethostname(),
+        "started": started,
+        "finished": finished,
+        "wall_seconds": wall,
+        "startup_seconds": startup,
+        "compute_seconds": compute_seconds,
+        "batches": totals["total_batches"],
+        "sequences": totals["total_sequences"],
+        "tokens": totals["total_tokens"],
+        "retries": sum(b.retries for b in batches),
+        "sequences_per_second": totals["total_sequences"] / span if span else None,
+        "tokens_per_second": totals["total_tokens"] / span if span else None,
+        "teraflops_per_second": flops / span / 1e12 if span and flops else None,
+        "packing_efficiency": totals["packing_efficiency"],
+        **{key: waits[key] for key in ("avg_wait_time_ms", "p95_wait_time_ms", "max_wait_time_ms", "pct_starved")},
+        "queue_state_distribution": waits["queue_state_distribution"],
+        "utilization_percent": verdict.utilization_percent,
+        "utilization_by_stage": utilization_by_stage(samples),
+        "peak_memory_bytes": summary.get("peak_memory_bytes") or memory,
+        "mean_power_watts": joules / wall if joules is not None and wall else None,
+        "energy_joules": joules,
+        "energy_source": source,
+        "batch_energy_joules": None if np.isnan(energy).all() else float(np.nansum(energy)),
+        "bottleneck": verdict.severity,
+        "bottleneck_cause": verdict.cause,
+        "verdict": verdict.verdict,
+    }
+
+
+def staged(samples: Sequence[Sample], batches: Sequence[BatchRecord]) -> list[Sample]:
+    """The samples, those without a stage told by the batches: "startup", "inference" or "finish"."""
+    first = min((b.start for b in batches), default=math.inf)
+    last = max((b.end for b in batches), default=math.inf)
+
+    def stage(time: float) -> str:
+        return "startup" if time < first else "inference" if time <= last else "finish"
+
+    return [sample if sample.stage else replace(sample, stage=stage(sample.time)) for sample in samples]
+
+
+def _within(samples: Sequence[Sample], batches: Sequence[BatchRecord]) -> list[float]:
+    """Utilisation between the first batch's start and the last one's end."""
+    if not batches:
+        return []
+    start, end = min(b.start for b in batches), max(b.end for b in batches)
+    return [s.utilization for s in samples if s.utilization is not None and start <= s.time <= end]

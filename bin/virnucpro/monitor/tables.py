@@ -1,0 +1,63 @@
+"""The metrics as Parquet tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from virnucpro.monitor.probes import Sample
+from virnucpro.monitor.schema import BATCHES_SCHEMA, GPU_METRICS_SCHEMA
+
+if TYPE_CHECKING:
+    from virnucpro.monitor.metrics import BatchRecord
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def batches_table(
+    shard: int, batches: Sequence[BatchRecord], seconds: FloatArray, utilization: FloatArray, energy: FloatArray
+) -> pa.Table:
+    """One row per batch; NaN in the joined quantities becomes null."""
+    rate = [b.tokens / s if s > 0 else None for b, s in zip(batches, seconds.tolist(), strict=True)]
+    kept = ("batch", "start", "end", "wait_milliseconds", "queue_state", "sequences", "tokens", "longest")
+    columns: dict[str, Any] = {name: [getattr(b, name) for b in batches] for name in kept}
+    columns["shard"] = [shard] * len(batches)
+    columns["packing_efficiency"] = [b.packing_efficiency for b in batches]
+    columns["retries"] = [b.retries for b in batches]
+    columns["tokens_per_second"] = rate
+    columns["device_utilization"] = _nulls(utilization)
+    columns["energy_joules"] = _nulls(energy)
+    return _table(columns, BATCHES_SCHEMA)
+
+
+def samples_table(shard: int, samples: Sequence[Sample], summary: Mapping[str, Any]) -> pa.Table:
+    """One row per reading."""
+    columns: dict[str, Any] = {
+        field.name: [getattr(s, field.name) for s in samples]
+        for field in GPU_METRICS_SCHEMA
+        if field.name not in ("shard", "device_name", "device_uuid", "utilization_percent")
+    }
+    columns["utilization_percent"] = [s.utilization for s in samples]
+    columns["shard"] = [shard] * len(samples)
+    for name in ("device_name", "device_uuid"):
+        columns[name] = [summary.get(name)] * len(samples)
+    return _table(columns, GPU_METRICS_SCHEMA)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write one small table."""
+    pq.write_table(table, path, compression="zstd")
+
+
+def _table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def _nulls(values: FloatArray) -> list[float | None]:
+    return [None if np.isnan(value) else value for value in values.tolist()]

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virnucpro.monitor.energy import Series, exclusive_windows, total_energy
+from virnucpro.monitor.metrics import (
+    BatchRecord,
+    LoaderMetrics,
+    bottleneck,
+    queue_state,
+    shard_number,
+    utilization_by_stage,
+    write_shard_metrics,
+)
+from virnucpro.monitor.probes import Sample
+from virnucpro.monitor.schema import BATCHES_SCHEMA, GPU_METRICS_SCHEMA, SHARDS_SCHEMA
+
+SUMMARY = {
+    "shard": "shard-00007",
+    "device_name": "H100",
+    "device_uuid": "GPU-aaaa",
+    "process_start": 98.0,
+    "startup_seconds": 2.0,
+    "flops": 3e15,
+}
+
+
+def _batch(batch: int, start: float, end: float, wait: float = 0.5, tokens: int = 1000) -> BatchRecord:
+    return BatchRecord(batch, start, end, wait, queue_state(wait), 10, tokens, 200, 0.9, 0)
+
+
+def _samples(power: float | None = 500.0, busy: float | None = 90.0, counter: bool = False) -> list[Sample]:
+    times = [99.0 + i / 10 for i in range(61)]
+    return [
+        Sample(t, "", busy, 7 << 30, power, 1700, 60, "", 1000 + 480 * (t - 99.0) if counter else None) for t in times
+    ]
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "state"),
+    [(0.0, "full"), (0.999, "full"), (1.0, "normal"), (50.0, "normal"), (50.01, "starved"), (9e9, "starved")],
+)
+def test_queue_states(milliseconds: float, state: str) -> None:
+    assert queue_state(milliseconds) == state
+    assert LoaderMetrics().record_wait(milliseconds / 1e3) == queue_state(1e3 * (milliseconds / 1e3))
+
+
+def test_statistics_have_every_name_that_the_loader_statistics_had() -> None:
+    metrics = LoaderMetrics()
+    for wait in [0.0001] * 18 + [0.02, 0.2]:
+        metrics.record_wait(wait)
+    records = [_batch(0, 0, 1), BatchRecord(1, 1, 2, 0, "full", 30, 3000, 400, 0.7, 1)]
+    statistics = metrics.statistics(records)
+    assert statistics["avg_wait_time_ms"] == pytest.approx((18 * 0.1 + 20 + 200) / 20)
+    assert statistics["max_wait_time_ms"] == pytest.approx(200)
+    assert statistics["min_wait_time_ms"] == pytest.approx(0.1)
+    assert statistics["p95_wait_time_ms"] == pytest.approx(20)
+    assert statistics["pct_starved"] == pytest.approx(5)
+    assert statistics["queue_state_distribution"] == {"full": 18, "normal": 1, "starved": 1}
+    assert statistics["total_batches"] == 2
+    assert statistics["total_sequences"] == 40
+    assert statistics["total_tokens"] == 4000
+    assert statistics["avg_sequence_length"] == 100
+    assert statistics["avg_max_length"] == 300
+    assert statistics["packing_efficiency"] == pytest.approx(0.8)
+    assert statistics["min_packing_efficiency"] == pytest.approx(0.7)
+
+
+def test_statistics_of_nothing_are_null() -> None:
+    statistics = LoaderMetrics().statistics()
+    assert statistics["p95_wait_time_ms"] is None
+    assert statistics["packing_efficiency"] is None
+    assert statistics["total_batches"] == 0
+
+
+@pytest.mark.parametrize(
+    ("utilization", "severity"),
+    [([49.9], "critical"), ([50.0], "mild"), ([79.9], "mild"), ([80.0], "none"), ([100, 0], "mild"), ([], "unknown")],
+)
+def test_verdict_thresholds(utilization: list[float], severity: str) -> None:
+    assert bottleneck(utilization).severity == severity
+
+
+@pytest.mark.parametrize(
+    ("starved", "startup", "cause", "setting"),
+    [
+        (60.0, 0.1, "loader", "--workers"),
+        (0.0, 0.1, "batches", "--token_budget"),
+        (60.0, 0.5, "startup", "--shard_residues"),
+        (None, None, "unknown", "waits"),
+    ],
+)
+def test_verdict_names_the_cause_and_one_setting(
+    starved: float | None, startup: float | None, cause: str, setting: str
+) -> None:
+    verdict = bottleneck([30.0], starved, startup)
+    assert verdict.cause == cause
+    assert setting in verdict.verdict
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 100), st.floats(0, 10)).map(lambda pair: (pair[0], pair[0] + pair[1])), min_size=1)
+)
+def test_exclusive_windows_cover_the_union_once(windows: list[tuple[float, float]]) -> None:
+    begin, end = exclusive_windows([a for a, _ in windows], [b for _, b in windows])
+    assert (begin <= end).all()
+    order = np.lexsort((begin, end))
+    assert (begin[order][1:] >= end[order][:-1]).all()
+    assert end.tolist() == [b for _, b in windows]
+
+
+def test_integral_is_exact_for_a_straight_line() -> None:
+    series = Series([0.0, 1.0, 4.0], [0.0, 10.0, 40.0])
+    starts, ends = np.array([0.0, 0.5, 3.0, 2.0]), np.array([4.0, 1.5, 3.0, 4.0])
+    np.testing.assert_allclose(series.integral(starts, ends), [80.0, 10.0, 0.0, 60.0])
+
+
+def test_windows_far_from_every_reading_are_unknown() -> None:
+    series = Series([10.0, 10.1], [100.0, 100.0])
+    starts, ends = np.array([0.0, 10.0, 30.0]), np.array([1.0, 10.1, 31.0])
+    for values in (series.integral(starts, ends), series.mean(starts, ends)):
+        assert np.isnan(values).tolist() == [True, False, True]
+    assert np.isnan(Series([], []).integral(starts, ends)).all()
+
+
+def test_mean_takes_readings_inside_or_interpolates_between() -> None:
+    series = Series([0.0, 1.0, 2.0], [0.0, 50.0, 100.0])
+    np.testing.assert_allclose(series.mean(np.array([0.0, 0.4, 0.5]), np.array([2.0, 0.6, 2.0])), [50.0, 25.0, 75.0])
+
+
+def test_total_energy_prefers_the_counter() -> None:
+    assert total_energy(_samples(counter=True)) == (pytest.approx(480 * 6), "counter")
+    assert total_energy(_samples()) == (pytest.approx(500 * 6), "integrated")
+    assert total_energy(_samples(power=None)) == (None, None)
+
+
+def test_stages() -> None:
+    samples = [Sample(0, "startup", 0.0), Sample(1, "inference", 80.0), Sample(2, "inference", 90.0), Sample(3, "x")]
+    assert utilization_by_stage(samples) == {"startup": 0.0, "inference": 85.0}
+
+
+def test_shard_files_join_samples_to_batches(tmp_path: Path) -> None:
+    batches = [_batch(0, 100.0, 102.0), _batch(1, 101.0, 104.0, wait=80.0, tokens=3000)]
+    summary = write_shard_metrics(tmp_path, batches, _samples(), SUMMARY)
+    table = pq.read_table(tmp_path / "batches.parquet")
+    assert table.schema.equals(BATCHES_SCHEMA)
+    assert table["shard"].to_pylist() == [7, 7]
+    np.testing.assert_allclose(table["energy_joules"].to_numpy(), [1000.0, 1000.0])
+    np.testing.assert_allclose(table["device_utilization"].to_numpy(), [90.0, 90.0])
+    np.testing.assert_allclose(table["tokens_per_second"].to_numpy(), [500.0, 1500.0])
+    assert table["queue_state"].to_pylist() == ["full", "starved"]
+    samples = pq.read_table(tmp_path / "gpu_metrics.parquet")
+    assert samples.schema.equals(GPU_METRICS_SCHEMA)
+    assert samples.num_rows == 61
+    assert set(samples["stage"].to_pylist()) == {"startup", "inference", "finish"}
+    assert set(samples["device_uuid"].to_pylist()) == {"GPU-aaaa"}
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert set(SHARDS_SCHEMA.names) - set(summary) == {"attention"}
+    assert summary["energy_joules"] == pytest.approx(3000)
+    assert summary["batch_energy_joules"] == pytest.approx(2000)
+    assert summary["wall_seconds"] == pytest.approx(7.0)
+    assert summary["compute_seconds"] == pytest.approx(4.0)
+    assert summary["tokens_per_second"] == pytest.approx(1000.0)
+    assert summary["teraflops_per_second"] == pytest.approx(3e3 / 4)
+    assert summary["pct_starved"] == 50
+    assert summary["p95_wait_time_ms"] == 80
+    assert summary["bottleneck"] == "none"
+    assert summary["shard"] == 7
+
+
+def test_unknown_quantities_are_null_and_the_files_are_written(tmp_path: Path) -> None:
+    summary = write_shard_metrics(tmp_path, [_batch(0, 100.0, 102.0)], [Sample(101.0, "")], {"shard": 0})
+    table = pq.read_table(tmp_path / "batches.parquet")
+    assert table["energy_joules"].to_pylist() == table["device_utilization"].to_pylist() == [None]
+    assert summary["energy_joules"] is summary["batch_energy_joules"] is summary["utilization_percent"] is None
+    assert summary["bottleneck"] == "unknown"
+    assert pq.read_table(tmp_path / "gpu_metrics.parquet")["power_watts"].to_pylist() == [None]
+
+
+def test_an_empty_shard_has_metrics_too(tmp_path: Path) -> None:
+    summary = write_shard_metrics(tmp_path, [], [], {"shard": 3, "process_start": 5.0})
+    assert summary["batches"] == summary["tokens"] == 0
+    assert pq.read_table(tmp_path / "batches.parquet").num_rows == 0
+
+
+def test_the_runs_own_figures_are_kept(tmp_path: Path) -> None:
+    given_keys = {**SUMMARY, "peak_memory_bytes": 123, "token_budget": 65536, "bottleneck": {"severity": "x"}}
+    summary = write_shard_metrics(tmp_path, [_batch(0, 100.0, 102.0)], _samples(), given_keys)
+    assert summary["peak_memory_bytes"] == 123
+    assert summary["token_budget"] == 65536
+    assert summary["bottleneck"] == "none"
+
+
+def test_a_device_lost_in_mid_run_leaves_later_batches_null(tmp_path: Path) -> None:
+    lost = [s if s.time < 102 else Sample(s.time, "") for s in _samples()]
+    summary = write_shard_metrics(tmp_path, [_batch(0, 100, 101.5), _batch(1, 104, 105)], lost, SUMMARY)
+    energy = pq.read_table(tmp_path / "batches.parquet")["energy_joules"].to_pylist()
+    assert energy == [pytest.approx(750), None]
+    assert math.isclose(summary["batch_energy_joules"], 750)
+
+
+@pytest.mark.parametrize(("name", "number"), [("shard-00012", 12), (5, 5), ("shard-123456", 123456)])
+def test_shard_numbers(name: object, number: int) -> None:
+    assert shard_number(name) == number
