@@ -1,0 +1,174 @@
+"""One GPU per task on a host: the lock in conf/gpu_slot.sh, on pretend devices."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "conf" / "gpu_slot.sh"
+LOCKS = Path("/tmp/virnucpro-gpu-locks")
+SLOTS = 8
+TASKS = 200
+CONCURRENT = 14
+
+# A holder takes a second lock of its own, so that two holders of one device are seen by the kernel, not by timing.
+# It runs as a child of the wrapper, as a task does, and may outlive it.
+TASK = """
+set -eu
+. "$1" local
+bash -c '
+    exec 5<>"$1/$CUDA_VISIBLE_DEVICES"
+    flock --nonblock 5 || echo "two holders of $CUDA_VISIBLE_DEVICES" >>"$1/violations"
+    echo "$CUDA_VISIBLE_DEVICES" >>"$1/taken"
+    sleep "$2"
+' holder "$2" "$3"
+exit $? # not the last command, which bash would run in the wrapper's own process
+"""
+
+
+@pytest.fixture
+def devices() -> Iterator[list[str]]:
+    """Names of pretend devices that no other test or user has locked; their lock files go afterwards."""
+    prefix = uuid.uuid4().hex[:12]
+    names = [f"GPU-{prefix}-{index}" for index in range(SLOTS)]
+    yield names
+    for name in names:
+        (LOCKS / name).unlink(missing_ok=True)
+
+
+def start(task: str, *arguments: str, visible: str | None, path: str | None = None) -> subprocess.Popen[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "CUDA_"))}
+    if visible is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = visible
+    if path is not None:
+        environment["PATH"] = f"{path}:{environment['PATH']}"
+    return subprocess.Popen(
+        ["bash", "-c", task, "task", str(SCRIPT), *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=30)
+    return process.returncode, out.strip(), err.strip()
+
+
+def take(executor: str, visible: str | None, path: str | None = None) -> tuple[int, str, str]:
+    """Source the script and print what it exported."""
+    script = f'set -eu; . "$1" {executor}; echo "$CUDA_VISIBLE_DEVICES $VIRNUCPRO_GPU"'
+    return finish(start(script, visible=visible, path=path))
+
+
+def kill_something(process: subprocess.Popen[str], rng: random.Random) -> None:
+    """Kill a task as a user, a scheduler or the kernel would: its wrapper, or its whole tree."""
+    how = rng.choice(["wrapper", "tree", "term"])
+    try:
+        if how == "wrapper":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL if how == "tree" else signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+
+
+def test_no_two_tasks_hold_a_gpu_and_no_slot_is_lost(tmp_path: Path, devices: list[str]) -> None:
+    rng = random.Random(6)
+    running: list[subprocess.Popen[str]] = []
+    started = killed = 0
+    while started < TASKS or running:
+        running = [process for process in running if process.poll() is None]
+        while len(running) < CONCURRENT and started < TASKS:
+            seconds = f"{rng.uniform(0.05, 0.4):.3f}"
+            running.append(start(TASK, str(tmp_path), seconds, visible=",".join(rng.sample(devices, SLOTS))))
+            started += 1
+        if running and rng.random() < 0.3:
+            kill_something(rng.choice(running), rng)
+            killed += 1
+        time.sleep(0.03)
+    assert killed > 20
+    assert not (tmp_path / "violations").exists(), (tmp_path / "violations").read_text()
+    taken = (tmp_path / "taken").read_text().split()
+    assert set(taken) == set(devices)
+
+    time.sleep(0.5)  # children that outlived their wrapper
+    holders = [start(TASK, str(tmp_path), "1", visible=",".join(devices)) for _ in devices]
+    assert [finish(holder)[0] for holder in holders] == [0] * SLOTS
+    last = (tmp_path / "taken").read_text().split()[len(taken) :]
+    assert sorted(last) == sorted(devices), "a slot was lost"
+    assert not (tmp_path / "violations").exists()
+
+
+def test_a_child_that_outlives_its_killed_wrapper_keeps_the_gpu(tmp_path: Path, devices: list[str]) -> None:
+    first = start(TASK, str(tmp_path), "1.5", visible=devices[0])
+    while not (tmp_path / "taken").exists():
+        time.sleep(0.02)
+    first.kill()
+    begin = time.monotonic()
+    second = start(TASK, str(tmp_path), "0", visible=devices[0])
+    code, _, err = finish(second)
+    assert code == 0 and "waiting for a GPU" in err
+    assert time.monotonic() - begin > 0.8
+    assert not (tmp_path / "violations").exists()
+
+
+def test_a_waiting_task_can_be_stopped(tmp_path: Path, devices: list[str]) -> None:
+    holder = start(TASK, str(tmp_path), "3", visible=devices[0])
+    while not (tmp_path / "taken").exists():
+        time.sleep(0.02)
+    waiting = start(TASK, str(tmp_path), "0", visible=devices[0])
+    time.sleep(0.3)
+    waiting.terminate()
+    assert finish(waiting)[0] == 143
+    os.killpg(holder.pid, signal.SIGKILL)
+    finish(holder)
+
+
+def test_a_schedulers_choice_is_obeyed_without_a_lock(tmp_path: Path, devices: list[str]) -> None:
+    holder = start(TASK, str(tmp_path), "3", visible=devices[0])
+    while not (tmp_path / "taken").exists():
+        time.sleep(0.02)
+    assert take("slurm", devices[0]) == (0, f"{devices[0]} {devices[0]}", "")
+    os.killpg(holder.pid, signal.SIGKILL)
+    finish(holder)
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, devices: list[str]) -> str:
+    """A stand-in for nvidia-smi that lists two pretend devices; returns its folder."""
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/sh\nprintf '0, {devices[0]}\\n1, {devices[1]}\\n'\n")
+    tool.chmod(0o755)
+    return str(tool.parent)
+
+
+def test_devices_are_named_by_uuid(devices: list[str], nvidia_smi: str) -> None:
+    assert take("local", "1", nvidia_smi)[1] == f"{devices[1]} {devices[1]}"
+    assert take("local", None, nvidia_smi)[1] == f"{devices[0]} {devices[0]}"
+    assert take("slurm", "1", nvidia_smi)[1] == f"1 {devices[1]}"
+
+
+def test_a_job_with_several_devices_uses_one_of_them(devices: list[str], nvidia_smi: str) -> None:
+    assert take("slurm", "1,0", nvidia_smi)[1] == f"{devices[1]} {devices[1]}"
+
+
+@pytest.mark.parametrize("visible", ["", None])
+def test_no_gpu_ends_the_task_at_once(tmp_path: Path, visible: str | None) -> None:
+    broken = tmp_path / "nvidia-smi"
+    broken.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed: no driver'\nexit 9\n")
+    broken.chmod(0o755)
+    code, _, err = take("local", visible, str(tmp_path))
+    assert code == 2
+    assert "no GPU to be seen" in err and "--gpus 0" in err
