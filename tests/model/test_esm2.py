@@ -203,3 +203,7 @@ def test_state_without_a_layer_is_an_error_at_once() -> None:
     del state[inv_freq_key(1)]
     with pytest.raises(KeyError, match=r"layers\.1"):
         PackedEsm2.from_state(Esm2Config("tiny", 2, 64, 4), state, "fp32", "cpu")
+
+
+def test_attention_on_the_cpu_is_named() -> None:
+    assert PackedEsm2.from_fair_esm(sharp_esm2(layers=1)).attention_backend == "sdpa"

@@ -49,6 +49,14 @@ def test_sizes_that_make_no_model_are_refused(layers: int, dim: int, heads: int)
         Esm2Config("odd", layers, dim, heads)
 
 
+def test_sizes_from_a_description() -> None:
+    described = {"name": "own", "layers": 2, "embed_dim": 32, "heads": 2, "files": ["own.pt"]}
+    assert Esm2Config.from_description(described) == Esm2Config("own", 2, 32, 2)
+    for broken in ({}, {**described, "layers": None}, {**described, "heads": "many"}):
+        with pytest.raises(ModelError, match=r"model\.json does not describe"):
+            Esm2Config.from_description(broken)
+
+
 def test_registry_needs_no_torch() -> None:
     program = "import sys, virnucpro.model.registry; sys.exit('torch' in sys.modules)"
     root = Path(__file__).resolve().parents[2] / "bin"

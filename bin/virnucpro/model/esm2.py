@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from virnucpro.errors import ModelError, UsageError
 from virnucpro.kernels.attention import varlen_attention
+from virnucpro.kernels.device import uses_triton
 from virnucpro.kernels.layer_norm import add_layer_norm
 from virnucpro.kernels.linear_gelu import linear_gelu
 from virnucpro.kernels.rotary import rotary_
@@ -71,6 +72,11 @@ class PackedEsm2:
     @property
     def dtype(self) -> torch.dtype:
         return self._table_VD.dtype
+
+    @property
+    def attention_backend(self) -> str:
+        """What computes attention for this model: ``triton``, or ``sdpa``, torch's own, sequence by sequence."""
+        return "triton" if uses_triton(self._table_VD) else "sdpa"
 
     @classmethod
     def from_state(

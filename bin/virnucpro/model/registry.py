@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from virnucpro.errors import ModelError
 
@@ -41,6 +42,17 @@ class Esm2Config:
                 f"model {self.name}: {self.layers} layers of width {self.embed_dim} with {self.heads} heads "
                 "is not an ESM-2; check that the checkpoint is complete"
             )
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Esm2Config:
+        """The sizes in a ``model.json``; ModelError where they are not there."""
+        try:
+            sizes = [int(description[key]) for key in ("layers", "embed_dim", "heads")]
+            return cls(str(description["name"]), *sizes)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"model.json does not describe an ESM-2 ({error}); write it again with FETCH_MODEL"
+            ) from error
 
     @property
     def head_dim(self) -> int:
