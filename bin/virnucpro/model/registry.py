@@ -47,8 +47,8 @@ class Esm2Config:
     def from_description(cls, description: Mapping[str, Any]) -> Esm2Config:
         """The sizes in a ``model.json``; ModelError where they are not there."""
         try:
-            sizes = [int(description[key]) for key in ("layers", "embed_dim", "heads")]
-            return cls(str(description["name"]), *sizes)
+            layers, embed_dim, heads = (int(description[key]) for key in ("layers", "embed_dim", "heads"))
+            return cls(str(description["name"]), layers, embed_dim, heads)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 f"model.json does not describe an ESM-2 ({error}); write it again with FETCH_MODEL"
