@@ -1,0 +1,312 @@
+"""The rules of FASTA, and that the fast path over blocks keeps every one of them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xxhash
+import zstandard
+from hypothesis import example, given
+from hypothesis import strategies as st
+from virnucpro import fasta, fasta_source
+from virnucpro.errors import ExitCode, FastaFormatError, InputMissingError, VirnucproError
+from virnucpro.fasta import Record, Rejected, normalise, parse_header, read_records, scan_records
+from virnucpro.fasta_blocks import KEY_BYTES, cut_blocks, parse_block
+from virnucpro.fasta_source import FastaSource
+
+FIXTURES = Path(__file__).parent / "fixtures"
+SIZES = (1, 2, 3, 5, 7, 64)
+Row = tuple[int, str, str, str, int, int, str | None]
+
+
+def rows_of_scan(path: Path, block_bytes: int = 1 << 18) -> list[Row]:
+    rows: list[Row] = []
+    for item in scan_records(path, block_bytes=block_bytes):
+        if isinstance(item, Record):
+            rows.append(
+                (item.ordinal, item.id, item.description, item.sequence, item.line, item.unknown_residues, None)
+            )
+        else:
+            rows.append((item.ordinal, item.id, item.description, "", item.line, 0, item.reason))
+    return rows
+
+
+def rows_of_blocks(path: Path, size: int, residue_limit: int | None = None) -> list[Row]:
+    rows: list[Row] = []
+    for text, line in cut_blocks(FastaSource(path), size):
+        block = parse_block(text, line, residue_limit)
+        for i, sequence in enumerate(block.sequences):
+            reason = block.reasons.get(i)
+            key = block.keys[i * KEY_BYTES : (i + 1) * KEY_BYTES]
+            assert key == (bytes(KEY_BYTES) if reason else xxhash.xxh3_128_digest(sequence))
+            assert (block.lengths[i] == -1) == (reason is not None)
+            rows.append(
+                (
+                    len(rows),
+                    block.ids[i],
+                    block.descriptions[i],
+                    sequence.decode(),
+                    int(block.lines[i]),
+                    int(block.unknown_residues[i]),
+                    reason,
+                )
+            )
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("raw", "residues", "unknown"),
+    [
+        ("mkvl", "MKVL", 0),
+        ("M K\tV\r\nL", "MKVL", 0),
+        ("--M.K-", "MK", 0),
+        ("MKVL*", "MKVL", 0),
+        ("MKVL* -\n", "MKVL", 0),
+        ("MK**", "MKX", 1),
+        ("M*KJj", "MXKXX", 3),
+        ("XBZUO", "XBZUO", 0),
+    ],
+)
+def test_normalise(raw: str, residues: str, unknown: int) -> None:
+    assert normalise(raw) == (residues, unknown)
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ("", "no residue left"),
+        ("*", "no residue left"),
+        (" -.\n", "no residue left"),
+        ("MK1", "symbol '1'"),
+        ("M>K", "symbol '>'"),
+        ("MKé", r"symbol '\\xe9'"),
+        ("ſK", "symbol"),
+        ("ß", "symbol"),
+    ],
+)
+def test_normalise_rejects(raw: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        normalise(raw)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (b"sp|P1|A first protein \r", ("sp|P1|A", "first protein")),
+        (b"a\tb  c", ("a", "b  c")),
+        (b"a", ("a", "")),
+        (b"a\x1cb c", ("a\x1cb", "c")),
+        (b" a", ("", "a")),
+        (b"", ("", "")),
+        ("é ü".encode(), ("é", "ü")),
+        (b"\xe9", ("\ufffd", "")),
+    ],
+)
+def test_header(header: bytes, expected: tuple[str, str]) -> None:
+    assert parse_header(header) == expected
+
+
+def test_fixtures_read_as_written() -> None:
+    assert [(r.id, r.description, r.sequence, r.line) for r in read_records(FIXTURES / "plain.fasta")] == [
+        ("sp|P1|A", "first protein", "MKVLAAGICDEFGHWMKV", 1),
+        ("sp|P2|B", "", "MQRSTVWYLLPK", 4),
+    ]
+    assert [(r.id, r.sequence) for r in read_records(FIXTURES / "crlf.fasta")] == [("a", "MKVLAAGH"), ("b", "MQRW")]
+    assert [
+        (r.id, r.description, r.sequence, r.unknown_residues) for r in read_records(FIXTURES / "residues.fasta")
+    ] == [
+        ("gaps", "aligned", "MKVL", 0),
+        ("stops", "", "MKXVXL", 2),
+        ("same", "description with  spaces", "MKV", 0),
+        ("same", "", "MKVL", 0),
+    ]
+
+
+def test_rejects_are_told_apart() -> None:
+    rejected = [r for r in scan_records(FIXTURES / "rejects.fasta") if isinstance(r, Rejected)]
+    assert [(r.ordinal, r.line, r.id, r.reason) for r in rejected] == [
+        (1, 3, "digit", "symbol '1' in the sequence"),
+        (2, 5, "symbol", "symbol '>' in the sequence"),
+        (3, 7, "empty", "no residue left"),
+        (4, 8, "only_gaps", "no residue left"),
+        (5, 10, "", "no id after '>'"),
+        (6, 12, "", "no id after '>'"),
+    ]
+    records = read_records(FIXTURES / "rejects.fasta")
+    assert next(records).id == "good"
+    with pytest.raises(FastaFormatError, match=r"rejects\.fasta, line 3: record 'digit': symbol '1'"):
+        next(records)
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "line"),
+    [
+        ("no_header.fasta", "not FASTA", 1),
+        ("reads.fastq", "FASTQ", 1),
+        ("nucleotide.fasta", "nucleotide", 1),
+        ("mac.fasta", "carriage return", 1),
+    ],
+)
+def test_files_that_end_the_run(name: str, message: str, line: int) -> None:
+    with pytest.raises(FastaFormatError, match=message) as caught:
+        list(scan_records(FIXTURES / name, refuse_nucleotide=True))
+    assert caught.value.exit_code == ExitCode.BAD_DATA
+    assert (caught.value.file, caught.value.line) == (str(FIXTURES / name), line)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe>\0a\0", "UTF-16"),
+        (b">a\nMK\0VL\n", r"line 2: a zero byte"),
+        (b">a\n" + b"MKVL\n" * 300_000 + b"\0", r"line 300002: a zero byte"),
+        (b"\n\n;comment\n>a\nMK\n", "line 3: not FASTA"),
+        (b"  >a\nMK\n", "line 1: not FASTA"),
+        (b"BZh91AY", "bzip2"),
+        (b"PK\x03\x04....", "zip"),
+        (bytes(range(1, 255)), "not FASTA"),
+    ],
+)
+def test_what_is_not_fasta(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "odd 'name'.fasta"
+    path.write_bytes(content)
+    with pytest.raises(FastaFormatError, match=message):
+        list(scan_records(path))
+
+
+def test_a_short_or_mixed_file_is_not_called_nucleotide(tmp_path: Path) -> None:
+    path = tmp_path / "short.fasta"
+    path.write_bytes(b">a\nGAGAGA\n>b\nMKVLLWQRHYF\nACGTACGT\n")
+    assert len(list(read_records(path, refuse_nucleotide=True))) == 2
+    assert len(list(read_records(FIXTURES / "nucleotide.fasta"))) == 1
+
+
+def test_missing_inputs(tmp_path: Path) -> None:
+    for path, message in ((tmp_path / "none.fasta", "no such file"), (tmp_path, "is a folder")):
+        with pytest.raises(InputMissingError, match=message) as caught:
+            list(read_records(path))
+        assert caught.value.exit_code == ExitCode.NO_INPUT
+
+
+def test_blank_and_marked_files(tmp_path: Path) -> None:
+    assert list(read_records(FIXTURES / "blank.fasta")) == []
+    path = tmp_path / "bom.fasta"
+    path.write_bytes(b"\xef\xbb\xbf\n>a\nMK\n")
+    assert [(r.id, r.line) for r in read_records(path)] == [("a", 2)]
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Input:
+        buffer = io.BytesIO(gzip.compress(b">a\nMK\n>b\n1\n"))
+
+    monkeypatch.setattr("sys.stdin", Input())
+    records = read_records(Path("-"))
+    assert next(records).sequence == "MK"
+    with pytest.raises(FastaFormatError, match="standard input, line 3"):
+        next(records)
+
+
+def compress_gzip(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
+
+
+def compress_zstd(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor(write_checksum=True).compress(data)
+
+
+@pytest.mark.parametrize("compress", [compress_gzip, compress_zstd])
+def test_compressed_files_cut_at_every_byte(tmp_path: Path, compress: object) -> None:
+    assert callable(compress)
+    whole = (FIXTURES / "plain.fasta").read_bytes()
+    middle = len(whole) // 2
+    first, second = compress(whole[:middle]), compress(whole[middle:])
+    path = tmp_path / "named.txt"
+    path.write_bytes(first + second)
+    assert rows_of_scan(path) == rows_of_scan(FIXTURES / "plain.fasta")
+    for stop in range(1, len(first + second)):
+        path.write_bytes((first + second)[:stop])
+        if stop == len(first):
+            assert len(rows_of_scan(path)) == 1
+            continue
+        with pytest.raises(FastaFormatError) as caught:
+            rows_of_scan(path)
+        assert "cut short" in str(caught.value) or stop < 4
+
+
+def test_damaged_gzip(tmp_path: Path) -> None:
+    packed = bytearray(compress_gzip((FIXTURES / "plain.fasta").read_bytes() * 3))
+    packed[-6] ^= 255
+    path = tmp_path / "damaged.fasta.gz"
+    path.write_bytes(packed)
+    with pytest.raises(FastaFormatError, match="damaged gzip"):
+        list(read_records(path))
+
+
+@pytest.mark.parametrize("name", ["plain.fasta", "crlf.fasta", "residues.fasta", "rejects.fasta"])
+def test_plain_files_cut_at_every_byte(tmp_path: Path, name: str) -> None:
+    whole = (FIXTURES / name).read_bytes()
+    path = tmp_path / name
+    full = rows_of_scan(FIXTURES / name)
+    for stop in range(len(whole) + 1):
+        path.write_bytes(whole[:stop])
+        rows = rows_of_scan(path)
+        assert rows[:-1] == full[: max(len(rows) - 1, 0)]
+        for size in SIZES:
+            assert rows_of_blocks(path, size) == rows
+            assert rows_of_scan(path, size) == rows
+
+
+PIECES = st.sampled_from(
+    [b">", b"\n>", b"\n", b"\r\n", b"\r", b"\n\n>", b">a b\n", b"A", b"mk", b"*", b"J", b"1", b"-", b".", b" ", b"\t"]
+    + [b"\xe9", "é".encode(), b"L*\n", b"> ", b"\x0b", b"\x1c", b"\x85", b"\0", b">id\r\n", b"MKV\n"]
+)
+
+
+@given(
+    start=st.sampled_from([b">", b"\n>", b">x y \n", b"\xef\xbb\xbf>q\n", b""]),
+    pieces=st.lists(PIECES, max_size=30),
+    size=st.sampled_from(SIZES),
+)
+@example(start=b">", pieces=[], size=1)
+@example(start=b">a\n", pieces=[b">", b"\n", b">"], size=2)
+def test_both_paths_agree(
+    tmp_path_factory: pytest.TempPathFactory, start: bytes, pieces: list[bytes], size: int
+) -> None:
+    path = tmp_path_factory.mktemp("agree") / "input.fasta"
+    path.write_bytes(start + b"".join(pieces))
+
+    def outcome(read: object, *arguments: object) -> object:
+        assert callable(read)
+        try:
+            return read(path, *arguments)
+        except VirnucproError as error:
+            return type(error), str(error)
+
+    expected = outcome(rows_of_scan)
+    assert outcome(rows_of_blocks, size) == expected
+    assert outcome(rows_of_scan, size) == expected
+
+
+def test_truncation_cuts_the_sequence_and_its_key() -> None:
+    block = parse_block(b">a\nMKVLAA\n>b\nMKV*\n>c\nmkvj\n", 1, 3)
+    assert block.sequences == [b"MKV", b"MKV", b"MKV"]
+    assert block.lengths.tolist() == [6, 3, 4]
+    assert len({block.keys[i : i + KEY_BYTES] for i in range(0, 3 * KEY_BYTES, KEY_BYTES)}) == 1
+    assert block.unknown_residues.tolist() == [0, 0, 1]
+    assert np.array_equal(block.lines, [1, 3, 5])
+
+
+def test_a_record_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from virnucpro import fasta_blocks
+
+    for module in (fasta, fasta_source, fasta_blocks):
+        monkeypatch.setattr(module, "RECORD_BYTES", 1000)
+    path = tmp_path / "long.fasta"
+    path.write_bytes(b">a\nMK\n>b\n" + b"MKVL\n" * 1000)
+    for read in (lambda: rows_of_scan(path, 100), lambda: rows_of_blocks(path, 100)):
+        with pytest.raises(FastaFormatError, match=r"line 3: a record of more than 1000 bytes"):
+            read()

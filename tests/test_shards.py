@@ -1,0 +1,52 @@
+"""Shards of equal cost: every sequence in one, none empty, the same whatever the chunks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from virnucpro.shards import cost_per_unit, cost_units, sequence_cost, shard_count, shard_name, shard_starts
+
+
+def test_cost_is_the_formula() -> None:
+    for n, layers, d in ((3, 6, 320), (1024, 33, 1280), (40_000, 48, 5120)):
+        assert sequence_cost(n, layers, d) == 24 * layers * d**2 * n + 4 * layers * d * n**2
+        assert cost_per_unit(layers, d) * int(cost_units(np.array([n], np.int32), d)[0]) == sequence_cost(n, layers, d)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "residues", "shard_residues", "at_least", "shards"),
+    [(0, 0, 10, 4, 0), (3, 30, 10, 1, 3), (3, 31, 10, 1, 3), (9, 31, 10, 1, 4), (9, 5, 10, 4, 4), (2, 5, 10, 4, 2)],
+)
+def test_count(sequences: int, residues: int, shard_residues: int, at_least: int, shards: int) -> None:
+    assert shard_count(sequences, residues, shard_residues, at_least) == shards
+
+
+@given(
+    costs=st.lists(st.integers(1, 10_000), min_size=1, max_size=60),
+    shards=st.integers(1, 60),
+    chunk=st.integers(1, 61),
+)
+def test_starts(costs: list[int], shards: int, chunk: int) -> None:
+    shards = min(shards, len(costs))
+    array = np.array(costs, np.int64)
+    chunks = [array[i : i + chunk] for i in range(0, len(array), chunk)]
+    starts = shard_starts(chunks, len(costs), sum(costs), shards).tolist()
+    assert starts == shard_starts([array], len(costs), sum(costs), shards).tolist()
+    assert len(starts) == shards and starts[0] == 0
+    assert all(a < b for a, b in zip(starts, [*starts[1:], len(costs)], strict=True))
+    longest = max(costs)
+    if longest * shards <= sum(costs):
+        for a, b in zip(starts, [*starts[1:], len(costs)], strict=True):
+            assert abs(sum(costs[a:b]) - sum(costs) / shards) <= longest + 1
+
+
+def test_empty_chunks_and_no_sequences() -> None:
+    assert shard_starts([], 0, 0, 0).tolist() == []
+    empty = np.empty(0, np.int64)
+    assert shard_starts([empty, np.array([5]), empty, np.array([5]), empty], 2, 10, 2).tolist() == [0, 1]
+
+
+def test_names_sort() -> None:
+    assert [shard_name(k) for k in (0, 12, 100_000)] == ["shard-00000", "shard-00012", "shard-100000"]
