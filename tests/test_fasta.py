@@ -12,6 +12,7 @@ import xxhash
 import zstandard
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from virnucpro import fasta, fasta_source
 from virnucpro.errors import ExitCode, FastaFormatError, InputMissingError, VirnucproError
 from virnucpro.fasta import Record, Rejected, normalise, parse_header, read_records, scan_records

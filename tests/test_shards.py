@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from virnucpro.shards import cost_per_unit, cost_units, sequence_cost, shard_count, shard_name, shard_starts
 
 

@@ -73,8 +73,9 @@ def write_shard(spool: Spool, task: ShardTask, embed_dim: int) -> ShardTotals:
     with task.path.open("wb") as shard:
         for window_start in range(0, total, WINDOW_BYTES):
             end = _fill(spool, task, first_positions.copy(), window, window_start)
-            shard.write(memoryview(window)[written - window_start : end - window_start])
-            written = end
+            if end > written:
+                shard.write(memoryview(window)[written - window_start : end - window_start])
+                written = end
     return ShardTotals(residues, cost)
 
 
