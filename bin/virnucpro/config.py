@@ -65,7 +65,10 @@ class EmbedConfig:
 
     shard: Path
     model: Path
+    model_json: Path
     outdir: Path
+    max_length: int = DEFAULT_MAX_LENGTH
+    long_sequences: str = "truncate"
     layers: tuple[int, ...] = (-1,)
     pooling: tuple[str, ...] = ("mean",)
     per_residue: bool = False
@@ -108,6 +111,14 @@ class MergeConfig:
         _check_choice("embedding_dtype", self.embedding_dtype, EMBEDDING_DTYPES)
         _check_positive("row_group_rows", self.row_group_rows)
         _check_positive("part_bytes", self.part_bytes)
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What REPORT does: ``results`` is the folder that MERGE_EMBEDDINGS made."""
+
+    results: Path
+    outdir: Path
 
 
 def _check_positive(name: str, value: int) -> None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
+from virnucpro.kernels.tiles import attention_tiles
 
 LOG2_E = 1.4426950408889634
 
@@ -98,6 +99,11 @@ def varlen_attention_ref(
     return out_TD
 
 
+def attention_backend(tensor: torch.Tensor) -> str:
+    """Name of the attention that runs where ``tensor`` is: the Triton kernel, or PyTorch's SDPA by length."""
+    return "triton" if uses_triton(tensor) else "sdpa"
+
+
 def varlen_attention(
     qkv_T3D: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, heads: int, scale: float
 ) -> torch.Tensor:
@@ -119,7 +125,7 @@ def varlen_attention(
     head_dim = width // heads
     out_TD = qkv_T3D.new_empty((qkv_T3D.shape[0], width))
     exact = qkv_T3D.dtype == torch.float32
-    block_m, block_n, warps, stages = (32, 32, 4, 1) if exact else (64, 64, 4, 3)
+    block_m, block_n, warps, stages = attention_tiles(qkv_T3D, max_seqlen)
     blocks = triton.cdiv(max_seqlen, block_m)
     with launch_guard(qkv_T3D):
         _attention_kernel[(blocks * (cu_seqlens.numel() - 1), heads)](

@@ -1,0 +1,97 @@
+"""Real sequences and random weights for the benchmarks. T tokens, S sequences."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bin"))
+
+from virnucpro.data import VarlenCollator  # noqa: E402
+from virnucpro.data.packed_batch import PackedBatch  # noqa: E402
+from virnucpro.data.packing import pack  # noqa: E402
+from virnucpro.fasta import read_records  # noqa: E402
+
+#: Layers, embedding dimension, heads.
+SHAPES = {"8M": (6, 320, 20), "150M": (30, 640, 20), "650M": (33, 1280, 20), "3B": (36, 2560, 40)}
+#: A logit standard deviation at which attention is sharp and a random network not yet chaotic.
+SHARP_LOGITS = 3.0
+
+
+def read_sequences(fasta: Path, max_length: int = 1022) -> list[str]:
+    """Sequences of a FASTA file, cut to ``max_length`` residues, longest first."""
+    return sorted((record.sequence[:max_length] for record in read_records(fasta)), key=len, reverse=True)
+
+
+def packed_batches(sequences: Sequence[str], budget: int, *, pinned: bool) -> list[PackedBatch]:
+    """The batches that the loader would make of ``sequences``."""
+    items = [{"id": str(i), "sequence": sequence, "file": ""} for i, sequence in enumerate(sequences)]
+    collate = VarlenCollator(None, max_tokens=budget)
+    batches = [PackedBatch.from_dict(collate(group)) for group in pack(items, budget)]
+    return [batch.pin_memory() for batch in batches] if pinned else batches
+
+
+def flops(lengths: Iterable[int], layers: int, dim: int) -> float:
+    """Floating-point operations of the encoder for sequences of ``lengths`` tokens: 24Ld²n + 4Ldn² each."""
+    return float(sum(24 * layers * dim**2 * n + 4 * layers * dim * n**2 for n in lengths))
+
+
+def random_esm2(size: str, device: torch.device, seed: int = 0) -> Any:
+    """A fair-esm ESM2 of the named size with normal weights of standard deviation 0.02, made on ``device``."""
+    from esm import ESM2
+    from esm.data import Alphabet
+
+    layers, dim, heads = SHAPES[size]
+    torch.manual_seed(seed)
+    with torch.device(device):
+        model = ESM2(layers, dim, heads, alphabet=Alphabet.from_architecture("ESM-1b")).eval()
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.02)
+    return model.to(device)
+
+
+def sharpen(model: Any, ids: torch.Tensor, target: float = SHARP_LOGITS) -> float:
+    """Scale every q and k weight until the first layer's logits have the standard deviation ``target``; returns it.
+
+    Args:
+        model: a fair-esm ESM2.
+        ids: (1, T) tokens of one sequence on the model's device.
+    """
+    measured = logit_deviation(model, ids)
+    factor = (target / measured) ** 0.5
+    with torch.no_grad():
+        for layer in model.layers:
+            for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj):
+                projection.weight.mul_(factor)
+                projection.bias.mul_(factor)
+    return logit_deviation(model, ids)
+
+
+def logit_deviation(model: Any, ids: torch.Tensor) -> float:
+    """Standard deviation of the first layer's attention logits."""
+    attention = model.layers[0].self_attn
+    with torch.no_grad():
+        x = model.layers[0].self_attn_layer_norm(model.embed_tokens(ids[0]) * 0.88)
+        query = attention.q_proj(x).view(len(x), attention.num_heads, -1) * attention.scaling
+        key = attention.k_proj(x).view(len(x), attention.num_heads, -1)
+        return float(torch.einsum("ihd,jhd->hij", query, key).std())
+
+
+def padded_groups(lengths: Sequence[int], order: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices in groups whose padded size stays within ``budget`` tokens, as length-sorted padding tools do."""
+    group: list[int] = []
+    longest = 0
+    for index in order:
+        longest = max(longest, lengths[index])
+        if group and longest * (len(group) + 1) > budget:
+            yield group
+            group, longest = [], lengths[index]
+        group.append(index)
+    if group:
+        yield group

@@ -1,0 +1,65 @@
+"""The one place where memory is measured and turned into tokens per batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from virnucpro.config import CPU_TOKEN_BUDGET, MAX_TOKEN_BUDGET
+from virnucpro.errors import TryAgainError
+
+if TYPE_CHECKING:
+    import torch
+
+    from virnucpro.model.registry import Esm2Config
+
+BYTES_PER_VALUE: Final = {"fp32": 4, "fp16": 2, "bf16": 2, "fp8": 2}
+#: Values of D per token alive at the peak of a layer: x, h, attention output, qkv (3), fc1 output (4), one spare.
+ACTIVATIONS_PER_TOKEN: Final = 11
+#: fp32 values of D per token in the final norm and the pooling.
+POOLING_VALUES_PER_TOKEN: Final = 2
+#: Free memory left alone: fragmentation, cuBLAS work space, kernels.
+SAFETY: Final = 0.80
+WORKSPACE_BYTES: Final = 512 << 20
+SMALLEST_BUDGET: Final = 1026
+
+
+def bytes_per_token(config: Esm2Config, precision: str) -> int:
+    """Peak bytes of activations per token of one batch."""
+    per_layer = ACTIVATIONS_PER_TOKEN * BYTES_PER_VALUE[precision] + 4 * POOLING_VALUES_PER_TOKEN
+    return per_layer * config.embed_dim
+
+
+def weight_bytes(config: Esm2Config, precision: str) -> int:
+    """Bytes of the encoder's weights: 12 D^2 per layer dominate, biases and norms are 13 D."""
+    size = 1 if precision == "fp8" else BYTES_PER_VALUE[precision]
+    return config.layers * (12 * config.embed_dim**2 * size + 13 * config.embed_dim * 4)
+
+
+def tokens_that_fit(config: Esm2Config, precision: str, free_bytes: int) -> int:
+    """Tokens per batch for ``free_bytes`` of free memory before the weights are there.
+
+    Raises:
+        TryAgainError: not even one sequence of 1,024 tokens would fit beside the weights.
+    """
+    usable = int((free_bytes - weight_bytes(config, precision)) * SAFETY) - WORKSPACE_BYTES
+    tokens = usable // bytes_per_token(config, precision)
+    if tokens < SMALLEST_BUDGET:
+        raise TryAgainError(
+            f"{config.name} in {precision} does not fit into {free_bytes / 2**30:.1f} GiB of free GPU memory; "
+            "free the GPU, or use a smaller model"
+        )
+    return min(tokens, MAX_TOKEN_BUDGET)
+
+
+def token_budget(config: Esm2Config, precision: str, device: torch.device, asked: int | None, attempt: int) -> int:
+    """Tokens per batch: what was asked for or what fits, halved with every further attempt."""
+    if asked is not None:
+        budget = asked
+    elif device.type == "cpu":
+        budget = CPU_TOKEN_BUDGET
+    else:
+        import torch
+
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        budget = tokens_that_fit(config, precision, free_bytes)
+    return max(1, budget >> (attempt - 1))

@@ -1,0 +1,257 @@
+"""EMBED_SHARD: one shard of FASTA through loader, engine and writer, with metrics beside it."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import queue
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from virnucpro import __version__
+from virnucpro.config import EmbedConfig
+from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader
+from virnucpro.errors import DataError, InputMissingError, ModelError, TryAgainError, UsageError
+from virnucpro.model.registry import Esm2Config
+from virnucpro.model.weights import load_model
+from virnucpro.monitor.metrics import write_shard_metrics
+from virnucpro.output.schema import file_metadata
+from virnucpro.output.writer import ShardWriter
+from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult, device_uuid
+from virnucpro.pipeline.budget import token_budget
+from virnucpro.pipeline.progress import Progress
+
+#: Results waiting for the writer; more would only hold memory.
+WRITER_QUEUE = 8
+#: Seconds between two samples of the device.
+SAMPLE_INTERVAL = 0.1
+
+
+@dataclass(frozen=True)
+class ShardExtent:
+    """The unique indices a shard holds: ``first`` to ``first + sequences - 1``, in any order in the file."""
+
+    first: int
+    sequences: int
+
+
+def shard_extent(shard: Path) -> ShardExtent:
+    """Read a shard's unique indices off its headers.
+
+    Raises:
+        InputMissingError: the file is not there.
+        DataError: a header is not a bare number, or the numbers are not one unbroken range.
+    """
+    if not shard.is_file():
+        raise InputMissingError(f"shard {shard} does not exist; run SPLIT_FASTA first")
+    if shard.stat().st_size == 0:
+        return ShardExtent(0, 0)
+    with shard.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        indices = np.array([int(match[1]) for match in re.finditer(rb"(?m)^>(\d+)$", text)], dtype=np.int64)
+        headers = sum(1 for _ in re.finditer(rb"(?m)^>", text))
+    if headers != indices.size or indices.size == 0:
+        raise DataError(f"{shard} is not a shard of SPLIT_FASTA: its headers must be bare numbers; split again")
+    first = int(indices.min())
+    if np.unique(indices).size != indices.size or int(indices.max()) != first + indices.size - 1:
+        raise DataError(f"{shard} does not hold one unbroken range of sequences; split again")
+    return ShardExtent(first, int(indices.size))
+
+
+def select_device(asked: str) -> torch.device:
+    """The device of this task: ``auto`` takes a GPU where one is visible.
+
+    Raises:
+        TryAgainError: a GPU was promised and none is visible.
+    """
+    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        shown = "not set" if visible is None else f"'{visible}'"
+        raise TryAgainError(
+            f"no GPU is visible to this task (CUDA_VISIBLE_DEVICES {shown}); check the node, the container's GPU "
+            "option and the driver, or run with --gpus 0"
+        )
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def effective_precision(asked: str, device: torch.device) -> str:
+    """fp32 on a CPU; on a GPU what was asked for, where the card can do it."""
+    if device.type == "cpu":
+        return "fp32"
+    if asked == "fp8" and torch.cuda.get_device_capability(device) < (8, 9):
+        name = torch.cuda.get_device_name(device)
+        raise UsageError(f"--precision fp8 needs a GPU of the Ada, Hopper or a later generation; {name} is not: use fp16")
+    return asked
+
+
+def embed_shard(config: EmbedConfig) -> dict[str, Any]:
+    """Embed one shard into ``config.outdir``; returns the summary that is also written there.
+
+    Raises:
+        VirnucproError: with the exit code for Nextflow; the output directory is then not there.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    description = json.loads(config.model_json.read_text())
+    shape = Esm2Config.from_description(description)
+    device = select_device(config.device)
+    precision = effective_precision(config.precision, device)
+    extent = shard_extent(config.shard)
+    budget = token_budget(shape, precision, device, config.token_budget, config.attempt)
+    # The workers import and tokenise while the weights are read.
+    batches = _start_loader(config, budget) if extent.sequences else iter(())
+    model = load_model(config.model, precision, device)
+    if model.config.embed_dim != shape.embed_dim or model.config.layers != shape.layers:
+        raise ModelError(f"{config.model} is not the model that {config.model_json} describes; inspect it again")
+    runner = AsyncInferenceRunner(
+        model,
+        device,
+        layers=config.layers,
+        pooling=config.pooling,
+        per_residue=config.per_residue,
+        monitor_interval=SAMPLE_INTERVAL,
+        token_budget=budget,
+        fallback=lambda: load_model(config.model, "fp32", device),
+    )
+    metadata = file_metadata(
+        model=description["name"],
+        weights_sha256=description["weights_sha256"],
+        precision=precision,
+        attention=model.attention_backend,
+        layers=list(runner.plan.layers),
+        pooling=list(runner.plan.pooling),
+        max_length=config.max_length,
+        long_sequences=config.long_sequences,
+        torch=torch.__version__,
+        cuda=torch.version.cuda if device.type == "cuda" else None,
+        device_name=_device_name(device),
+    )
+    started = _process_start()
+    with ShardWriter(
+        config.outdir,
+        columns={name: shape.embed_dim for name in runner.plan.columns()},
+        dtype=config.embedding_dtype,
+        first_unique_index=extent.first,
+        sequences=extent.sequences,
+        metadata=metadata,
+        per_residue=config.per_residue,
+    ) as writer:
+        progress = Progress(config.shard.name, extent.sequences)
+        _write_behind(runner, batches, writer, progress)
+        summary = _summarise(config, runner, shape, budget, metadata, started, extent)
+        writer.finish(lambda folder: write_shard_metrics(folder, runner.records, runner.samples(), summary))
+    return summary
+
+
+def _start_loader(config: EmbedConfig, budget: int) -> Iterator[dict[str, Any]]:
+    loader = create_async_dataloader(
+        SequenceDataset([config.shard], max_length=None),
+        VarlenCollator(None, max_tokens=budget),
+        num_workers=config.workers,
+        prefetch_factor=config.prefetch,
+    )
+    return iter(loader)
+
+
+def _write_behind(
+    runner: AsyncInferenceRunner, batches: Iterator[dict[str, Any]], writer: ShardWriter, progress: Progress
+) -> None:
+    """Run the batches and write their vectors on a thread of their own."""
+    results: queue.Queue[InferenceResult | None] = queue.Queue(WRITER_QUEUE)
+    failure: list[BaseException] = []
+
+    def write() -> None:
+        while (result := results.get()) is not None:
+            if failure:
+                continue
+            try:
+                _write_result(writer, result)
+            except BaseException as error:  # noqa: BLE001 - handed to the main thread below
+                failure.append(error)
+
+    thread = threading.Thread(target=write, name="writer", daemon=True)
+    thread.start()
+    try:
+        for result in runner.run(batches):
+            results.put(result)
+            progress.advance(result.record.sequences, result.record.tokens)
+            if failure:
+                break
+    finally:
+        results.put(None)
+        thread.join()
+        progress.close()
+    if failure:
+        raise failure[0]
+
+
+def _write_result(writer: ShardWriter, result: InferenceResult) -> None:
+    indices = np.array(result.sequence_ids, dtype=np.int64)
+    writer.write(indices, {name: vectors.numpy() for name, vectors in result.columns.items()}, result.batch_idx)
+    if result.residues:
+        for index, residues in zip(indices.tolist(), result.residues, strict=True):
+            writer.write_residues(index, {name: states.numpy() for name, states in residues.items()})
+
+
+def _summarise(
+    config: EmbedConfig,
+    runner: AsyncInferenceRunner,
+    shape: Esm2Config,
+    budget: int,
+    metadata: dict[str, Any],
+    started: float,
+    extent: ShardExtent,
+) -> dict[str, Any]:
+    statistics = runner.get_statistics()
+    device = runner.device
+    on_gpu = device.type == "cuda"
+    return {
+        "pipeline_version": __version__,
+        "shard": config.shard.name.split(".")[0],
+        "first_unique_index": extent.first,
+        "sequences": extent.sequences,
+        "tokens": statistics["total_tokens"],
+        "flops": statistics["total_flops"],
+        "token_budget": budget,
+        "attempt": config.attempt,
+        "process_start": started,
+        "first_batch_end": runner.first_batch_at,
+        "startup_seconds": None if runner.first_batch_at is None else runner.first_batch_at - started,
+        "inference_seconds": statistics["elapsed_seconds"],
+        "device_uuid": device_uuid(device),
+        "device_name": _device_name(device),
+        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss,
+        "recomputed_in_fp32": statistics["recomputed_in_fp32"],
+        "metadata": metadata,
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    for line in _cpuinfo():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return "CPU"
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _process_start() -> float:
+    return min(psutil.Process().create_time(), time.time())

@@ -1,0 +1,42 @@
+"""Tokens per batch out of free memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from virnucpro.config import CPU_TOKEN_BUDGET, MAX_TOKEN_BUDGET
+from virnucpro.errors import TryAgainError
+from virnucpro.model.registry import MODELS
+from virnucpro.pipeline.budget import bytes_per_token, token_budget, tokens_that_fit, weight_bytes
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "fp8"])
+def test_the_budget_grows_with_memory_and_stays_within_it(name: str, precision: str) -> None:
+    config = MODELS[name]
+    budgets = []
+    for gib in (4, 8, 24, 80, 140):
+        try:
+            tokens = tokens_that_fit(config, precision, gib << 30)
+        except TryAgainError as error:
+            assert name in str(error)
+            continue
+        budgets.append(tokens)
+        assert weight_bytes(config, precision) + tokens * bytes_per_token(config, precision) < gib << 30
+    assert budgets == sorted(budgets)
+    assert budgets and budgets[-1] <= MAX_TOKEN_BUDGET
+
+
+def test_weights_are_counted_as_the_checkpoints_have_them() -> None:
+    # 651 M parameters of the published 650M encoder, in 16 bits.
+    assert weight_bytes(MODELS["esm2_t33_650M_UR50D"], "fp16") == pytest.approx(2 * 649e6, rel=0.01)
+
+
+def test_every_attempt_halves_what_was_asked_for() -> None:
+    config = MODELS["esm2_t6_8M_UR50D"]
+    assert [token_budget(config, "fp32", CPU, 1000, attempt) for attempt in (1, 2, 3)] == [1000, 500, 250]
+    assert token_budget(config, "fp32", CPU, None, 1) == CPU_TOKEN_BUDGET
+    assert token_budget(config, "fp32", CPU, 1, 4) == 1

@@ -1,0 +1,158 @@
+"""One shard end to end on the CPU: FASTA to Parquet through the loader's processes, the engine and the writer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from pipeline.models import fair_esm_mean, random_sequences, save_fair_esm, small_esm2
+from virnucpro.errors import DataError, InputMissingError, TryAgainError
+from virnucpro.pipeline.embed import ShardExtent, effective_precision, select_device, shard_extent
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in fair-esm's layout and its description."""
+    folder = tmp_path_factory.mktemp("model")
+    save_fair_esm(small_esm2(), folder / "small.pt")
+    run("fetch_model.py", "--model", folder / "small.pt", "--outdir", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty sequences, unique indices 100 to 139, longest first."""
+    sequences = random_sequences(40, 3, longest=60)
+    order = sorted(range(40), key=lambda i: (-len(sequences[i]), i))
+    path = tmp_path_factory.mktemp("shards") / "shard-00007.fasta"
+    path.write_text("".join(f">{100 + i}\n{sequences[i]}\n" for i in order))
+    return path
+
+
+def run(script: str, *arguments: object, succeeds: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "bin" / script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode == 0) is succeeds, done.stderr
+    return done
+
+
+def embed(shard: Path, model: Path, outdir: Path, *options: object, succeeds: bool = True) -> subprocess.CompletedProcess[str]:
+    paths = ("--shard", shard, "--model", model / "small.pt", "--model-json", model / "model.json", "--outdir", outdir)
+    return run("embed_shard.py", *paths, "--device", "cpu", "--threads", 1, *options, succeeds=succeeds)
+
+
+def vectors(outdir: Path) -> np.ndarray:
+    column = pq.read_table(outdir / "embeddings.parquet")["embedding"].combine_chunks()
+    return column.flatten().to_numpy().reshape(len(column), -1)
+
+
+@pytest.fixture(scope="module")
+def embedded(shard: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    outdir = tmp_path_factory.mktemp("embedded") / "shard-00007"
+    embed(shard, model, outdir, "--token-budget", 200, "--workers", 1)
+    return outdir
+
+
+def test_every_sequence_has_its_vector_in_order(embedded: Path) -> None:
+    table = pq.read_table(embedded / "embeddings.parquet")
+    assert table["unique_index"].to_pylist() == list(range(100, 140))
+    reference = small_esm2()
+    expected = torch.stack([fair_esm_mean(reference, s) for s in random_sequences(40, 3, longest=60)])
+    np.testing.assert_allclose(vectors(embedded), expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_summary_says_how_it_went(embedded: Path) -> None:
+    summary = json.loads((embedded / "summary.json").read_text())
+    assert summary["sequences"] == 40
+    assert summary["tokens"] == sum(len(s) + 2 for s in random_sequences(40, 3, longest=60))
+    assert summary["startup_seconds"] > 0
+    assert summary["metadata"]["precision"] == "fp32"
+    batches = pq.read_table(embedded / "batches.parquet").to_pydict()
+    assert sum(batches["sequences"]) == 40
+    assert all(tokens <= 200 for tokens in batches["tokens"])
+    metadata = json.loads(pq.read_schema(embedded / "embeddings.parquet").metadata[b"virnucpro"])
+    assert metadata["weights_sha256"] == json.loads((embedded / "summary.json").read_text())["metadata"]["weights_sha256"]
+
+
+def test_vectors_are_bit_identical_for_any_number_of_workers(
+    shard: Path, model: Path, embedded: Path, tmp_path: Path
+) -> None:
+    embed(shard, model, tmp_path / "three", "--token-budget", 200, "--workers", 3)
+    assert np.array_equal(vectors(tmp_path / "three"), vectors(embedded))
+
+
+def test_another_budget_changes_vectors_by_rounding_only(
+    shard: Path, model: Path, embedded: Path, tmp_path: Path
+) -> None:
+    embed(shard, model, tmp_path / "other", "--token-budget", 90, "--attempt", 2, "--workers", 1)
+    got, expected = vectors(tmp_path / "other"), vectors(embedded)
+    relative = np.linalg.norm(got - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert relative.max() <= 1e-6
+    assert len(pq.read_table(tmp_path / "other" / "batches.parquet")) > len(pq.read_table(embedded / "batches.parquet"))
+
+
+def test_residues_are_written_beside_the_vectors(shard: Path, model: Path, tmp_path: Path) -> None:
+    embed(shard, model, tmp_path / "residues", "--per-residue", "--workers", 1)
+    table = pq.read_table(tmp_path / "residues" / "residues.parquet").to_pydict()
+    sequences = random_sequences(40, 3, longest=60)
+    assert sorted(table["unique_index"]) == list(range(100, 140))
+    for index, residues in zip(table["unique_index"], table["residues"], strict=True):
+        assert len(residues) == len(sequences[index - 100])
+    row = table["unique_index"].index(100)
+    mean = np.mean(np.array(table["residues"][row], dtype=np.float32), axis=0)
+    np.testing.assert_allclose(mean, vectors(tmp_path / "residues")[0], rtol=1e-2, atol=1e-3)
+
+
+def test_an_empty_shard_leaves_an_empty_table(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "shard-00000.fasta").write_text("")
+    embed(tmp_path / "shard-00000.fasta", model, tmp_path / "out")
+    assert len(pq.read_table(tmp_path / "out" / "embeddings.parquet")) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        (">7\nMKT\n>9\nMK\n", 65, "does not hold one unbroken range"),
+        (">sp|P1\nMKT\n", 65, "headers must be bare numbers"),
+        (None, 66, "does not exist"),
+    ],
+)
+def test_a_bad_shard_leaves_nothing_and_says_why(
+    text: str | None, code: int, message: str, model: Path, tmp_path: Path
+) -> None:
+    shard = tmp_path / "shard-00000.fasta"
+    if text is not None:
+        shard.write_text(text)
+    done = embed(shard, model, tmp_path / "out", succeeds=False)
+    assert done.returncode == code
+    assert message in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out" / "embeddings.parquet").exists()
+
+
+def test_extent_of_a_shard(tmp_path: Path) -> None:
+    path = tmp_path / "shard.fasta"
+    path.write_text(">6\nMKTAA\n>5\nMK\n")
+    assert shard_extent(path) == ShardExtent(5, 2)
+    path.write_text(">6\nMKTAA\n>6\nMK\n")
+    with pytest.raises(DataError, match="unbroken range"):
+        shard_extent(path)
+    with pytest.raises(InputMissingError):
+        shard_extent(tmp_path / "none.fasta")
+
+
+def test_a_promised_gpu_that_is_not_there_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(TryAgainError, match=r"no GPU is visible to this task \(CUDA_VISIBLE_DEVICES '3'\)"):
+        select_device("cuda")
+    assert select_device("auto") == torch.device("cpu")
+    assert effective_precision("fp16", torch.device("cpu")) == "fp32"
