@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 from collections.abc import Callable
@@ -15,6 +16,13 @@ try:
     tl: Any = importlib.import_module("triton.language")
 except ImportError:
     triton = tl = None
+try:
+    gluon: Any = importlib.import_module("triton.experimental.gluon")
+    gl: Any = importlib.import_module("triton.experimental.gluon.language")
+    hopper: Any = importlib.import_module("triton.experimental.gluon.language.nvidia.hopper")
+    tensor_descriptor: Any = importlib.import_module("triton.experimental.gluon.nvidia.hopper").TensorDescriptor
+except ImportError:
+    gluon = gl = hopper = tensor_descriptor = None
 
 
 def jit(function: Callable[..., Any]) -> Any:
@@ -22,9 +30,45 @@ def jit(function: Callable[..., Any]) -> Any:
     return function if triton is None else triton.jit(function)
 
 
+def gluon_jit(function: Callable[..., Any]) -> Any:
+    """``gluon.jit``, or the function as it stands where Gluon is not installed and no kernel can be launched."""
+    return function if gluon is None else gluon.jit(function)
+
+
+def interpreted() -> bool:
+    """True where Triton interprets kernels on the CPU instead of compiling them."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
 def uses_triton(tensor: torch.Tensor) -> bool:
     """True where kernels for this tensor are Triton's: on a GPU, or anywhere under Triton's interpreter."""
-    return triton is not None and (tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1")
+    return triton is not None and (tensor.is_cuda or interpreted())
+
+
+@functools.cache
+def _device_facts(index: int) -> tuple[int, int]:
+    properties = torch.cuda.get_device_properties(index)
+    return properties.major, properties.multi_processor_count
+
+
+def uses_hopper(tensor: torch.Tensor) -> bool:
+    """True where the kernels written for Hopper's own instructions run: a 16-bit tensor on compute capability 9."""
+    return (
+        gluon is not None
+        and tensor.is_cuda
+        and tensor.dtype in (torch.float16, torch.bfloat16)
+        and capability(tensor) == 9
+    )
+
+
+def capability(tensor: torch.Tensor) -> int:
+    """Major compute capability of the tensor's GPU; 0 on the CPU."""
+    return _device_facts(tensor.get_device())[0] if tensor.is_cuda else 0
+
+
+def multiprocessors(tensor: torch.Tensor) -> int:
+    """Multiprocessors of the tensor's GPU."""
+    return _device_facts(tensor.get_device())[1]
 
 
 def launch_guard(tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:

@@ -24,6 +24,7 @@ def _rotary_kernel(
     LAST: tl.constexpr,
     ROW: tl.constexpr,
     HALF: tl.constexpr,
+    ADJACENT: tl.constexpr,
     BLOCK_HALF: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):
@@ -34,21 +35,28 @@ def _rotary_kernel(
     table = position[:, None] * HALF + column[None, :]
     cos = tl.load(Cos_ptr + table, mask=inside, other=0.0)
     sin = tl.load(Sin_ptr + table, mask=inside, other=0.0)
-    pointer = QKV_ptr + token.to(tl.int64)[:, None] * ROW + column[None, :]
+    pointer = QKV_ptr + token.to(tl.int64)[:, None] * ROW + (2 * column if ADJACENT else column)[None, :]
+    apart = 1 if ADJACENT else HALF
     for head in tl.range(FIRST, LAST, num_stages=3):
         low = pointer + head * (2 * HALF)
         a = tl.load(low, mask=inside, other=0.0).to(tl.float32)
-        b = tl.load(low + HALF, mask=inside, other=0.0).to(tl.float32)
+        b = tl.load(low + apart, mask=inside, other=0.0).to(tl.float32)
         tl.store(low, (a * cos - b * sin).to(QKV_ptr.dtype.element_ty), mask=inside)
-        tl.store(low + HALF, (b * cos + a * sin).to(QKV_ptr.dtype.element_ty), mask=inside)
+        tl.store(low + apart, (b * cos + a * sin).to(QKV_ptr.dtype.element_ty), mask=inside)
 
 
 def rotary_ref_(
-    qkv_T3D: torch.Tensor, positions_T: torch.Tensor, cos_PH: torch.Tensor, sin_PH: torch.Tensor, heads: int
+    qkv_T3D: torch.Tensor,
+    positions_T: torch.Tensor,
+    cos_PH: torch.Tensor,
+    sin_PH: torch.Tensor,
+    heads: int,
+    *,
+    adjacent: bool = False,
 ) -> None:
     """`rotary_` in plain PyTorch."""
-    tokens, width = qkv_T3D.shape
-    pairs = qkv_T3D.view(tokens, 3, heads, 2, width // (6 * heads))[:, :2]
+    pairs = qkv_T3D.view(qkv_T3D.shape[0], 3, heads, *((-1, 2) if adjacent else (2, -1)))[:, :2]
+    pairs = pairs.transpose(3, 4) if adjacent else pairs
     compute = torch.promote_types(qkv_T3D.dtype, torch.float32)
     index = positions_T.long()
     cos, sin = (table.to(compute)[index][:, None, None, :] for table in (cos_PH, sin_PH))
@@ -57,9 +65,15 @@ def rotary_ref_(
 
 
 def rotary_(
-    qkv_T3D: torch.Tensor, positions_T: torch.Tensor, cos_PH: torch.Tensor, sin_PH: torch.Tensor, heads: int
+    qkv_T3D: torch.Tensor,
+    positions_T: torch.Tensor,
+    cos_PH: torch.Tensor,
+    sin_PH: torch.Tensor,
+    heads: int,
+    *,
+    adjacent: bool = False,
 ) -> None:
-    """Rotate the queries and keys in place over the whole head (rotate-half: element i pairs with i + head_dim/2).
+    """Rotate the queries and keys in place over the whole head.
 
     Args:
         qkv_T3D: queries, keys and values of each token side by side, contiguous (T, 3D).
@@ -67,6 +81,7 @@ def rotary_(
         cos_PH: fp32 cosines, one row a position.
         sin_PH: fp32 sines, one row a position.
         heads: attention heads.
+        adjacent: element 2i of a head pairs with 2i+1; otherwise i pairs with i + head_dim/2 (rotate-half).
     """
     if not uses_triton(qkv_T3D):
         rotary_ref_(qkv_T3D, positions_T, cos_PH, sin_PH, heads)
@@ -76,5 +91,5 @@ def rotary_(
     with launch_guard(qkv_T3D):
         _rotary_kernel[(triton.cdiv(tokens, TOKENS),)](
             qkv_T3D, positions_T, cos_PH, sin_PH, tokens,
-            0, 2 * heads, row, half, triton.next_power_of_2(half), TOKENS, num_warps=4,
+            0, 2 * heads, row, half, adjacent, triton.next_power_of_2(half), TOKENS, num_warps=4,
         )  # fmt: skip

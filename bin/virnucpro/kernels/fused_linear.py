@@ -1,0 +1,211 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+"""The linear layers of a pre-LayerNorm transformer with what stands around them: three calls and attention are a layer.
+
+The LayerNorm is inside the linear layer that follows it. With its gain g and offset o folded into the layer's weight
+and bias by `fold_norm`, and each row of the weight brought to mean zero, the layer of the normalised x is
+
+    LN(x) Wᵀ + b = (x W'ᵀ) / deviation(x) + b'
+
+so the product runs on the residual stream itself, and the rows' deviations come from the sums that the layer before
+left behind. The residual stream is then read and written once a sublayer, and no normalised copy of it exists.
+
+Rotary pairs are neighbours here (elements 2i and 2i+1 of a head): `interleave_pairs` brings the rows of the query and
+key weights into that order. Attention does not see it, for queries and keys are permuted alike.
+
+Shapes: T tokens, D embedding width, F feed-forward width, P positions of the table, H half of the head dimension.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from virnucpro.kernels import hopper_linear
+from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_hopper, uses_triton
+from virnucpro.kernels.layer_norm import add_layer_norm
+from virnucpro.kernels.linear_gelu import gelu_
+from virnucpro.kernels.rotary import rotary_
+
+
+def fold_norm(
+    weight: torch.Tensor, bias: torch.Tensor, gain_D: torch.Tensor, offset_D: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias, in the input's precision or fp32, of the layer on ``x / deviation(x)`` in place of ``LN(x)``."""
+    compute = torch.promote_types(weight.dtype, torch.float32)
+    wide = weight.to(compute)
+    folded = wide * gain_D.to(compute)
+    return folded - folded.mean(dim=1, keepdim=True), bias.to(compute) + wide @ offset_D.to(compute)
+
+
+def interleave_pairs(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    """Rows (or a bias) of a query or key projection, with elements i and i + head_dim/2 of each head as neighbours."""
+    pairs = weight.reshape(heads, 2, weight.shape[0] // (2 * heads), *weight.shape[1:])
+    return pairs.transpose(1, 2).reshape(weight.shape)
+
+
+@jit
+def _row_statistics_kernel(X_ptr, Statistics_ptr, T, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK_D)
+    x = tl.load(X_ptr + row * D + column, mask=column < D, other=0.0).to(tl.float32)
+    tl.store(Statistics_ptr + row, tl.sum(x, 0))
+    tl.store(Statistics_ptr + T + row, tl.sum(x * x, 0))
+
+
+def row_statistics_ref(x_TD: torch.Tensor) -> torch.Tensor:
+    """`row_statistics` in plain PyTorch."""
+    wide = x_TD.to(torch.promote_types(x_TD.dtype, torch.float32))
+    return torch.stack((wide.sum(1), wide.square().sum(1)))[:, None]
+
+
+def row_statistics(x_TD: torch.Tensor) -> torch.Tensor:
+    """(2, 1, T) fp32: sum and sum of squares of each row."""
+    if not uses_triton(x_TD):
+        return row_statistics_ref(x_TD)
+    tokens, width = x_TD.shape
+    statistics = x_TD.new_empty((2, 1, tokens), dtype=torch.float32)
+    with launch_guard(x_TD):
+        _row_statistics_kernel[(tokens,)](x_TD, statistics, tokens, width, triton.next_power_of_2(width), num_warps=4)
+    return statistics
+
+
+def _normalised_ref(x_TD: torch.Tensor, statistics: torch.Tensor, eps: float) -> torch.Tensor:
+    total, squares = statistics.sum(1)
+    mean = total / x_TD.shape[1]
+    deviation = (squares / x_TD.shape[1] - mean.square()).clamp_min(0).add(eps).sqrt()
+    normalised: torch.Tensor = ((x_TD - mean[:, None]) / deviation[:, None]).to(x_TD.dtype)
+    return normalised
+
+
+def _normalised(x_TD: torch.Tensor, eps: float) -> torch.Tensor:
+    ones = torch.ones(x_TD.shape[1], dtype=torch.float32, device=x_TD.device)
+    return add_layer_norm(x_TD, None, ones, torch.zeros_like(ones), eps)
+
+
+def norm_linear_gelu_ref(
+    x_TD: torch.Tensor, statistics: torch.Tensor, weight_FD: torch.Tensor, bias_F: torch.Tensor, eps: float = 1e-5
+) -> torch.Tensor:
+    """`norm_linear_gelu` in plain PyTorch."""
+    return F.gelu(F.linear(_normalised_ref(x_TD, statistics, eps), weight_FD, bias_F.to(x_TD.dtype)))
+
+
+def norm_linear_gelu(
+    x_TD: torch.Tensor, statistics: torch.Tensor, weight_FD: torch.Tensor, bias_F: torch.Tensor, eps: float = 1e-5
+) -> torch.Tensor:
+    """``gelu(LN(x) Wᵀ + b)`` with the LayerNorm's gain and offset folded into the weight by `fold_norm`.
+
+    Args:
+        x_TD: residual stream, contiguous.
+        statistics: of ``x_TD``'s rows, from `row_statistics` or `linear_residual_`.
+        weight_FD: folded weight in ``x_TD``'s dtype.
+        bias_F: folded bias, fp32 or ``x_TD``'s dtype.
+        eps: the LayerNorm's.
+
+    Returns:
+        (T, F) activation.
+    """
+    if uses_hopper(x_TD):
+        out_TF = x_TD.new_empty((x_TD.shape[0], weight_FD.shape[0]))
+        hopper_linear.launch(x_TD, weight_FD, bias_F, out_TF, hopper_linear.GELU, statistics=statistics, eps=eps)
+        return out_TF
+    if uses_triton(x_TD):
+        return gelu_(F.linear(_normalised(x_TD, eps), weight_FD, bias_F.to(x_TD.dtype)))
+    return norm_linear_gelu_ref(x_TD, statistics, weight_FD, bias_F, eps)
+
+
+def norm_linear_rotary_ref(
+    x_TD: torch.Tensor,
+    statistics: torch.Tensor,
+    weight_3DD: torch.Tensor,
+    bias_3D: torch.Tensor,
+    positions_T: torch.Tensor,
+    cos_PH: torch.Tensor,
+    sin_PH: torch.Tensor,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    """`norm_linear_rotary` in plain PyTorch."""
+    qkv_T3D = F.linear(_normalised_ref(x_TD, statistics, eps), weight_3DD, bias_3D.to(x_TD.dtype))
+    pairs = qkv_T3D[:, : 2 * x_TD.shape[1]].unflatten(1, (-1, cos_PH.shape[1], 2))
+    index = positions_T.long()
+    cos, sin = (table.to(statistics.dtype)[index][:, None] for table in (cos_PH, sin_PH))
+    even, odd = pairs.to(statistics.dtype).unbind(3)
+    pairs.copy_(torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=3))
+    return qkv_T3D
+
+
+def norm_linear_rotary(
+    x_TD: torch.Tensor,
+    statistics: torch.Tensor,
+    weight_3DD: torch.Tensor,
+    bias_3D: torch.Tensor,
+    positions_T: torch.Tensor,
+    cos_PH: torch.Tensor,
+    sin_PH: torch.Tensor,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    """Queries, keys and values of ``LN(x)`` side by side, queries and keys rotated.
+
+    Args:
+        x_TD: residual stream, contiguous.
+        statistics: of ``x_TD``'s rows, from `row_statistics` or `linear_residual_`.
+        weight_3DD: query, key and value weights, folded by `fold_norm`, the first two in `interleave_pairs` order.
+        bias_3D: their biases, likewise.
+        positions_T: int32 position of each token in its sequence, 0 for ``<cls>``.
+        cos_PH: fp32 cosines, one row a position.
+        sin_PH: fp32 sines, one row a position.
+        eps: the LayerNorm's.
+
+    Returns:
+        (T, 3D).
+    """
+    rotation = (positions_T, cos_PH, sin_PH)
+    half, width = cos_PH.shape[1], x_TD.shape[1]
+    fused_rotary = half in (8, 16, 32, 64)
+    if uses_hopper(x_TD):
+        qkv_T3D = x_TD.new_empty((x_TD.shape[0], 3 * width))
+        epilogue = hopper_linear.ROTARY if fused_rotary else hopper_linear.BIAS
+        hopper_linear.launch(
+            x_TD, weight_3DD, bias_3D, qkv_T3D, epilogue,
+            statistics=statistics, rotation=rotation if fused_rotary else None, eps=eps,
+        )  # fmt: skip
+        if fused_rotary:
+            return qkv_T3D
+    elif uses_triton(x_TD):
+        qkv_T3D = F.linear(_normalised(x_TD, eps), weight_3DD, bias_3D.to(x_TD.dtype))
+    else:
+        return norm_linear_rotary_ref(x_TD, statistics, weight_3DD, bias_3D, *rotation, eps)
+    rotary_(qkv_T3D, *rotation, heads=width // (2 * half), adjacent=True)
+    return qkv_T3D
+
+
+def linear_residual_ref_(
+    x_TD: torch.Tensor, h_TF: torch.Tensor, weight_DF: torch.Tensor, bias_D: torch.Tensor
+) -> torch.Tensor:
+    """`linear_residual_` in plain PyTorch."""
+    x_TD += F.linear(h_TF, weight_DF, bias_D.to(x_TD.dtype))
+    return row_statistics_ref(x_TD)
+
+
+def linear_residual_(
+    x_TD: torch.Tensor, h_TF: torch.Tensor, weight_DF: torch.Tensor, bias_D: torch.Tensor
+) -> torch.Tensor:
+    """``x += h Wᵀ + b`` in place; returns the statistics of the new rows for the layer that follows.
+
+    Args:
+        x_TD: residual stream, contiguous.
+        h_TF: input, contiguous, same dtype.
+        weight_DF: weight, same dtype.
+        bias_D: bias, fp32 or the same dtype.
+
+    Returns:
+        (2, chunks, T) fp32 sums and sums of squares; their sum over the chunks is that of `row_statistics`.
+    """
+    if uses_hopper(x_TD):
+        tokens, width = x_TD.shape
+        statistics = x_TD.new_empty((2, -(-width // hopper_linear.BLOCK_N), tokens), dtype=torch.float32)
+        hopper_linear.launch(h_TF, weight_DF, bias_D, x_TD, hopper_linear.RESIDUAL, statistics=statistics)
+        return statistics
+    if uses_triton(x_TD):
+        x_TD += F.linear(h_TF, weight_DF, bias_D.to(x_TD.dtype))
+        return row_statistics(x_TD)
+    return linear_residual_ref_(x_TD, h_TF, weight_DF, bias_D)
