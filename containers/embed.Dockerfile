@@ -1,0 +1,24 @@
+# What EMBED_SHARD and the model's tasks run in: PyTorch with the CUDA libraries of its own wheels. Nextflow brings the
+# code, and the container engine the driver (libcuda), so no toolkit image is needed.
+ARG BASE=debian:bookworm-slim
+FROM ${BASE} AS build
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates python3-venv python3-pip
+COPY requirements.lock /tmp/
+RUN python3 -m venv --without-pip /opt/virnucpro \
+    && pip --python /opt/virnucpro/bin/python install --no-cache-dir --require-hashes --only-binary :all: \
+        -r /tmp/requirements.lock
+
+FROM ${BASE}
+ARG VERSION=unknown
+LABEL org.opencontainers.image.title="virnucpro-embed" \
+      org.opencontainers.image.description="virnucpro-embed's tasks with a model: ESM-2 on PyTorch and Triton" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.licenses="MIT"
+# Nextflow's wrapper needs bash and ps; Triton compiles a kernel's launcher with the C compiler and Python's headers.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 procps gcc libc6-dev libpython3-dev \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/apt /var/log/dpkg.log
+COPY --from=build /opt/virnucpro /opt/virnucpro
+ENV PATH=/opt/virnucpro/bin:$PATH PYTHONDONTWRITEBYTECODE=1 \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility

@@ -1,0 +1,119 @@
+"""Run the whole pipeline on a small input, on whichever engine, and read what it left."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
+
+
+def nextflow_command() -> list[str]:
+    """The Nextflow to test with: $NEXTFLOW, or the one that the Makefile installs."""
+    named = os.environ.get("NEXTFLOW")
+    if named:
+        return shlex.split(named)
+    installed = PROJECT / ".nextflow-dist" / "nextflow"
+    if not installed.exists():
+        pytest.fail("no Nextflow: run `make nextflow`, or name one in NEXTFLOW")
+    return [str(installed)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, exit code and everything that Nextflow printed."""
+
+    directory: Path
+    code: int
+    output: str
+
+    def vectors(self) -> dict[str, list[float]]:
+        """Every record's vector. Parquet keeps float32 exactly, so equal means bit-identical."""
+        table = pq.read_table(self.directory / "results" / "embeddings", columns=["id", "embedding"])
+        return dict(zip(table["id"].to_pylist(), table["embedding"].to_pylist(), strict=True))
+
+    def trace(self) -> list[dict[str, str]]:
+        """Rows of Nextflow's trace, one per try of a task."""
+        with (self.directory / "results" / "pipeline_info" / "trace.txt").open() as file:
+            return list(csv.DictReader(file, delimiter="\t"))
+
+    def tries(self, shard: str) -> list[tuple[str, str]]:
+        """(status, exit code) of every try of a shard, in the order of submission."""
+        rows = [row for row in self.trace() if f"({shard}," in row["name"]]
+        return [(row["status"], row["exit"]) for row in sorted(rows, key=lambda row: row["submit"])]
+
+
+def small_model(path: Path) -> Path:
+    """Random weights of a small ESM-2 in fair-esm's checkpoint layout."""
+    import torch
+    from esm import ESM2
+    from esm.data import Alphabet
+
+    torch.manual_seed(6)
+    model = ESM2(2, 32, 2, alphabet=Alphabet.from_architecture("ESM-1b"))
+    config = Namespace(encoder_layers=2, encoder_embed_dim=32, encoder_attention_heads=2, token_dropout=True)
+    state = {f"encoder.sentence_encoder.{key}": value for key, value in model.state_dict().items()}
+    state = {key.replace("sentence_encoder.lm_head", "lm_head"): value for key, value in state.items()}
+    torch.save({"cfg": {"model": config}, "model": state}, path)
+    return path
+
+
+def small_fasta(path: Path, records: int = 24, residues: int = 60) -> Path:
+    """Random proteins, all of one length, so that shards hold equally many."""
+    rng = random.Random(6)
+    path.write_text("".join(f">p{index}\n{''.join(rng.choices(RESIDUES, k=residues))}\n" for index in range(records)))
+    return path
+
+
+def run_pipeline(
+    directory: Path,
+    *arguments: str,
+    inputs: Path,
+    environment: Mapping[str, str] | None = None,
+    configs: tuple[Path, ...] = (),
+    python_env: str | None = sys.prefix,
+    seconds: float = 300,
+) -> Run:
+    """Run main.nf in ``directory`` on ``inputs``/few.fasta and model.pt.
+
+    Args:
+        directory: launch folder; work and results are inside.
+        arguments: further options of `nextflow run`.
+        inputs: folder with few.fasta and model.pt.
+        environment: variables beside this process's own.
+        configs: further config files.
+        python_env: virtual environment for the tasks, or None inside containers.
+        seconds: after these, Nextflow is told to stop, and the test fails.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    command = [*nextflow_command()]
+    for config in configs:
+        command += ["-c", str(config)]
+    command += ["run", str(PROJECT / "main.nf"), "-ansi-log", "false", *arguments]
+    command += ["--input", str(inputs / "few.fasta"), "--model", str(inputs / "model.pt")]
+    if python_env is not None:
+        command += ["--python_env", python_env]
+    variables = {"NXF_OFFLINE": "true", "NXF_DISABLE_CHECK_LATEST": "true", **os.environ, **(environment or {})}
+    process = subprocess.Popen(
+        command, cwd=directory, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        output, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+        pytest.fail(f"the run took more than {seconds:.0f} s:\n{output[-4000:]}")
+    return Run(directory, process.returncode, output)
