@@ -28,6 +28,26 @@ REJECTED_LENGTH: Final = -1
 KEY_BYTES: Final = 16
 
 
+@dataclass(frozen=True)
+class TextColumn:
+    """UTF-8 texts that stand end to end in ``data``; text i ends where text i + 1 begins."""
+
+    data: bytes
+    offsets: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, texts: list[str]) -> TextColumn:
+        """Make a column of texts."""
+        encoded = [text.encode() for text in texts]
+        return cls(b"".join(encoded), np.cumsum([0, *map(len, encoded)], dtype=np.int32))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> str:
+        return self.data[self.offsets[i] : self.offsets[i + 1]].decode()
+
+
 @dataclass
 class ParsedBlock:
     """The records of one block, column by column.
@@ -37,8 +57,8 @@ class ParsedBlock:
     the truncated sequence, most significant byte first.
     """
 
-    ids: list[str]
-    descriptions: list[str]
+    ids: TextColumn
+    descriptions: TextColumn
     sequences: list[bytes]
     lengths: npt.NDArray[np.int32]
     unknown_residues: npt.NDArray[np.int32]
@@ -96,7 +116,7 @@ def parse_block(block: bytes, first_line: int, residue_limit: int | None) -> Par
         unknown = _count_unknown(residues, gaps, ends)
         rejected[np.searchsorted(gaps, np.flatnonzero(_SYMBOL[residues]))] = True
         text = text.translate(_TO_X)
-    rejected[[i for i, name in enumerate(ids) if not name]] = True
+    rejected[np.diff(ids.offsets) == 0] = True
     lengths = (ends - starts).astype(np.int32)
     lengths[rejected] = REJECTED_LENGTH
     unknown[rejected] = 0
@@ -119,15 +139,46 @@ def _find_headers(block: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.i
     return starts, np.append(newlines, len(block))[lines], lines
 
 
-def _split_headers(headers: list[bytes]) -> tuple[list[str], list[str]]:
+def _split_headers(headers: list[bytes]) -> tuple[TextColumn, TextColumn]:
     """Do what ``parse_header`` does, in one piece where no header is out of the ordinary."""
     joined = b"\n".join(headers)
-    if not joined.translate(None, _PLAIN) and all(headers):
-        pairs = [header.split(None, 1) for header in joined.decode("ascii").split("\n")]
-        if all(pair and header[0] > 32 for pair, header in zip(pairs, headers, strict=True)):
-            return [pair[0] for pair in pairs], [pair[1].rstrip() if len(pair) == 2 else "" for pair in pairs]
+    if not joined.translate(None, _PLAIN):
+        columns = _split_plain_headers(joined)
+        if columns is not None:
+            return columns
     parsed = [parse_header(header) for header in headers]
-    return [name for name, _ in parsed], [description for _, description in parsed]
+    return TextColumn.of([name for name, _ in parsed]), TextColumn.of([description for _, description in parsed])
+
+
+def _split_plain_headers(joined: bytes) -> tuple[TextColumn, TextColumn] | None:
+    """Split headers, one a line, at their first white space; None where one has white space at an edge."""
+    text = np.frombuffer(joined, np.uint8)
+    blank = text <= ord(" ")
+    ends = np.append(np.flatnonzero(text == _NEWLINE), len(text))
+    starts = np.append(0, ends[:-1] + 1)
+    blanks = np.append(np.flatnonzero(blank), len(text))
+    id_ends = blanks[np.searchsorted(blanks, starts)]
+    descriptions = np.minimum(id_ends + 1, ends)
+    described = id_ends < ends
+    if (id_ends == starts).any() or (blank[descriptions[described] - (descriptions == ends)[described]]).any():
+        return None
+    if blank[ends[described] - 1].any():
+        return None
+    return _gather(text, starts, id_ends), _gather(text, descriptions, ends)
+
+
+def _gather(text: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> TextColumn:
+    """The stretches of a text, end to end."""
+    lengths = ends - starts
+    spans = np.empty(2 * len(starts) + 1, np.int64)
+    spans[0:-1:2] = starts - np.append(0, ends[:-1])
+    spans[1::2] = lengths
+    spans[-1] = len(text) - ends[-1]
+    inside = np.zeros(len(spans), np.bool_)
+    inside[1::2] = True
+    offsets = np.zeros(len(starts) + 1, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    return TextColumn(text[np.repeat(inside, spans)].tobytes(), offsets)
 
 
 def _count_unknown(

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Final, TextIO
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from virnucpro.config import SplitConfig
 from virnucpro.errors import FastaFormatError
 from virnucpro.fasta_blocks import ParsedBlock, cut_blocks, parse_block
 from virnucpro.fasta_source import FastaSource
+from virnucpro.pipeline.split_columns import numbers, strings, texts
 from virnucpro.pipeline.split_spool import Block, Extent, Spool
 from virnucpro.pipeline.split_workers import Payload, Workers, take
 
@@ -143,24 +145,25 @@ def scan_block(directory: Path, payload: Payload, line: int, residue_limit: int 
 
 
 def _encode_headers(block: ParsedBlock) -> pa.Buffer:
-    unknown: list[int | None] | np.ndarray = block.unknown_residues
-    reasons = pa.nulls(len(block.ids), pa.string())
-    rejected = None
-    if block.reasons:
-        reasons = pa.array([block.reasons.get(i) for i in range(len(block.ids))], pa.string())
-        rejected = np.isin(np.arange(len(block.ids)), list(block.reasons))
+    rejected = block.lengths < 0
+    reasons = texts([block.reasons.get(i, "") for i in range(len(rejected))]) if block.reasons else None
     batch = pa.record_batch(
         {
-            "id": pa.array(block.ids, pa.string()),
-            "description": pa.array(block.descriptions, pa.string()),
-            "unknown_residues": pa.array(unknown, pa.int32(), mask=rejected),
-            "reason": reasons,
+            "id": strings(block.ids.data, block.ids.offsets),
+            "description": strings(block.descriptions.data, block.descriptions.offsets),
+            "unknown_residues": numbers(block.unknown_residues, rejected),
+            "reason": pa.nulls(len(rejected), pa.string()) if reasons is None else _null_where_empty(reasons, rejected),
         }
     )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     return sink.getvalue()
+
+
+def _null_where_empty(reasons: pa.StringArray, rejected: npt.NDArray[np.bool_]) -> pa.StringArray:
+    _, offsets, data = reasons.buffers()
+    return pa.StringArray.from_buffers(len(reasons), offsets, data, numbers(rejected).buffers()[1])
 
 
 def _append(directory: Path, file: str, data: bytes | pa.Buffer) -> Extent:

@@ -1,0 +1,107 @@
+"""A split that is killed, or finds no room, leaves nothing that looks finished; the next one succeeds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from virnucpro.config import SplitConfig
+from virnucpro.errors import TryAgainError
+from virnucpro.pipeline import split as split_module
+from virnucpro.pipeline import split_scan
+from virnucpro.pipeline.split import split
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from virnucpro.config import SplitConfig
+from virnucpro.pipeline import split_scan
+from virnucpro.pipeline.split import split
+split_scan.BLOCK_BYTES = 20_000
+print("ready", flush=True)
+fasta, outdir, model_json = map(Path, sys.argv[1:])
+split(SplitConfig(inputs=(fasta,), outdir=outdir, model_json=model_json, shards_at_least=9))
+"""
+PACKAGE = Path(split_module.__file__).parents[2]
+
+
+@pytest.fixture
+def config(tmp_path: Path, proteins: Any, write_fasta: Any) -> SplitConfig:
+    model = tmp_path / "model.json"
+    model.write_text(json.dumps({"layers": 6, "embed_dim": 320, "weights_sha256": "ab" * 32}))
+    path = write_fasta([(f"p{i}", sequence) for i, sequence in enumerate(proteins([200] * 3000))])
+    return SplitConfig(inputs=(path,), outdir=tmp_path / "split", model_json=model, shards_at_least=9)
+
+
+def finished(outdir: Path) -> bool:
+    return (outdir / "split_summary.json").exists()
+
+
+def start(config: SplitConfig) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", PROGRAM, *map(str, (config.inputs[0], config.outdir, config.model_json))]
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE)}
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_killed_at_any_moment(config: SplitConfig) -> None:
+    begun = time.monotonic()
+    with start(config) as process:
+        assert process.wait() == 0
+    seconds = time.monotonic() - begun
+    expected = (config.outdir / "split_summary.json").read_text()
+    (config.outdir / "split_summary.json").unlink()
+    unfinished = 0
+    for step in range(4):
+        with start(config) as process:
+            time.sleep(seconds * (step + 1) / 6)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        if finished(config.outdir):
+            assert (config.outdir / "split_summary.json").read_text() == expected
+            (config.outdir / "split_summary.json").unlink()
+        else:
+            unfinished += 1
+    assert unfinished
+    split(config)
+    assert (config.outdir / "split_summary.json").read_text() == expected
+    assert len(list((config.outdir / "shards").iterdir())) == 9
+    assert not list(config.outdir.glob(".split-*"))
+
+
+def test_a_killed_process_is_worth_another_try(config: SplitConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split_scan, "BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(split_scan, "scan_block", die_in_a_worker)
+    with pytest.raises(TryAgainError, match="memory"):
+        split(config)
+    assert list(config.outdir.iterdir()) == []
+
+
+TEST_PROCESS = os.getpid()
+scan_block = split_scan.scan_block
+
+
+def die_in_a_worker(*arguments: Any) -> split_scan.ScannedBlock:
+    if os.getpid() != TEST_PROCESS:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return scan_block(*arguments)
+
+
+@pytest.mark.parametrize("step", ["deduplicate", "_plan", "_publish"])
+def test_no_room(config: SplitConfig, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(split_module, step, no_room)
+    with pytest.raises(OSError, match="No space left"):
+        split(config)
+    assert list(config.outdir.iterdir()) == []

@@ -1,0 +1,173 @@
+"""Earlier results: used where everything agrees, otherwise the difference is named and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from virnucpro.config import SplitConfig
+from virnucpro.errors import DataError, InputMissingError
+from virnucpro.output.schema import results_schema
+from virnucpro.pipeline import dedup
+from virnucpro.pipeline.reuse import ReuseIndex
+from virnucpro.pipeline.split import split
+
+EMBED_DIM = 4
+METADATA = {
+    "weights_sha256": "ab" * 32,
+    "precision": "fp16",
+    "layers": [6],
+    "pooling": ["mean"],
+    "max_length": 1022,
+    "long_sequences": "truncate",
+}
+
+
+def write_results(
+    folder: Path, parts: list[list[str]], dtype: str = "float32", *, residues: bool = False, **changes: Any
+) -> Path:
+    """Results as a finished run leaves them, for sequences given part by part."""
+    (folder / "embeddings").mkdir(parents=True)
+    schema = results_schema({"embedding": EMBED_DIM}, dtype, METADATA | changes)
+    ordinal = 0
+    for number, sequences in enumerate(parts):
+        rows = []
+        for sequence in sequences:
+            key = xxhash.xxh3_128_hexdigest(sequence.encode())
+            vector = np.zeros(EMBED_DIM, dtype)
+            row = dict.fromkeys(schema.names) | {"ordinal": ordinal, "id": "x", "length": len(sequence)}
+            rows.append(row | {"truncated": False, "sequence_key": key, "embedding": list(vector)})
+            ordinal += 1
+        pq.write_table(pa.Table.from_pylist(rows, schema), folder / "embeddings" / f"part-{number:05d}.parquet")
+    if residues:
+        (folder / "embeddings" / "residues").mkdir()
+        (folder / "embeddings" / "residues" / "part-00000.parquet").touch()
+    return folder
+
+
+def run(folder: Path, sequences: list[str], reuse: list[Path], **options: Any) -> tuple[dict[str, Any], list[Any]]:
+    folder.mkdir(parents=True)
+    fasta, model = folder / "input.fasta", folder / "model.json"
+    fasta.write_text("".join(f">s{i}\n{sequence}\n" for i, sequence in enumerate(sequences)))
+    model.write_text(json.dumps({"layers": 6, "embed_dim": EMBED_DIM, "weights_sha256": "ab" * 32}))
+    config = SplitConfig(inputs=(fasta,), outdir=folder, model_json=model, reuse=tuple(reuse), **options)
+    summary = split(config)
+    return summary, pq.read_table(folder / "manifest.parquet").to_pylist()
+
+
+def test_known_sequences_are_taken_over(tmp_path: Path) -> None:
+    first = write_results(tmp_path / "first", [["MKVL", "MKVL"], ["QQQ"]])
+    second = write_results(tmp_path / "second", [["WWW", "QQQ"]])
+    summary, ledger = run(tmp_path / "run", ["QQQ", "NEW", "WWW", "MKVL", "NEW", "M1", "QQQ"], [first, second])
+    assert [(r["status"], r["unique_index"], r["reuse_source"], r["reuse_row"]) for r in ledger] == [
+        ("reused", None, 0, 2),
+        ("embedded", 0, None, None),
+        ("reused", None, 1, 0),
+        ("reused", None, 0, 0),
+        ("duplicate", 0, None, None),
+        ("rejected", None, None, None),
+        ("reused", None, 0, 2),
+    ]
+    assert (summary["reused"], summary["embedded"], summary["duplicate"]) == (4, 1, 1)
+    assert [entry["used"] for entry in summary["reuse"]] == [True, True]
+    assert (tmp_path / "run" / "shards" / "shard-00000.fasta").read_text() == ">0\nNEW\n"
+
+
+def test_everything_reused_leaves_no_shard(tmp_path: Path) -> None:
+    results = write_results(tmp_path / "first", [["MKVL", "QQQ"]])
+    summary, ledger = run(tmp_path / "run", ["QQQ", "MKVL"], [results], shards_at_least=4)
+    assert summary["shards"] == [] and list((tmp_path / "run" / "shards").iterdir()) == []
+    assert [row["shard"] for row in ledger] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("written", "options", "message"),
+    [
+        ({"weights_sha256": "cd" * 32}, {}, "weights_sha256 is cdcdcdcdcdcd... there and abababababab... here"),
+        ({}, {"precision": "bf16"}, "precision is fp16 there and bf16 here"),
+        ({}, {"layers": (5,)}, "layers is 6 there and 5 here"),
+        ({}, {"pooling": ("max",)}, "pooling is mean there and max here"),
+        ({}, {"max_length": 10}, "max_length is 1022 there and 10 here"),
+        ({}, {"long_sequences": "full"}, "long_sequences is truncate there and full here"),
+        ({"dtype": "float16"}, {}, "embedding_dtype is halffloat"),
+        ({}, {"per_residue": True}, "--per_residue"),
+    ],
+)
+def test_a_mismatch_is_named_and_embedded_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], written: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    results = write_results(tmp_path / "first", [["MKVL"]], **written)
+    summary, ledger = run(tmp_path / "run", ["MKVL"], [results], **options)
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1 and str(results) in warning and message in warning
+    assert summary["reuse"][0]["used"] is False and message in summary["reuse"][0]["reason"]
+    assert ledger[0]["status"] == "embedded"
+
+
+def test_a_source_keeps_its_number_when_another_is_not_used(tmp_path: Path) -> None:
+    other = write_results(tmp_path / "other", [["MKVL"]], precision="bf16")
+    fitting = write_results(tmp_path / "fitting", [["MKVL"]], residues=True)
+    _, ledger = run(tmp_path / "run", ["MKVL"], [other, fitting], per_residue=True)
+    assert (ledger[0]["reuse_source"], ledger[0]["reuse_row"]) == (1, 0)
+
+
+def test_whole_sequences_do_not_depend_on_max_length(tmp_path: Path) -> None:
+    results = write_results(tmp_path / "first", [["MKVL"]], long_sequences="full", max_length=5)
+    _, ledger = run(tmp_path / "run", ["MKVL"], [results], long_sequences="full")
+    assert ledger[0]["status"] == "reused"
+
+
+def test_missing_and_damaged_results(tmp_path: Path) -> None:
+    with pytest.raises(InputMissingError, match=r"nowhere: no embeddings/part-\*\.parquet"):
+        run(tmp_path / "run", ["MKVL"], [tmp_path / "nowhere"])
+    results = write_results(tmp_path / "first", [["MKVL"]])
+    part = results / "embeddings" / "part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-10])
+    with pytest.raises(DataError, match=r"part-00000\.parquet: not a readable Parquet file"):
+        run(tmp_path / "again", ["MKVL"], [results])
+
+
+@settings(max_examples=25)
+@given(
+    parts=st.lists(st.lists(st.sampled_from(["A", "C", "D", "E", "F", "G"]), max_size=5), min_size=1, max_size=3),
+    sequences=st.lists(st.sampled_from(["A", "C", "D", "E", "F", "G", "H", "I", "1"]), min_size=1, max_size=20),
+    deduplicate=st.booleans(),
+    partition_records=st.sampled_from([1, 3, 1000]),
+)
+def test_each_record_has_one_source(
+    tmp_path_factory: pytest.TempPathFactory,
+    parts: list[list[str]],
+    sequences: list[str],
+    deduplicate: bool,
+    partition_records: int,
+) -> None:
+    folder = tmp_path_factory.mktemp("reuse")
+    results = write_results(folder / "first", parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dedup, "PARTITION_RECORDS", partition_records)
+        summary, ledger = run(folder / "run", sequences, [results], deduplicate=deduplicate)
+    known = [sequence for part in parts for sequence in part]
+    for sequence, row in zip(sequences, ledger, strict=True):
+        if sequence == "1":
+            assert row["status"] == "rejected"
+        elif sequence in known:
+            assert (row["status"], row["reuse_row"]) == ("reused", known.index(sequence))
+        else:
+            assert row["status"] in ("embedded", "duplicate")
+    new = [sequence for sequence in sequences if sequence not in known and sequence != "1"]
+    assert summary["embedded"] == (len(set(new)) if deduplicate else len(new))
+    assert summary["reused"] + summary["embedded"] + summary["duplicate"] + summary["rejected"] == len(sequences)
+
+
+def test_index_of_nothing(tmp_path: Path) -> None:
+    index = ReuseIndex(tmp_path / "reuse.bin", {})
+    assert [len(column) for column in index.partition(0, 1)] == [0, 0, 0, 0]
