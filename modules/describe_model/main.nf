@@ -1,0 +1,20 @@
+process DESCRIBE_MODEL {
+    tag "${model.name}"
+
+    input:
+    path model
+    val code
+
+    output:
+    path 'model.json'
+
+    script:
+    """
+    fetch_model.py --model ${model} --outdir .
+    """
+
+    stub:
+    """
+    printf '{"name": "stub", "layers": 1, "embed_dim": 2, "heads": 1}' > model.json
+    """
+}

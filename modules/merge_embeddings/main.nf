@@ -1,0 +1,30 @@
+process MERGE_EMBEDDINGS {
+    tag "${summary.name}"
+
+    input:
+    path shards
+    path manifest
+    path rejected
+    path summary
+    path model_json
+    path reuse, stageAs: 'reuse*/*'
+    val options
+    val code
+
+    output:
+    path 'results/**'
+
+    script:
+    def reused = reuse.collect { directory -> "--reuse ${directory}" }.join(' ')
+    """
+    merge_embeddings.py --manifest ${manifest} --split-summary ${summary} --model-json ${model_json} \\
+        --outdir results ${options} ${reused} -- ${shards}
+    """
+
+    stub:
+    """
+    mkdir -p results/embeddings results/metrics
+    touch results/embeddings/part-00000.parquet results/manifest.parquet results/rejected.tsv
+    printf '{"records": 2, "rejected": 0}' > results/metrics/run_summary.json
+    """
+}

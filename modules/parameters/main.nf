@@ -1,0 +1,92 @@
+// The schema is the only list of parameters: names, types, choices and ranges are checked against it.
+
+def stop(exitCode, message) {
+    nextflow.Nextflow.exit(exitCode as int, "virnucpro-embed: error: ${message}".toString())
+}
+
+def schemaProperties(schema) {
+    def groups = new groovy.json.JsonSlurper().parseText(schema.text)['$defs'].values()
+    return groups.collectMany { group -> group.properties.entrySet().toList() }.collectEntries { entry -> [entry.key, entry.value] }
+}
+
+/** Parameters with their schema's types: the command line passes strings, and `--strict false` must not be true. */
+def checkParameters(given, schema) {
+    def rules = schemaProperties(schema)
+    given.keySet().each { name ->
+        if (!rules.containsKey(name)) {
+            stop(2, "unknown parameter --${name}; did you mean --${nearest(name, rules.keySet())}?")
+        }
+    }
+    return rules.collectEntries { name, rule -> [name, checkParameter(name, rule, given[name])] }
+}
+
+def checkParameter(name, rule, value) {
+    if (value == null || value.toString().isEmpty()) {
+        return null
+    }
+    def text = value.toString()
+    if (rule.type == 'boolean' && !(text in ['true', 'false'])) {
+        stop(2, "--${name} is '${text}', but must be true or false")
+    }
+    if (rule.type == 'integer' && !(text ==~ /-?\d{1,18}/ && (text as long) >= (rule.minimum ?: 0))) {
+        stop(2, "--${name} is '${text}', but must be a whole number of at least ${rule.minimum ?: 0}")
+    }
+    if (rule['enum'] && !(text in rule['enum'])) {
+        stop(2, "--${name} is '${text}', but must be one of ${rule['enum'].join(', ')}")
+    }
+    if (rule.pattern && !(text ==~ rule.pattern)) {
+        stop(2, "--${name} is '${text}', but must be ${rule.description}")
+    }
+    return rule.type == 'boolean' ? text == 'true' : (rule.type == 'integer' ? text as long : value)
+}
+
+def nearest(name, known) {
+    return known.closest(name.replace('-', '_').toLowerCase())[0] ?: 'help'
+}
+
+/** One name, several (a list, or separated by commas), or globs: the files in the order given, globs sorted by name. */
+def existingPaths(name, given, options) {
+    if (given == null) {
+        return []
+    }
+    def literal = !(given instanceof List) && file(given, glob: false).exists()
+    def names = given instanceof List || literal ? [given].flatten() : given.toString().tokenize(',')
+    return names.collectMany { each ->
+        def exact = file(each, glob: false)
+        def found = exact.exists() ? [exact] : files(options, each).findAll { path -> path.exists() }.sort { path -> path.toString() }
+        if (!found) {
+            stop(66, "--${name} ${each}: no such file; check the path")
+        }
+        return found
+    }
+}
+
+/** The folder for the results, made and tried now rather than after hours of work. */
+def writableFolder(path) {
+    def folder = file(path, glob: false)
+    def probe = folder.resolve('.virnucpro-writable')
+    try {
+        folder.mkdirs()
+        probe.text = ''
+        probe.delete()
+    }
+    catch (IOException _error) {
+        stop(74, "--outdir ${path} cannot be written; check its permissions or name another folder")
+    }
+    return folder
+}
+
+def help(schema) {
+    def lines = schemaProperties(schema).collect { name, rule ->
+        def standard = rule.default == null ? '' : " [${rule.default}]"
+        return "  --${name.padRight(18)}${rule.description}${standard}"
+    }
+    return (['nextflow run virnucpro-embed --input proteins.fasta --outdir results', ''] + lines).join('\n')
+}
+
+/** Changes with every edit of the package, which Nextflow itself does not see. */
+def codeFingerprint() {
+    def bin = file("${projectDir}/bin")
+    def sources = files("${projectDir}/bin/**.py").sort { path -> path.toString() }
+    return sources.collect { path -> "${bin.relativize(path)}\n${path.text}" }.join('\n').md5()
+}

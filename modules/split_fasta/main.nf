@@ -1,0 +1,32 @@
+process SPLIT_FASTA {
+    tag "${inputs instanceof List ? inputs.size() + ' files' : inputs.name}"
+
+    input:
+    path inputs, stageAs: 'input*/*'
+    val names
+    path model_json
+    path reuse, stageAs: 'reuse*/*'
+    val options
+    val code
+
+    output:
+    path 'shards/*.fasta', optional: true, emit: shards
+    path 'manifest.parquet', emit: manifest
+    path 'rejected.tsv', emit: rejected
+    path 'split_summary.json', emit: summary
+
+    script:
+    def reused = reuse.collect { directory -> "--reuse ${directory}" }.join(' ')
+    """
+    split_fasta.py --model-json ${model_json} --outdir . ${options} ${reused} -- ${inputs}
+    """
+
+    stub:
+    """
+    mkdir shards
+    printf '>0\\nMKV\\n' > shards/shard-00000.fasta
+    printf '>1\\nMKT\\n' > shards/shard-00001.fasta
+    touch manifest.parquet rejected.tsv
+    printf '{"records": 2, "rejected": 0}' > split_summary.json
+    """
+}
