@@ -32,6 +32,9 @@ METRICS_DIR: Final = "metrics"
 #: Rows per Parquet row group: 16,384 x 1,280 float16 are 40 MiB, enough for a disk and little for memory.
 ROW_GROUP_ROWS: Final = 16_384
 
+#: Bytes of vectors per row group at most, which wide models reach before ``ROW_GROUP_ROWS``.
+ROW_GROUP_BYTES: Final = 64 << 20
+
 STATUSES: Final = ("embedded", "duplicate", "reused", "rejected")
 
 LEDGER_SCHEMA: Final = pa.schema(
@@ -85,6 +88,19 @@ def embedding_columns(pooling: Sequence[str], layers: Sequence[int]) -> tuple[st
     return tuple(f"embedding_{name}_layer{layer}" for name in pooling for layer in layers)
 
 
+def row_bytes(columns: Mapping[str, int], dtype: str) -> int:
+    """Bytes of one row's vectors."""
+    return sum(columns.values()) * (2 if dtype == "float16" else 4)
+
+
+def row_group_rows(columns: Mapping[str, int], dtype: str, at_most: int = ROW_GROUP_ROWS) -> int:
+    """Rows per row group: ``at_most``, halved until the vectors take no more than ``ROW_GROUP_BYTES``."""
+    rows = at_most
+    while rows > 1 and rows * row_bytes(columns, dtype) > ROW_GROUP_BYTES:
+        rows //= 2
+    return rows
+
+
 def residue_columns(layers: Sequence[int]) -> tuple[str, ...]:
     """Column names of per-residue vectors: plain ``residues`` for one layer."""
     if len(layers) == 1:
@@ -120,6 +136,12 @@ def shard_residues_schema(columns: Mapping[str, int], metadata: Mapping[str, obj
         pa.field("length", pa.int32(), nullable=False),
         *(pa.field(name, residues_type(dim), nullable=False) for name, dim in columns.items()),
     ]
+    return pa.schema(fields, metadata=encode_metadata(metadata))
+
+
+def merged_residues_schema(shard: pa.Schema, metadata: Mapping[str, object]) -> pa.Schema:
+    """Schema of results/residues/part-*.parquet, from that of a shard's residues.parquet."""
+    fields = [pa.field("sequence_key", pa.string(), nullable=False), *(f for f in shard if f.name != "unique_index")]
     return pa.schema(fields, metadata=encode_metadata(metadata))
 
 

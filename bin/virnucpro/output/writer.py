@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from virnucpro.errors import DataError, LedgerError, UsageError
 from virnucpro.output.residues import ResidueWriter
 from virnucpro.output.schema import EMBEDDINGS_FILE, RESIDUES_FILE, ROW_GROUP_ROWS, shard_schema
+from virnucpro.output.schema import row_group_rows as fitting_rows
 
 #: How vectors are stored. Measured on Gaussian float32 and float16 vectors: zstd saves 8 % of the bytes and
 #: costs a third of the write rate; statistics and dictionaries of floats serve no reader.
@@ -40,7 +41,7 @@ class ShardWriter:
         sequences: rows of the shard.
         metadata: what stands in the Parquet file metadata (output/schema.py).
         per_residue: whether ``write_residues`` must come for every row as well.
-        row_group_rows: rows per Parquet row group.
+        row_group_rows: rows per Parquet row group, fewer where the vectors are wide.
 
     Raises:
         UsageError: ``outdir`` holds something.
@@ -67,7 +68,7 @@ class ShardWriter:
         self._sequences = sequences
         self._metadata = dict(metadata)
         self._schema = shard_schema(columns, dtype, metadata)
-        self._row_group_rows = row_group_rows
+        self._row_group_rows = fitting_rows(columns, dtype, row_group_rows)
         self._seen = np.zeros(sequences, np.bool_)
         self._batch = np.full(sequences, -1, np.int32)
         self._residues: ResidueWriter | None = None

@@ -1,0 +1,161 @@
+"""Metrics of a whole run: the shards' files put together, and the figures that the run summary reports."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from virnucpro.errors import DataError
+from virnucpro.monitor.metrics import wait_statistics
+from virnucpro.monitor.schema import BATCHES_SCHEMA, GPU_METRICS_SCHEMA, SHARDS_SCHEMA
+from virnucpro.monitor.tables import write_table
+from virnucpro.monitor.verdict import bottleneck
+
+#: Rows that are gathered into one row group: a shard alone has few.
+_ROW_GROUP_ROWS: Final = 131_072
+_JOULES_PER_KWH: Final = 3.6e6
+_PER_SHARD: Final = (
+    "shard",
+    "device_name",
+    "sequences",
+    "tokens",
+    "wall_seconds",
+    "startup_seconds",
+    "tokens_per_second",
+    "teraflops_per_second",
+    "utilization_percent",
+    "pct_starved",
+    "energy_joules",
+    "verdict",
+)
+
+Summary = Mapping[str, Any]
+
+
+def merge_metrics(folders: Sequence[Path], summaries: Sequence[Summary], outdir: Path) -> None:
+    """Write batches.parquet, gpu_metrics.parquet and shards.parquet of the run into ``outdir``.
+
+    Args:
+        folders: the shards' folders in order.
+        summaries: what their summary.json hold.
+
+    Raises:
+        DataError: a shard's metrics are missing or unreadable.
+    """
+    outdir.mkdir(parents=True, exist_ok=True)
+    for name, schema in (("batches.parquet", BATCHES_SCHEMA), ("gpu_metrics.parquet", GPU_METRICS_SCHEMA)):
+        with pq.ParquetWriter(outdir / name, schema, compression="zstd") as writer:
+            for table in _gathered([folder / name for folder in folders], schema):
+                writer.write_table(table, row_group_size=max(table.num_rows, 1))
+    columns = [pa.array([summary.get(f.name) for summary in summaries], f.type) for f in SHARDS_SCHEMA]
+    write_table(outdir / "shards.parquet", pa.Table.from_arrays(columns, schema=SHARDS_SCHEMA))
+
+
+def _gathered(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+    pending: list[pa.Table] = []
+    rows = 0
+    for path in paths:
+        try:
+            table = pq.read_table(path).select(schema.names).cast(schema)
+        except (FileNotFoundError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
+            raise DataError(f"{path}: metrics missing or unreadable ({error}); embed the shard again") from error
+        pending.append(table)
+        rows += table.num_rows
+        if rows >= _ROW_GROUP_ROWS:
+            yield pa.concat_tables(pending).unify_dictionaries()
+            pending, rows = [], 0
+    if rows:
+        yield pa.concat_tables(pending).unify_dictionaries()
+
+
+def run_figures(summaries: Sequence[Summary], metrics_dir: Path, flops: float) -> dict[str, Any]:
+    """What the run reached, over all its shards.
+
+    Rates are per device: totals divided by the time from each shard's first batch to its last, summed over shards.
+
+    Args:
+        summaries: the shards' summary.json.
+        metrics_dir: where ``merge_metrics`` wrote.
+        flops: floating-point operations of all embedded sequences.
+    """
+    span = sum(s["tokens"] / s["tokens_per_second"] for s in summaries if s.get("tokens_per_second"))
+    sequences, tokens = sum(s["sequences"] for s in summaries), sum(s["tokens"] for s in summaries)
+    started, finished = _known(summaries, "started"), _known(summaries, "finished")
+    wall, startup = sum(_known(summaries, "wall_seconds")), sum(_known(summaries, "startup_seconds"))
+    waits = wait_statistics(pq.read_table(metrics_dir / "batches.parquet")["wait_milliseconds"].to_pylist())
+    energy = _known(summaries, "energy_joules")
+    joules = sum(energy) if summaries and len(energy) == len(summaries) else None
+    busy = [(s["utilization_percent"], s["compute_seconds"]) for s in summaries if _has(s, "utilization_percent")]
+    weight = sum(seconds for _, seconds in busy)
+    utilization = sum(value * seconds for value, seconds in busy) / weight if weight else None
+    verdict = bottleneck(
+        [] if utilization is None else [utilization], waits["pct_starved"], startup / wall if wall else None
+    )
+    return {
+        "started": min(started, default=None),
+        "finished": max(finished, default=None),
+        "elapsed_seconds": max(finished) - min(started) if started and finished else None,
+        "device_seconds": wall,
+        "startup_seconds": startup,
+        "compute_seconds": sum(_known(summaries, "compute_seconds")),
+        "idle_seconds": _idle_between(summaries),
+        "sequences_per_second": sequences / span if span else None,
+        "tokens_per_second": tokens / span if span else None,
+        "teraflops_per_second": flops / span / 1e12 if span else None,
+        "avg_wait_time_ms": waits["avg_wait_time_ms"],
+        "p95_wait_time_ms": waits["p95_wait_time_ms"],
+        "pct_starved": waits["pct_starved"],
+        "peak_memory_bytes": max(_known(summaries, "peak_memory_bytes"), default=None),
+        "energy_joules": joules,
+        "energy_kwh": None if joules is None else joules / _JOULES_PER_KWH,
+        "utilization_percent": utilization,
+        "bottleneck": verdict.severity,
+        "bottleneck_cause": verdict.cause,
+        "verdict": verdict.verdict,
+        "million_more": _million_more(sequences, wall, joules),
+        "attention": sorted({s["attention"] for s in summaries if _has(s, "attention")}),
+        "devices": _devices(summaries),
+        "per_shard": [{key: s.get(key) for key in _PER_SHARD} for s in summaries],
+    }
+
+
+def _million_more(sequences: int, wall: float, joules: float | None) -> dict[str, float | None]:
+    """Device-hours and kWh that a million more sequences like these would take."""
+    if not sequences:
+        return {"device_hours": None, "kwh": None}
+    share = 1e6 / sequences
+    return {
+        "device_hours": wall * share / 3600,
+        "kwh": None if joules is None else joules * share / _JOULES_PER_KWH,
+    }
+
+
+def _devices(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
+    shards = Counter((s.get("device_name"), s.get("device_uuid"), s.get("host")) for s in summaries)
+    keys = sorted(shards, key=lambda key: tuple(str(part) for part in key))
+    return [{"name": key[0], "uuid": key[1], "host": key[2], "shards": shards[key]} for key in keys]
+
+
+def _idle_between(summaries: Sequence[Summary]) -> float:
+    """Seconds that devices stood idle between two of their shards."""
+    idle = 0.0
+    last: dict[tuple[Any, Any], float] = {}
+    timed = [s for s in summaries if _has(s, "started") and _has(s, "finished")]
+    for s in sorted(timed, key=lambda summary: float(summary["started"])):
+        device = (s.get("host"), s.get("device_uuid"))
+        idle += max(0.0, s["started"] - last.get(device, s["started"]))
+        last[device] = max(s["finished"], last.get(device, s["finished"]))
+    return idle
+
+
+def _has(summary: Summary, key: str) -> bool:
+    return summary.get(key) is not None
+
+
+def _known(summaries: Sequence[Summary], key: str) -> list[float]:
+    return [summary[key] for summary in summaries if _has(summary, key)]

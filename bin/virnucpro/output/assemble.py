@@ -1,0 +1,200 @@
+"""The second pass over the ledger: every record gets its vector, window by window, in input order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from virnucpro.errors import LedgerError
+from virnucpro.output.buckets import SpillBuckets
+from virnucpro.output.keys import key_words
+from virnucpro.output.layout import (
+    EMBEDDED,
+    REJECTED,
+    REUSED,
+    Layout,
+    model_tokens,
+    numbers,
+    reuse_id,
+    statuses,
+)
+from virnucpro.output.ledger import LedgerReader
+from virnucpro.output.vectors import NewVectors, ShardReader, record_type
+from virnucpro.output.writer import vector_array
+
+Array = npt.NDArray[Any]
+
+_COLUMNS = (
+    "ordinal",
+    "id",
+    "length",
+    "truncated",
+    "status",
+    "sequence_key",
+    "unique_index",
+    "reuse_source",
+    "reuse_row",
+)
+
+
+@dataclass(frozen=True)
+class Assembler:
+    """Builds the output's row groups.
+
+    Args:
+        layout: the scanned ledger.
+        reader: vectors of the shards.
+        wanted: vectors that later windows want; those of earlier results are in it already.
+        schema: of the output.
+        columns: embedding columns and dimensions.
+        dtype: "float32" or "float16".
+        group_rows: rows per row group; a window is a whole number of them.
+        device_names: by shard number.
+    """
+
+    layout: Layout
+    reader: ShardReader
+    wanted: SpillBuckets
+    schema: pa.Schema
+    columns: Mapping[str, int]
+    dtype: str
+    group_rows: int
+    device_names: Sequence[str | None]
+
+    def row_groups(self, ledger: LedgerReader) -> Iterator[pa.Table]:
+        """The output in input order, one table per row group.
+
+        Raises:
+            LedgerError: a record's vector is missing, or is of another sequence.
+        """
+        windows = self.layout.window_sizes()
+        records = kept_records(ledger, self.layout.window_rows)
+        for window, (rows, first_unique, count) in enumerate(windows):
+            table = next(records)
+            assert table.num_rows == rows
+            yield from self._window(window, table, first_unique, count)
+
+    def _window(self, window: int, table: pa.RecordBatch, first_unique: int, count: int) -> Iterator[pa.Table]:
+        codes = statuses(table)
+        keys = key_words(table["sequence_key"])
+        new = self.reader.take(count)
+        self._send(window, new, keys[codes == EMBEDDED], first_unique)
+        other = self.wanted.take(window)
+        other = other[np.argsort(other["id"], kind="stable")]
+        ids = self._ids(table, codes)
+        slots = ids - first_unique
+        is_new = slots >= 0
+        slots[~is_new] = self._find(other, ids[~is_new], table, is_new)
+        self._check_keys(table, keys, keys[codes == EMBEDDED], other, slots, is_new)
+        energy = np.zeros(len(codes), np.float64)
+        embedded = codes == EMBEDDED
+        lengths = numbers(table, "length")
+        tokens = model_tokens(lengths[embedded], self.layout.residue_limit)
+        energy[embedded] = new.energy_per_token[slots[embedded]] * tokens
+        for start in range(0, len(codes), self.group_rows):
+            rows = slice(start, min(start + self.group_rows, len(codes)))
+            yield self._table(
+                table.slice(start, rows.stop - start), new, other, slots[rows], is_new[rows], energy[rows]
+            )
+
+    def _send(self, window: int, new: NewVectors, keys: Array, first_unique: int) -> None:
+        """Put aside the vectors of this window that later ones want."""
+        asked = np.unique(self.layout.requests.take(window))
+        if not len(asked):
+            return
+        rows = asked["id"] - first_unique
+        records = np.empty(len(rows), record_type(self.columns, self.dtype))
+        records["id"] = asked["id"]
+        records["key"] = keys[rows]
+        for name in ("shard", "batch", "utilization", "rate"):
+            records[name] = getattr(new, name)[rows]
+        for name, values in new.columns.items():
+            records[name] = values[rows]
+        self.wanted.append(asked["window"], records)
+
+    def _ids(self, table: pa.RecordBatch, codes: Array) -> Array:
+        ids = numbers(table, "unique_index")
+        reused = codes == REUSED
+        if reused.any():
+            source, row = numbers(table, "reuse_source")[reused], numbers(table, "reuse_row")[reused]
+            ids = ids.copy()
+            ids[reused] = reuse_id(self.layout.reuse_first_rows, source, row)
+        return ids
+
+    def _find(self, other: Array, ids: Array, table: pa.RecordBatch, is_new: Array) -> Array:
+        places = np.searchsorted(other["id"], ids)
+        found = places < len(other)
+        found[found] = other["id"][places[found]] == ids[found]
+        if not found.all():
+            row = np.flatnonzero(~is_new)[np.flatnonzero(~found)[0]]
+            raise LedgerError(f"no vector for the record with ordinal {table['ordinal'][row].as_py()}; merge again")
+        return places
+
+    def _check_keys(
+        self, table: pa.RecordBatch, keys: Array, new_keys: Array, other: Array, slots: Array, is_new: Array
+    ) -> None:
+        right = np.empty(len(keys), np.bool_)
+        right[is_new] = (new_keys[slots[is_new]] == keys[is_new]).all(axis=1)
+        right[~is_new] = (other["key"][slots[~is_new]] == keys[~is_new]).all(axis=1)
+        if not right.all():
+            row = table.slice(int(np.flatnonzero(~right)[0]), 1)
+            raise LedgerError(
+                f"the record with ordinal {row['ordinal'][0].as_py()} ({row['id'][0].as_py()}) would get the vector of "
+                "another sequence; split the input again"
+            )
+
+    def _table(
+        self, records: pa.RecordBatch, new: NewVectors, other: Array, slots: Array, is_new: Array, energy: Array
+    ) -> pa.Table:
+        def gathered(new_values: Array, name: str) -> Array:
+            if is_new.all():
+                return new_values[slots]
+            values = np.empty((len(slots), *new_values.shape[1:]), new_values.dtype)
+            values[is_new] = new_values[slots[is_new]]
+            values[~is_new] = other[name][slots[~is_new]]
+            return values
+
+        shard = gathered(new.shard, "shard")
+        batch = gathered(new.batch, "batch")
+        unknown = shard < 0
+        made: dict[str, pa.Array] = {
+            name: vector_array(gathered(values, name), self.schema.field(name).type)
+            for name, values in new.columns.items()
+        }
+        made["shard"] = pa.array(shard, mask=unknown)
+        made["batch"] = pa.array(batch, mask=unknown)
+        made["device_name"] = pa.DictionaryArray.from_arrays(
+            pa.array(shard, mask=unknown), pa.array(self.device_names, pa.string())
+        )
+        made["device_utilization"] = pa.array(gathered(new.utilization, "utilization"), from_pandas=True)
+        made["batch_tokens_per_second"] = pa.array(gathered(new.rate, "rate"), from_pandas=True)
+        made["energy_joules"] = pa.array(energy, from_pandas=True)
+        arrays = [made[name] if name in made else records[name] for name in self.schema.names]
+        return pa.Table.from_arrays(arrays, schema=self.schema)
+
+
+def kept_records(ledger: LedgerReader, rows: int) -> Iterator[pa.RecordBatch]:
+    """The records that have a vector, ``rows`` at a time."""
+    pending: list[pa.RecordBatch] = []
+    count = 0
+    for batch in ledger.batches(_COLUMNS):
+        kept = batch.filter(pa.array(statuses(batch) != REJECTED))
+        while kept.num_rows:
+            piece = kept.slice(0, rows - count)
+            kept = kept.slice(piece.num_rows)
+            pending.append(piece)
+            count += piece.num_rows
+            if count == rows:
+                yield _joined(pending)
+                pending, count = [], 0
+    if count:
+        yield _joined(pending)
+
+
+def _joined(pieces: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return pa.Table.from_batches(pieces).unify_dictionaries().combine_chunks().to_batches()[0]

@@ -1,0 +1,164 @@
+"""The shards of a run as they come back from the GPUs: every one there once, and all of them alike."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from virnucpro.errors import DataError, LedgerError
+from virnucpro.output.schema import (
+    BATCHES_FILE,
+    DESCRIPTIVE_KEYS,
+    EMBEDDINGS_FILE,
+    IDENTITY_KEYS,
+    RESIDUES_FILE,
+    SHARD_SUMMARY_FILE,
+    decode_metadata,
+    vector_columns,
+)
+
+_SHARD_NAME: Final = re.compile(r"shard-(\d{5,})")
+_NAMED_AT_MOST: Final = 10
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """One shard's folder with what its footer and summary say."""
+
+    number: int
+    folder: Path
+    first_unique_index: int
+    sequences: int
+    tokens: int
+    metadata: Mapping[str, Any]
+    columns: Mapping[str, int]
+    dtype: str
+    summary: Mapping[str, Any]
+
+    @property
+    def embeddings(self) -> Path:
+        """The shard's vectors."""
+        return self.folder / EMBEDDINGS_FILE
+
+    @property
+    def batches(self) -> Path:
+        """The shard's batches."""
+        return self.folder / BATCHES_FILE
+
+    @property
+    def residues(self) -> Path | None:
+        """The shard's per-residue vectors, if it has them."""
+        path = self.folder / RESIDUES_FILE
+        return path if path.exists() else None
+
+
+def open_shards(folders: Sequence[Path], plan: Sequence[Mapping[str, Any]]) -> list[ShardFiles]:
+    """Match the folders to the split's plan.
+
+    Args:
+        folders: one per shard, named ``shard-00000`` and so on, in any order.
+        plan: the entries of split_summary.json's ``shards``.
+
+    Raises:
+        LedgerError: a shard is missing, doubled, unknown, short or long.
+        DataError: a shard is unreadable, or was embedded differently from the others.
+    """
+    found: dict[int, Path] = {}
+    for folder in folders:
+        match = _SHARD_NAME.fullmatch(folder.name)
+        if match is None:
+            raise DataError(f"{folder}: not a shard's folder, which is named like shard-00000")
+        number = int(match[1])
+        if number in found:
+            raise LedgerError(f"shard {number} is there twice: {found[number]} and {folder}; give it once")
+        found[number] = folder
+    planned = {int(entry["shard"]): entry for entry in plan}
+    _expect_none(sorted(set(planned) - set(found)), "missing; embed it and merge again")
+    _expect_none(sorted(set(found) - set(planned)), "not of this split; merge the shards of one split only")
+    shards = [_open_shard(number, found[number], planned[number]) for number in sorted(planned)]
+    for shard in shards[1:]:
+        check_alike(shards[0].metadata, shard.metadata, f"shard {shard.number} ({shard.folder})", "shard 0")
+        if (shard.columns, shard.dtype) != (shards[0].columns, shards[0].dtype):
+            raise DataError(
+                f"shard {shard.number} ({shard.folder}): other embedding columns than shard 0; embed it again"
+            )
+        if (shard.residues is None) != (shards[0].residues is None):
+            raise DataError(f"shard {shard.number} ({shard.folder}): residues are in some shards only; embed it again")
+    return shards
+
+
+def _expect_none(numbers: Sequence[int], what: str) -> None:
+    if numbers:
+        named = ", ".join(map(str, numbers[:_NAMED_AT_MOST]))
+        more = f" and {len(numbers) - _NAMED_AT_MOST} more" if len(numbers) > _NAMED_AT_MOST else ""
+        raise LedgerError(f"shard {named}{more}: {what}")
+
+
+def _open_shard(number: int, folder: Path, planned: Mapping[str, Any]) -> ShardFiles:
+    path = folder / EMBEDDINGS_FILE
+    try:
+        with pq.ParquetFile(path) as file:
+            schema, rows = file.schema_arrow, file.metadata.num_rows
+        summary = json.loads((folder / SHARD_SUMMARY_FILE).read_text())
+    except FileNotFoundError as error:
+        raise LedgerError(f"shard {number} ({folder}): {error.filename or path} is missing; embed it again") from error
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise DataError(f"shard {number} ({folder}): unreadable ({error}); embed it again") from error
+    if rows != planned["sequences"]:
+        raise LedgerError(
+            f"shard {number} ({folder}): {rows} vectors for {planned['sequences']} sequences "
+            f"from unique_index {planned['first_unique_index']} on; embed it again"
+        )
+    columns = vector_columns(schema)
+    if not columns:
+        raise DataError(f"shard {number} ({folder}): no embedding column in {path.name}; embed it again")
+    return ShardFiles(
+        number,
+        folder,
+        int(planned["first_unique_index"]),
+        rows,
+        int(planned["tokens"]),
+        decode_metadata(schema, path),
+        columns,
+        value_dtype(schema, columns),
+        summary,
+    )
+
+
+def value_dtype(schema: pa.Schema, columns: Mapping[str, int]) -> str:
+    """ "float32" or "float16", whichever the embedding columns hold."""
+    kind = schema.field(next(iter(columns))).type.value_type
+    return "float16" if pa.types.is_float16(kind) else "float32"
+
+
+def check_alike(expected: Mapping[str, Any], found: Mapping[str, Any], where: str, reference: str) -> None:
+    """Refuse vectors that cannot stand in one table: other weights, precision, layers and so on.
+
+    Raises:
+        DataError: naming the first difference.
+    """
+    for key in IDENTITY_KEYS:
+        if key == "max_length" and expected.get("long_sequences") == found.get("long_sequences") == "full":
+            continue
+        if expected.get(key) != found.get(key):
+            raise DataError(
+                f"{where}: {key} is {found.get(key)}, but {expected.get(key)} in {reference}; "
+                "embed all of them with the same model and options"
+            )
+
+
+def merged_metadata(all_metadata: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Metadata of merged files: the common identity, and every value of what may differ."""
+    first = all_metadata[0]
+    merged = dict(first)
+    for key in DESCRIPTIVE_KEYS:
+        values = sorted({str(metadata[key]) for metadata in all_metadata if metadata.get(key) is not None})
+        merged[key] = ", ".join(values) if values else None
+    return merged

@@ -1,0 +1,295 @@
+"""MERGE_EMBEDDINGS: the shards' vectors back into input order, joined with their metrics, and proved complete."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from virnucpro import __version__
+from virnucpro.config import MergeConfig
+from virnucpro.errors import DataError, InputMissingError, LedgerError
+from virnucpro.monitor.run_metrics import merge_metrics, run_figures
+from virnucpro.output.assemble import Assembler
+from virnucpro.output.buckets import SpillBuckets
+from virnucpro.output.layout import REQUEST, Layout
+from virnucpro.output.ledger import LedgerReader
+from virnucpro.output.merge_residues import merge_residues
+from virnucpro.output.overlap import Behind
+from virnucpro.output.parts import PartWriter, embedding_storage, prove_conservation, rows_per_part
+from virnucpro.output.schema import (
+    EMBEDDINGS_DIR,
+    MANIFEST_FILE,
+    METRICS_DIR,
+    REJECTED_FILE,
+    RESIDUES_DIR,
+    RUN_SUMMARY_FILE,
+    decode_metadata,
+    embedding_columns,
+    file_metadata,
+    results_schema,
+    row_bytes,
+    row_group_rows,
+    vector_columns,
+)
+from virnucpro.output.shard_set import ShardFiles, check_alike, merged_metadata, open_shards, value_dtype
+from virnucpro.output.vectors import ReuseReader, ShardReader, record_type
+from virnucpro.output.writer import prepare_new_directory, publish_directory, remove_tree, sync
+from virnucpro.shards import sequence_cost
+
+#: Bytes of vectors that are worked on at once, and rows at most: narrow vectors still have ids and keys.
+WINDOW_BYTES: Final = 128 << 20
+WINDOW_ROWS: Final = 262_144
+#: Bytes of vectors, and of requests for them, that wait in memory before they are spilled.
+WANTED_BYTES: Final = 128 << 20
+REQUEST_BYTES: Final = 32 << 20
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Everything that is merged, opened and found to fit together."""
+
+    summary: Mapping[str, Any]
+    model: Mapping[str, Any]
+    shards: Sequence[ShardFiles]
+    reuse: ReuseReader
+    columns: Mapping[str, int]
+    metadata: dict[str, Any]
+
+
+def merge(config: MergeConfig) -> dict[str, Any]:
+    """Write ``config.outdir`` from the ledger, the shards and earlier results; returns the run summary.
+
+    The folder gets its name when all is written and proved.
+
+    Raises:
+        LedgerError: ledger, shards and vectors do not account for each other.
+        DataError: a file is unreadable or does not belong to the rest.
+        UsageError: ``config.outdir`` holds something.
+        OSError: reading or writing failed.
+    """
+    inputs = _open(config)
+    temporary = prepare_new_directory(config.outdir)
+    try:
+        summary = _merge_into(temporary, config, inputs)
+        publish_directory(temporary, config.outdir)
+    except BaseException:
+        remove_tree(temporary)
+        raise
+    return summary
+
+
+def _merge_into(temporary: Path, config: MergeConfig, inputs: _Inputs) -> dict[str, Any]:
+    scratch = temporary / ".scratch"
+    with LedgerReader(config.manifest) as ledger:
+        layout = _scan(config, inputs, ledger, scratch)
+        paths = _write_parts(temporary / EMBEDDINGS_DIR, config, inputs, layout, ledger, scratch)
+        remove_tree(scratch)
+        prove_conservation(paths, layout.keys)
+        if inputs.shards and inputs.shards[0].residues is not None:
+            if layout.totals.reused:
+                raise LedgerError("reused sequences have no residues here; split again without --reuse")
+            merge_residues(inputs.shards, ledger, temporary / RESIDUES_DIR, inputs.metadata, config.part_bytes)
+    metrics = temporary / METRICS_DIR
+    summaries = [{"attention": shard.metadata.get("attention"), **shard.summary} for shard in inputs.shards]
+    merge_metrics([shard.folder for shard in inputs.shards], summaries, metrics)
+    summary = _run_summary(config, inputs, layout, run_figures(summaries, metrics, _flops(inputs, layout)))
+    summary["parts"] = len(paths)
+    (metrics / RUN_SUMMARY_FILE).write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    shutil.copyfile(config.manifest, temporary / MANIFEST_FILE)
+    rejected = config.manifest.parent / REJECTED_FILE
+    if rejected.exists():
+        shutil.copyfile(rejected, temporary / REJECTED_FILE)
+    for path in (path for path in temporary.rglob("*") if path.is_file()):
+        sync(path)
+    return summary
+
+
+def _open(config: MergeConfig) -> _Inputs:
+    summary, model = _read_json(config.split_summary), _read_json(config.model_json)
+    shards = open_shards(config.shard_dirs, summary["shards"])
+    parts = [_reuse_parts(results) for results in config.reuse] if summary.get("reused") else []
+    for shard in shards:
+        found = shard.metadata.get("weights_sha256")
+        if found != model.get("weights_sha256"):
+            raise DataError(
+                f"shard {shard.number} ({shard.folder}): weights_sha256 is {found}, but {model.get('weights_sha256')} "
+                f"in {config.model_json}; embed it with this model"
+            )
+        if shard.dtype != config.embedding_dtype:
+            raise DataError(
+                f"shard {shard.number} ({shard.folder}): vectors are {shard.dtype}, not {config.embedding_dtype}"
+            )
+    all_metadata = [shard.metadata for shard in shards]
+    columns = dict(shards[0].columns) if shards else {}
+    used = _used_sources(summary, len(parts))
+    for path in (path for source in used for path in parts[source]):
+        columns = _add_reused(path, all_metadata, columns, config.embedding_dtype)
+    if not all_metadata:
+        columns, metadata = _without_vectors(summary, model)
+        all_metadata.append(metadata)
+    parts = [files if source in used else [] for source, files in enumerate(parts)]
+    reuse = ReuseReader(parts, columns, config.embedding_dtype)
+    return _Inputs(summary, model, shards, reuse, columns, merged_metadata(all_metadata))
+
+
+def _used_sources(summary: Mapping[str, Any], sources: int) -> list[int]:
+    """Positions in ``--reuse`` that the split took vectors from: results that do not fit are left out there."""
+    entries = summary.get("reuse", [])
+    return [i for i in range(sources) if i >= len(entries) or entries[i].get("used", True)]
+
+
+def _add_reused(
+    path: Path, all_metadata: list[Mapping[str, Any]], columns: dict[str, int], dtype: str
+) -> dict[str, int]:
+    schema = pq.read_schema(path)
+    metadata = decode_metadata(schema, path)
+    if all_metadata:
+        check_alike(all_metadata[0], metadata, str(path), "the vectors it is merged with")
+    all_metadata.append(metadata)
+    found = vector_columns(schema)
+    if columns and any(found.get(name) != dim for name, dim in columns.items()):
+        raise DataError(f"{path}: other embedding columns than this run; leave it out of --reuse and split again")
+    if value_dtype(schema, found) != dtype:
+        raise DataError(f"{path}: vectors are {value_dtype(schema, found)}, not {dtype}; leave it out of --reuse")
+    return columns or found
+
+
+def _without_vectors(summary: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
+    """Columns and metadata of a run that rejected everything."""
+    output = summary["output"]
+    names = embedding_columns(output["pooling"], output["layers"])
+    metadata = file_metadata(
+        model=str(model["name"]),
+        weights_sha256=str(model["weights_sha256"]),
+        precision=output["precision"],
+        attention="none",
+        layers=output["layers"],
+        pooling=output["pooling"],
+        max_length=summary["max_length"],
+        long_sequences=summary["long_sequences"],
+        torch="none",
+        cuda=None,
+        device_name="none",
+    )
+    return {name: int(model["embed_dim"]) for name in names}, metadata
+
+
+def _reuse_parts(results: Path) -> list[Path]:
+    parts = sorted((results / EMBEDDINGS_DIR).glob("part-*.parquet"))
+    if not parts:
+        raise InputMissingError(
+            f"{results}: no {EMBEDDINGS_DIR}/part-*.parquet in it; give what --reuse named at the split"
+        )
+    return parts
+
+
+def _scan(config: MergeConfig, inputs: _Inputs, ledger: LedgerReader, scratch: Path) -> Layout:
+    group = _group_rows(config, inputs)
+    per_row = row_bytes(inputs.columns, config.embedding_dtype)
+    window = max(1, min(WINDOW_BYTES // (per_row * group), WINDOW_ROWS // group)) * group
+    summary = inputs.summary
+    starts = [shard.first_unique_index for shard in inputs.shards]
+    end = starts[-1] + inputs.shards[-1].sequences if inputs.shards else 0
+    layout = Layout(
+        window,
+        np.array([*starts, end], np.int64),
+        inputs.reuse.first_rows,
+        inputs.reuse.rows,
+        summary["max_length"] if summary["long_sequences"] == "truncate" else None,
+        SpillBuckets(scratch / "requests", REQUEST, REQUEST_BYTES),
+        SpillBuckets(scratch / "reuse_requests", REQUEST, REQUEST_BYTES),
+    )
+    layout.scan(ledger)
+    for name in ("records", "embedded", "duplicate", "reused", "rejected", "truncated"):
+        if getattr(layout.totals, name) != summary[name]:
+            raise LedgerError(
+                f"{config.manifest}: {getattr(layout.totals, name)} {name}, but {summary[name]} in "
+                f"{config.split_summary}; they do not belong together"
+            )
+    if layout.embedded_keys.hexdigest() != summary["keys_digest"]:
+        raise LedgerError(f"{config.manifest}: its keys are not those that {config.split_summary} summed up")
+    return layout
+
+
+def _write_parts(
+    folder: Path, config: MergeConfig, inputs: _Inputs, layout: Layout, ledger: LedgerReader, scratch: Path
+) -> list[Path]:
+    columns, dtype = inputs.columns, config.embedding_dtype
+    wanted = SpillBuckets(scratch / "vectors", record_type(columns, dtype), WANTED_BYTES)
+    inputs.reuse.distribute(sorted(layout.reuse_blocks), layout.reuse_requests, wanted)
+    schema = results_schema(columns, dtype, inputs.metadata)
+    group = _group_rows(config, inputs)
+    writer = PartWriter(
+        folder, schema, rows_per_part(columns, dtype, config.part_bytes, group), embedding_storage(schema)
+    )
+    reader = ShardReader(inputs.shards, columns, dtype)
+    names = [shard.summary.get("device_name") or shard.metadata.get("device_name") for shard in inputs.shards]
+    assembler = Assembler(layout, reader, wanted, schema, columns, dtype, group, names)
+    try:
+        with Behind[pa.Table](writer.write) as behind:
+            for table in assembler.row_groups(ledger):
+                behind.put(table)
+        writer.close()
+    finally:
+        reader.close()
+        writer.abort()
+    return writer.paths
+
+
+def _group_rows(config: MergeConfig, inputs: _Inputs) -> int:
+    return row_group_rows(inputs.columns, config.embedding_dtype, config.row_group_rows)
+
+
+def _flops(inputs: _Inputs, layout: Layout) -> float:
+    """24 L d^2 per token and 4 L d per pair of tokens of a sequence, exactly, from the ledger's lengths."""
+    layers, dim = int(inputs.model["layers"]), int(inputs.model["embed_dim"])
+    per_pair = sequence_cost(1, layers, dim) - 24 * layers * dim**2
+    return 24.0 * layers * dim**2 * layout.totals.tokens + float(per_pair) * layout.totals.squared_tokens
+
+
+def _run_summary(config: MergeConfig, inputs: _Inputs, layout: Layout, figures: Mapping[str, Any]) -> dict[str, Any]:
+    totals = layout.totals
+    return {
+        "pipeline_version": __version__,
+        "model": {
+            key: inputs.model.get(key) for key in ("name", "layers", "embed_dim", "parameters", "weights_sha256")
+        },
+        "versions": {key: inputs.metadata.get(key) for key in ("torch", "cuda")} | {"pyarrow": pa.__version__},
+        "parameters": {
+            **{key: inputs.metadata.get(key) for key in ("precision", "layers", "pooling", "max_length")},
+            "long_sequences": inputs.metadata.get("long_sequences"),
+            "embedding_dtype": config.embedding_dtype,
+            "reuse": [str(path) for path in config.reuse],
+        },
+        **{
+            key: getattr(totals, key) for key in ("records", "embedded", "duplicate", "reused", "rejected", "truncated")
+        },
+        "residues": totals.residues,
+        "tokens": totals.tokens,
+        "rows": totals.rows,
+        "keys_digest": layout.keys.hexdigest(),
+        "shards": len(inputs.shards),
+        **figures,
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputMissingError(
+            f"{path}: not there; give the file that the split or the model description wrote"
+        ) from None
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}); write it again") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: not a JSON object; write it again")
+    return content
