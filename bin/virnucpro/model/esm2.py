@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from virnucpro.errors import ModelError, UsageError
-from virnucpro.kernels.attention import varlen_attention
-from virnucpro.kernels.device import uses_triton
+from virnucpro.kernels.attention import attention_backend, varlen_attention
 from virnucpro.kernels.layer_norm import add_layer_norm
 from virnucpro.kernels.linear_gelu import linear_gelu
 from virnucpro.kernels.rotary import rotary_
@@ -75,8 +74,8 @@ class PackedEsm2:
 
     @property
     def attention_backend(self) -> str:
-        """What computes attention for this model: ``triton``, or ``sdpa``, torch's own, sequence by sequence."""
-        return "triton" if uses_triton(self._table_VD) else "sdpa"
+        """What computes attention for this model, by the name that ``kernels.attention`` gives it."""
+        return attention_backend(self._table_VD)
 
     @classmethod
     def from_state(
