@@ -90,13 +90,65 @@ def _inverse_deviation(Statistics_ptr, row, M, features, eps, CHUNKS: gl.constex
 
 
 @gluon_jit
-def _consume(
-    c, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, Position_ptr, Cos_ptr, Sin_ptr,
-    M, N, K, eps, HALF: gl.constexpr, UPPER: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr,
-    STAGES: gl.constexpr, WIDTH: gl.constexpr, EPILOGUE: gl.constexpr, NORM: gl.constexpr, CHUNKS: gl.constexpr,
-):  # fmt: skip
+def _multiply(acc, step, barriers, buffers, K, UPPER: gl.constexpr, BLOCK_K: gl.constexpr, STAGES: gl.constexpr):
+    """The products of one tile, the last still in flight; returns with it the slot it reads."""
     full, free = barriers
     a_ring, b_ring = buffers
+    slot = step % STAGES
+    hopper.mbarrier.wait(full.index(slot), (step // STAGES) & 1)
+    acc = hopper.warpgroup_mma(
+        a_ring.index(2 * slot + UPPER), b_ring.index(slot).permute((1, 0)), acc, use_acc=False, is_async=True
+    )
+    acc = hopper.warpgroup_mma_wait(1, [acc])
+    step += 1
+    for _ in range(BLOCK_K, K, BLOCK_K):
+        previous = slot
+        slot = step % STAGES
+        hopper.mbarrier.wait(full.index(slot), (step // STAGES) & 1)
+        acc = hopper.warpgroup_mma(
+            a_ring.index(2 * slot + UPPER), b_ring.index(slot).permute((1, 0)), acc, is_async=True
+        )
+        acc = hopper.warpgroup_mma_wait(1, [acc])
+        hopper.mbarrier.arrive(free.index(previous), count=1)
+        step += 1
+    return acc, step, slot
+
+
+@gluon_jit
+def _rotation(tables, top, M, HALF: gl.constexpr, PIECE: gl.constexpr, WIDTH: gl.constexpr):
+    """Cosines and sines for 64 rows of one piece, laid out like the even columns of the accumulator."""
+    Position_ptr, Cos_ptr, Sin_ptr = tables
+    even, _odd = gl.split(gl.zeros((64, WIDTH), gl.float32, PIECE).reshape((64, WIDTH // 2, 2)))
+    TABLE: gl.constexpr = even.type.layout
+    token = top + gl.arange(0, 64, gl.SliceLayout(1, TABLE))
+    position = gl.load(Position_ptr + token, mask=token < M, other=0)
+    entry = position[:, None] * HALF + (gl.arange(0, WIDTH // 2, gl.SliceLayout(0, TABLE)) % HALF)[None, :]
+    return gl.load(Cos_ptr + entry), gl.load(Sin_ptr + entry)
+
+
+@gluon_jit
+def _rotate(x, cos, sin, PIECE: gl.constexpr, WIDTH: gl.constexpr):
+    even, odd = gl.split(x.reshape((64, WIDTH // 2, 2)))
+    turned = gl.join(even * cos - odd * sin, odd * cos + even * sin).reshape((64, WIDTH))
+    return gl.convert_layout(turned, PIECE, assert_trivial=True)
+
+
+@gluon_jit
+def _fetch_residual(c, buffers, ready, top, left, UPPER: gl.constexpr, WIDTH: gl.constexpr, PIECES: gl.constexpr):
+    """Ask for the tile of the residual stream while the products run; the buffers' own stores are done with first."""
+    hopper.tma.store_wait(0)
+    hopper.mbarrier.expect(ready, 2 * c.block_type.nbytes)
+    for piece in gl.static_range(PIECES):
+        target = buffers.index(2 * UPPER + piece)
+        hopper.tma.async_copy_global_to_shared(c, [top, left + piece * WIDTH], ready, target)
+
+
+@gluon_jit
+def _consume(
+    c, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, tables, M, N, K, eps,
+    HALF: gl.constexpr, UPPER: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr, STAGES: gl.constexpr,
+    WIDTH: gl.constexpr, EPILOGUE: gl.constexpr, NORM: gl.constexpr, CHUNKS: gl.constexpr,
+):  # fmt: skip
     ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
     PIECE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, WIDTH, 16])
     PIECES: gl.constexpr = BLOCK_N // WIDTH
@@ -109,68 +161,34 @@ def _consume(
         tile_m, tile_n = _tile(index, tiles_m, tiles_n, 8)
         top = tile_m * 128 + 64 * UPPER
         if EPILOGUE == 3:
-            hopper.tma.store_wait(0)
-            hopper.mbarrier.expect(residual_full.index(UPPER), 2 * c.block_type.nbytes)
-            for piece in gl.static_range(PIECES):
-                corner = [top, tile_n * BLOCK_N + piece * WIDTH]
-                hopper.tma.async_copy_global_to_shared(
-                    c, corner, residual_full.index(UPPER), c_buffers.index(2 * UPPER + piece)
-                )
-        slot = step % STAGES
-        hopper.mbarrier.wait(full.index(slot), (step // STAGES) & 1)
-        acc = hopper.warpgroup_mma(
-            a_ring.index(2 * slot + UPPER), b_ring.index(slot).permute((1, 0)), acc, use_acc=False, is_async=True
-        )
-        acc = hopper.warpgroup_mma_wait(1, [acc])
-        step += 1
-        for _ in range(BLOCK_K, K, BLOCK_K):
-            previous = slot
-            slot = step % STAGES
-            hopper.mbarrier.wait(full.index(slot), (step // STAGES) & 1)
-            acc = hopper.warpgroup_mma(
-                a_ring.index(2 * slot + UPPER), b_ring.index(slot).permute((1, 0)), acc, is_async=True
-            )
-            acc = hopper.warpgroup_mma_wait(1, [acc])
-            hopper.mbarrier.arrive(free.index(previous), count=1)
-            step += 1
+            _fetch_residual(c, c_buffers, residual_full.index(UPPER), top, tile_n * BLOCK_N, UPPER, WIDTH, PIECES)
+        acc, step, slot = _multiply(acc, step, barriers, buffers, K, UPPER, BLOCK_K, STAGES)
         row = top + gl.arange(0, 64, gl.SliceLayout(1, PIECE))
-        scale = row.to(gl.float32)
         if NORM:
             scale = _inverse_deviation(Statistics_ptr, row, M, K, eps, CHUNKS)
-        cos = scale
-        sin = scale
         if EPILOGUE == 2:
-            even, odd = gl.split(gl.zeros((64, WIDTH), gl.float32, PIECE).reshape((64, WIDTH // 2, 2)))
-            TABLE: gl.constexpr = even.type.layout
-            token = top + gl.arange(0, 64, gl.SliceLayout(1, TABLE))
-            position = gl.load(Position_ptr + token, mask=token < M, other=0)
-            entry = position[:, None] * HALF + (gl.arange(0, WIDTH // 2, gl.SliceLayout(0, TABLE)) % HALF)[None, :]
-            cos = gl.load(Cos_ptr + entry)
-            sin = gl.load(Sin_ptr + entry)
+            cos, sin = _rotation(tables, top, M, HALF, PIECE, WIDTH)
         acc = hopper.warpgroup_mma_wait(0, [acc])
-        hopper.mbarrier.arrive(free.index(slot), count=1)
-        pieces = _columns(acc, BLOCK_N, WIDTH)
+        hopper.mbarrier.arrive(barriers[1].index(slot), count=1)
         if EPILOGUE == 3:
             hopper.mbarrier.wait(residual_full.index(UPPER), turn & 1)
             turn += 1
         total = gl.zeros((64,), gl.float32, gl.SliceLayout(1, PIECE))
         squares = gl.zeros((64,), gl.float32, gl.SliceLayout(1, PIECE))
+        pieces = _columns(acc, BLOCK_N, WIDTH)
         for piece in gl.static_range(PIECES):
             left = tile_n * BLOCK_N + piece * WIDTH
+            buffer = c_buffers.index(2 * UPPER + piece % 2)
             x = gl.convert_layout(pieces[piece], PIECE, assert_trivial=True)
-            column = left + gl.arange(0, WIDTH, gl.SliceLayout(0, PIECE))
-            bias = gl.load(Bias_ptr + column, mask=column < N, other=0.0).to(gl.float32)
             if NORM:
                 x = x * scale[:, None]
-            x = x + bias[None, :]
-            buffer = c_buffers.index(2 * UPPER + piece % 2)
+            column = left + gl.arange(0, WIDTH, gl.SliceLayout(0, PIECE))
+            x = x + gl.load(Bias_ptr + column, mask=column < N, other=0.0).to(gl.float32)[None, :]
             if EPILOGUE == 1:
                 x = _gelu(x)
             if EPILOGUE == 2:  # noqa: SIM102 (decided by the compiler; the condition inside by the GPU)
                 if left < 2 * K:
-                    even, odd = gl.split(x.reshape((64, WIDTH // 2, 2)))
-                    turned = gl.join(even * cos - odd * sin, odd * cos + even * sin).reshape((64, WIDTH))
-                    x = gl.convert_layout(turned, PIECE, assert_trivial=True)
+                    x = _rotate(x, cos, sin, PIECE, WIDTH)
             if EPILOGUE == 3:
                 x = x + buffer.load(PIECE).to(gl.float32)
                 total += gl.sum(x, 1)
@@ -214,12 +232,13 @@ def _linear_kernel(
     hopper.fence_async_shared()
     barriers = (full, free)
     buffers = (a_ring, b_ring)
+    tables = (Position_ptr, Cos_ptr, Sin_ptr)
     gl.warp_specialize(
         [
-            (_consume, (c, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, Position_ptr, Cos_ptr,
-                        Sin_ptr, M, N, K, eps, HALF, 0, BLOCK_N, BLOCK_K, STAGES, WIDTH, EPILOGUE, NORM, CHUNKS)),
-            (_consume, (c, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, Position_ptr, Cos_ptr,
-                        Sin_ptr, M, N, K, eps, HALF, 1, BLOCK_N, BLOCK_K, STAGES, WIDTH, EPILOGUE, NORM, CHUNKS)),
+            (_consume, (c, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, tables, M, N, K, eps,
+                        HALF, 0, BLOCK_N, BLOCK_K, STAGES, WIDTH, EPILOGUE, NORM, CHUNKS)),
+            (_consume, (c, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, tables, M, N, K, eps,
+                        HALF, 1, BLOCK_N, BLOCK_K, STAGES, WIDTH, EPILOGUE, NORM, CHUNKS)),
             (_produce, (a, b, barriers, buffers, M, N, K, BLOCK_N, BLOCK_K, STAGES)),
         ],
         [4, 1],

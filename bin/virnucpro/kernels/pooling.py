@@ -39,7 +39,12 @@ def _pool_kernel(
             partial = tl.maximum(partial, x, propagate_nan=tl.PropagateNan.ALL)
         else:
             partial += x
-    pooled = tl.max(partial, 0) if MAX else tl.sum(partial, 0) / residues
+    if MAX:
+        # a maximum across threads drops NaN
+        spoilt = tl.sum((partial != partial).to(tl.int32), 0) > 0
+        pooled = tl.where(spoilt, float("nan"), tl.max(partial, 0))
+    else:
+        pooled = tl.sum(partial, 0) / residues
     tl.store(Out_ptr + sequence.to(tl.int64) * D + column, pooled, mask=column < D)
 
 
