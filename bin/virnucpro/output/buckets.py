@@ -33,6 +33,8 @@ class SpillBuckets:
 
     def append(self, buckets: npt.NDArray[np.integer], records: Records) -> None:
         """Add each record to its bucket, keeping the order within a bucket."""
+        if not len(records):
+            return
         order = np.argsort(buckets, kind="stable")
         names, first = np.unique(buckets[order], return_index=True)
         for bucket, chosen in zip(names.tolist(), np.split(order, first[1:]), strict=True):
