@@ -1,0 +1,105 @@
+"""REPORT: a finished results folder as one page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from virnucpro import __version__
+from virnucpro.config import ReportConfig
+from virnucpro.errors import InputMissingError
+from virnucpro.monitor.run_verdict import run_verdict
+from virnucpro.output.schema import (
+    BATCHES_FILE,
+    EMBEDDINGS_DIR,
+    GPU_METRICS_FILE,
+    MANIFEST_FILE,
+    METRICS_DIR,
+    SHARDS_FILE,
+    read_metadata,
+)
+from virnucpro.report.device_series import DeviceSeries, bins_for, read_device_series
+from virnucpro.report.embedding_map import map_embeddings, sample_rows
+from virnucpro.report.multiqc import render, require_multiqc
+from virnucpro.report.sections import (
+    Section,
+    device_sections,
+    general_statistics,
+    map_section,
+    packing_section,
+    parameter_section,
+    record_sections,
+    shard_name,
+    throughput_section,
+    time_section,
+    verdict_section,
+    wait_sections,
+)
+from virnucpro.report.tallies import tally_batches, tally_records
+
+#: Shards above which the device's lines are one per device instead of one per shard.
+MOST_SHARD_LINES = 60
+
+
+def report(config: ReportConfig) -> Path:
+    """Write the page and return its path.
+
+    Raises:
+        InputMissingError: a file of the results folder is not there.
+        UsageError: MultiQC is not installed.
+    """
+    require_multiqc()
+    results = config.results
+    metrics = results / METRICS_DIR
+    for path in (results / MANIFEST_FILE, *(metrics / name for name in (SHARDS_FILE, BATCHES_FILE, GPU_METRICS_FILE))):
+        if not path.is_file():
+            raise InputMissingError(f"{path} does not exist; give --results the folder of a finished run")
+    shards = pq.read_table(metrics / SHARDS_FILE).sort_by("shard").to_pylist()
+    parts = sorted((results / EMBEDDINGS_DIR).glob("part-*.parquet"))
+    metadata = read_metadata(parts[0]) if parts else {}
+    sections = _sections(results, shards, parts, metadata)
+    header = {"Model": str(metadata.get("model", "unknown")), "Pipeline": __version__}
+    return render(sections, config.outdir, header)
+
+
+def _sections(
+    results: Path,
+    shards: Sequence[Mapping[str, Any]],
+    parts: Sequence[Path],
+    metadata: Mapping[str, Any],
+) -> list[Section]:
+    metrics = results / METRICS_DIR
+    batches = tally_batches(metrics / BATCHES_FILE)
+    on_gpu = any(shard["device_uuid"] for shard in shards)
+    series = _device_series(metrics / GPU_METRICS_FILE, shards)
+    sample = sample_rows(parts)
+    sections: list[Section | None] = [
+        verdict_section(run_verdict(shards)),
+        general_statistics(shards) if shards else None,
+        map_section(map_embeddings(sample)) if sample is not None else None,
+        *device_sections(series, on_gpu),
+        throughput_section(shards),
+        time_section(shards),
+        *wait_sections(batches),
+        packing_section(batches),
+        *record_sections(tally_records(results / MANIFEST_FILE)),
+        parameter_section(metadata),
+    ]
+    return [section for section in sections if section is not None]
+
+
+def _device_series(path: Path, shards: Sequence[Mapping[str, Any]]) -> DeviceSeries:
+    timed = [shard for shard in shards if shard["started"] is not None and shard["finished"] is not None]
+    if not timed:
+        return DeviceSeries()
+    began = min(shard["started"] for shard in timed)
+    ended = max(shard["finished"] for shard in timed)
+    bins = bins_for(ended - began, sum(shard["finished"] - shard["started"] for shard in timed))
+    if len(timed) <= MOST_SHARD_LINES:
+        lines = {shard["shard"]: shard_name(shard["shard"]) for shard in timed}
+    else:
+        lines = {shard["shard"]: f"{shard['host']} {shard['device_uuid'] or 'CPU'}" for shard in timed}
+    return read_device_series(path, lines, began, ended, bins)

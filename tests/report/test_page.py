@@ -1,0 +1,131 @@
+"""The whole page: MultiQC's drawing of a results folder, looked at in a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_results import Run, make_results
+
+ROOT = Path(__file__).resolve().parents[2]
+REALISTIC = Run(
+    records=20_000, dim=64, shards=5, tokens_per_batch=65_536, tokens_per_second=340_000, rows_per_group=4096
+)
+
+needs_multiqc = pytest.mark.skipif(
+    shutil.which("multiqc", path=str(Path(sys.executable).parent)) is None, reason="MultiQC is not installed"
+)
+
+
+def run_report(results: Path, outdir: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "bin" / "report.py"), "--results", str(results), "--outdir", str(outdir)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    finished = run_report(make_results(folder / "results", REALISTIC), folder / "report")
+    assert finished.returncode == 0, finished.stderr
+    assert [path.name for path in (folder / "report").iterdir()] == ["multiqc_report.html"]
+    return folder / "report" / "multiqc_report.html"
+
+
+@needs_multiqc
+def test_the_page_needs_no_other_file_and_no_network(page: Path) -> None:
+    text = page.read_text()
+    assert len(text) < 10_000_000
+    text = re.sub(r"(<script[^>]*>).*?</script>", r"\1", text, flags=re.DOTALL)  # strings of scripts load nothing
+    loaded = re.findall(r"<(?:script|img|iframe|source)[^>]*\ssrc=[\"']([^\"']+)", text)
+    loaded += re.findall(r"<link[^>]*\shref=[\"']([^\"']+)", text)
+    assert [address[:60] for address in loaded if not address.startswith("data:")] == []
+
+
+@needs_multiqc
+def test_a_run_that_only_reused_has_a_page(tmp_path: Path) -> None:
+    results = make_results(tmp_path / "results", Run(records=0, shards=0))
+    finished = run_report(results, tmp_path / "report")
+    assert finished.returncode == 0, finished.stderr
+    assert "Nothing was computed" in (tmp_path / "report" / "multiqc_report.html").read_text()
+
+
+@needs_multiqc
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    finished = run_report(tmp_path, tmp_path / "report")
+    assert finished.returncode == 66
+    assert "manifest.parquet does not exist" in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--window-size=1400,2050",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    try:
+        yield opened
+    finally:
+        opened.quit()
+
+
+#: Every plot of the page with the marks that Plotly drew in it, once it is scrolled to.
+DRAWN = """
+return Array.from(document.querySelectorAll(".js-plotly-plot")).map(plot => ({
+  id: plot.id,
+  marks: plot.querySelectorAll(".scatterlayer path, .barlayer path, .trace path").length,
+}));
+"""
+
+
+@needs_multiqc
+def test_a_browser_draws_every_plot_without_an_error(page: Path, browser: Any, tmp_path: Path) -> None:
+    browser.get(page.as_uri())
+    expected = {"embedding-map", "utilization", "power", "memory", "throughput", "time", "queue_states", "waited"}
+    expected |= {"packing", "records", "reasons", "lengths"}
+    deadline = time.monotonic() + 60
+    found: dict[str, int] = {}
+    while time.monotonic() < deadline and not all(any(name in plot for plot in found) for name in expected):
+        browser.execute_script("window.scrollBy(0, 1000)")
+        time.sleep(0.2)
+        found = {plot["id"]: plot["marks"] for plot in browser.execute_script(DRAWN)}
+    assert sorted(name for name in expected if not any(name in plot for plot in found)) == []
+    assert [plot for plot, marks in found.items() if marks == 0] == []
+    assert found["embedding-map"] >= 5_000
+    rows = [row.text.split()[0] for row in browser.find_elements("css selector", "#general_stats_table_table tbody tr")]
+    assert rows == [f"shard-{shard:05d}" for shard in range(REALISTIC.shards)]
+    errors = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    assert errors == []
+    sent = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    addresses = [event["params"]["request"]["url"] for event in sent if event["method"] == "Network.requestWillBeSent"]
+    assert page.as_uri() in addresses
+    assert [address for address in addresses if address.startswith(("http", "ws", "ftp", "//"))] == []
+    browser.execute_script("window.scrollTo(0, 0)")
+    picture = Path(os.environ.get("REPORT_SCREENSHOT", tmp_path / "report.png"))
+    assert browser.save_screenshot(str(picture))
+    assert picture.stat().st_size > 20_000
