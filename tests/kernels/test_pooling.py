@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from kernel_reference import assert_as_accurate, boundaries, random
 from virnucpro.kernels.pooling import Mode, pool, pool_ref
 
