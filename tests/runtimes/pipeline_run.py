@@ -6,6 +6,7 @@ import csv
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,18 +19,19 @@ import pyarrow.parquet as pq
 import pytest
 
 PROJECT = Path(__file__).parents[2]
+SHARDS = 6
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 
 
 def nextflow_command() -> list[str]:
-    """The Nextflow to test with: $NEXTFLOW, or the one that the Makefile installs."""
-    named = os.environ.get("NEXTFLOW")
+    """The Nextflow to test with: $NEXTFLOW, the one in the PATH, or one that the Makefile installed."""
+    named = os.environ.get("NEXTFLOW") or shutil.which("nextflow")
     if named:
         return shlex.split(named)
-    installed = PROJECT / ".nextflow-dist" / "nextflow"
-    if not installed.exists():
-        pytest.fail("no Nextflow: run `make nextflow`, or name one in NEXTFLOW")
-    return [str(installed)]
+    installed = sorted((PROJECT / ".nextflow-dist").glob("*/nextflow"))
+    if not installed:
+        pytest.fail("no Nextflow: run `make demo` once, or name one in NEXTFLOW")
+    return [str(installed[-1])]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,30 @@ def small_fasta(path: Path, records: int = 24, residues: int = 60) -> Path:
     return path
 
 
+def pipeline_command(
+    *arguments: str, inputs: Path, configs: tuple[Path, ...] = (), python_env: str | None = sys.prefix
+) -> list[str]:
+    """`nextflow run` of main.nf on ``inputs``/few.fasta and model.pt.
+
+    Args:
+        arguments: further options of `nextflow run`.
+        inputs: folder with few.fasta and model.pt.
+        configs: further config files.
+        python_env: virtual environment for the tasks, or None inside containers.
+    """
+    command = [*nextflow_command()]
+    for config in configs:
+        command += ["-c", str(config)]
+    command += ["run", str(PROJECT / "main.nf"), "-ansi-log", "false", *arguments]
+    command += ["--input", str(inputs / "few.fasta"), "--model", str(inputs / "model.pt")]
+    return command if python_env is None else [*command, "--python_env", python_env]
+
+
+def pipeline_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment for Nextflow: nothing is downloaded at its start."""
+    return {"NXF_OFFLINE": "true", "NXF_DISABLE_CHECK_LATEST": "true", **os.environ, **(extra or {})}
+
+
 def run_pipeline(
     directory: Path,
     *arguments: str,
@@ -85,30 +111,27 @@ def run_pipeline(
     environment: Mapping[str, str] | None = None,
     configs: tuple[Path, ...] = (),
     python_env: str | None = sys.prefix,
+    prefix: tuple[str, ...] = (),
     seconds: float = 300,
 ) -> Run:
-    """Run main.nf in ``directory`` on ``inputs``/few.fasta and model.pt.
+    """Run the pipeline in ``directory`` to its end.
 
     Args:
         directory: launch folder; work and results are inside.
-        arguments: further options of `nextflow run`.
-        inputs: folder with few.fasta and model.pt.
+        arguments, inputs, configs, python_env: as for pipeline_command.
         environment: variables beside this process's own.
-        configs: further config files.
-        python_env: virtual environment for the tasks, or None inside containers.
+        prefix: a command that starts Nextflow, as another user for instance.
         seconds: after these, Nextflow is told to stop, and the test fails.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    command = [*nextflow_command()]
-    for config in configs:
-        command += ["-c", str(config)]
-    command += ["run", str(PROJECT / "main.nf"), "-ansi-log", "false", *arguments]
-    command += ["--input", str(inputs / "few.fasta"), "--model", str(inputs / "model.pt")]
-    if python_env is not None:
-        command += ["--python_env", python_env]
-    variables = {"NXF_OFFLINE": "true", "NXF_DISABLE_CHECK_LATEST": "true", **os.environ, **(environment or {})}
+    command = [*prefix, *pipeline_command(*arguments, inputs=inputs, configs=configs, python_env=python_env)]
     process = subprocess.Popen(
-        command, cwd=directory, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=directory,
+        env=pipeline_environment(environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         output, _ = process.communicate(timeout=seconds)

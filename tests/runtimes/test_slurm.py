@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pipeline_run import PROJECT, Run, run_pipeline, small_fasta, small_model
+from pipeline_run import SHARDS, Run, run_pipeline
+from slurm_cluster import SLURM, cluster, needs_slurm
 
-pytestmark = [
-    pytest.mark.slurm,
-    pytest.mark.skipif(shutil.which("slurmctld") is None or os.geteuid() != 0, reason="needs Slurm installed, and root"),
-]
+pytestmark = [pytest.mark.slurm, needs_slurm]
 
-SLURM = PROJECT / "tests" / "slurm"
-GPUS = 3
-SHARDS = 6
+FAULTS = SLURM / "faults"
 KILLED, TIME_LIMIT, LOST, CANCELLED = "137", "140", "-", "143"
-
-
-@contextmanager
-def cluster(directory: Path, confinement: str) -> Iterator[dict[str, str]]:
-    """A running cluster; yields the environment in which sbatch finds it and the tests' stand-ins."""
-    place = directory / "cluster"
-    subprocess.run([SLURM / "cluster.sh", "start", place, str(GPUS), confinement], check=True, timeout=60)
-    try:
-        yield {
-            "SLURM_CONF": str(place / "slurm.conf"),
-            "PATH": f"{SLURM / 'faults'}:{os.environ['PATH']}",
-            "VIRNUCPRO_TEST_DIRECTORY": str(directory),
-            "VIRNUCPRO_TEST_GPUS": str(GPUS),
-        }
-    finally:
-        subprocess.run([SLURM / "cluster.sh", "stop", place], check=True, timeout=60)
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("inputs")
-    small_model(directory / "model.pt")
-    small_fasta(directory / "few.fasta", records=4 * SHARDS, residues=60)
-    return directory
 
 
 def on_slurm(directory: Path, inputs: Path, environment: dict[str, str], *arguments: str) -> Run:
@@ -58,14 +25,6 @@ def on_slurm(directory: Path, inputs: Path, environment: dict[str, str], *argume
     )
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory, inputs: Path) -> Run:
-    """The same input on this machine, in one shard."""
-    run = run_pipeline(tmp_path_factory.mktemp("local"), "--gpus", "0", inputs=inputs)
-    assert run.code == 0, run.output
-    return run
-
-
 def devices(directory: Path) -> list[dict[str, str]]:
     """What each started task saw: its job, and the devices named, visible and allowed."""
     rows = []
@@ -76,7 +35,7 @@ def devices(directory: Path) -> list[dict[str, str]]:
 
 
 def test_lost_jobs_go_again_and_no_device_is_shared(tmp_path: Path, inputs: Path, local: Run) -> None:
-    with cluster(tmp_path, "constrained") as environment:
+    with cluster(tmp_path, "constrained", FAULTS) as environment:
         environment["VIRNUCPRO_TEST_FAULTS"] = "1"
         run = on_slurm(tmp_path, inputs, environment)
         assert run.code == 0, run.output
@@ -105,7 +64,7 @@ def test_lost_jobs_go_again_and_no_device_is_shared(tmp_path: Path, inputs: Path
 
 
 def test_devices_are_distinct_without_cgroups_and_in_job_arrays(tmp_path: Path, inputs: Path, local: Run) -> None:
-    with cluster(tmp_path, "open") as environment:
+    with cluster(tmp_path, "open", FAULTS) as environment:
         run = on_slurm(tmp_path, inputs, environment, "--job_array", "3", "--gpu_request", "gpus-per-node=1")
     assert run.code == 0, run.output
     assert run.vectors() == local.vectors()

@@ -1,0 +1,158 @@
+"""The pipeline in the images of containers/: the same vectors, the caller's files, nothing left running."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pipeline_run import Run, pipeline_command, pipeline_environment, run_pipeline, small_fasta
+from slurm_cluster import SLURM, cluster, needs_slurm
+
+SOCKET = Path("/var/run/docker.sock")
+IMAGES = ("virnucpro-tools:0.1.0", "virnucpro-embed:0.1.0")
+NAMELESS = 4321
+
+
+def docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def missing() -> str | None:
+    """Why Docker tests cannot run here, in words."""
+    if shutil.which("docker") is None:
+        return "Docker is not installed"
+    for image in ("", *IMAGES):
+        command = ["docker", "image", "inspect", image] if image else ["docker", "info"]
+        if subprocess.run(command, capture_output=True).returncode != 0:
+            return f"no image {image}; run `make images`" if image else "no Docker daemon answers"
+    return None
+
+
+WHY = missing()
+pytestmark = [pytest.mark.docker, pytest.mark.skipif(WHY is not None, reason=str(WHY))]
+
+
+def containers() -> list[str]:
+    return docker("ps", "--all", "--filter", "name=nxf-", "--format", "{{.Names}}").split()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def long_inputs(tmp_path: Path, inputs: Path) -> Path:
+    """The small model and enough residues to keep a task busy for minutes."""
+    directory = tmp_path / "long"
+    directory.mkdir()
+    (directory / "model.pt").symlink_to(inputs / "model.pt")
+    small_fasta(directory / "few.fasta", records=20_000, residues=1000)
+    return directory
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes to another user, which takes root")
+def test_a_user_without_name_or_home_on_a_read_only_root(tmp_path: Path, inputs: Path, local: Run) -> None:
+    for parent in (tmp_path, *tmp_path.parents[:2], inputs):
+        parent.chmod(0o755)
+    launch = tmp_path / "run"
+    launch.mkdir()
+    os.chown(launch, NAMELESS, SOCKET.stat().st_gid)
+    read_only = tmp_path / "read_only.config"
+    read_only.write_text("docker.runOptions = '--init --read-only --tmpfs /tmp -u $(id -u):$(id -g)'\n")
+    run = run_pipeline(
+        launch,
+        *("-profile", "docker", "--gpus", "0"),
+        inputs=inputs,
+        environment={"HOME": str(launch), "NXF_HOME": str(launch / ".nextflow")},
+        configs=(read_only,),
+        python_env=None,
+        prefix=("setpriv", f"--reuid={NAMELESS}", f"--regid={SOCKET.stat().st_gid}", "--clear-groups"),
+    )
+    assert run.code == 0, run.output
+    assert run.vectors() == local.vectors()
+    assert {path.lstat().st_uid for path in launch.rglob("*")} == {NAMELESS}
+    weights = list((launch / "work").glob("*/*/model/model.pt"))
+    assert weights and all(path.is_symlink() for path in weights), "weights are mounted, not copied"
+    assert containers() == []
+
+
+def test_no_toolkit_in_the_tools_image_and_no_cache_in_either() -> None:
+    look = (
+        "python -c 'import importlib.util as u; print(bool(u.find_spec(\"torch\")))'; find /root /home /tmp -mindepth 1"
+    )
+    found = {image: docker("run", "--rm", image, "bash", "-c", look).split() for image in IMAGES}
+    skeleton = {"/root/.bashrc", "/root/.profile"}
+    assert found["virnucpro-tools:0.1.0"][0] == "False" and found["virnucpro-embed:0.1.0"][0] == "True"
+    assert all(set(lines[1:]) <= skeleton for lines in found.values()), found
+    form = '{{.Config.Entrypoint}} {{.Config.User}} {{index .Config.Labels "org.opencontainers.image.version"}}'
+    assert [docker("image", "inspect", "--format", form, image).split() for image in IMAGES] == [["[]", "0.1.0"]] * 2
+
+
+def test_a_stopped_run_leaves_no_container(tmp_path: Path, long_inputs: Path) -> None:
+    command = pipeline_command("-profile", "docker", "--gpus", "0", inputs=long_inputs, python_env=None)
+    with (tmp_path / "output").open("w") as output:
+        run = subprocess.Popen(command, cwd=tmp_path, env=pipeline_environment(), stdout=output, stderr=output)
+        try:
+            wait_until(lambda: "EMBED_SHARD" in (tmp_path / "output").read_text(), 120, "a shard is started")
+            wait_until(lambda: containers() != [], 30, "its container runs")
+        finally:
+            run.send_signal(signal.SIGTERM)
+            run.wait(timeout=60)
+    wait_until(lambda: containers() == [], 30, "every container has gone")
+
+
+@pytest.mark.slurm
+@needs_slurm
+def test_under_slurm_a_container_gets_the_jobs_own_device(tmp_path: Path, inputs: Path, local: Run) -> None:
+    with cluster(tmp_path, "constrained", SLURM / "docker") as environment:
+        run = run_pipeline(
+            tmp_path / "run",
+            *("-profile", "slurm,docker", "--gpus", "0", "--shard_residues", "480"),
+            inputs=inputs,
+            environment=environment,
+            configs=(SLURM / "cluster.config",),
+            python_env=None,
+        )
+    assert run.code == 0, run.output
+    assert run.vectors() == local.vectors()
+    seen = [dict(fact.split("=", 1) for fact in line.split()[1:]) for line in (tmp_path / "containers").open()]
+    assert len(seen) == 3
+    assert all(row["container"] == f"device={row['job']}" for row in seen), seen
+    # Every job counts its device from 0; by that number all containers would share one.
+    assert {row["visible"] for row in seen} == {"0"} and len({row["job"] for row in seen}) > 1
+    assert containers() == []
+
+
+@pytest.mark.slurm
+@needs_slurm
+def test_a_cancelled_job_leaves_no_container(tmp_path: Path, long_inputs: Path) -> None:
+    with cluster(tmp_path, "constrained", SLURM / "docker") as environment:
+        command = pipeline_command(
+            *("-profile", "slurm,docker", "--gpus", "0"),
+            inputs=long_inputs,
+            configs=(SLURM / "cluster.config",),
+            python_env=None,
+        )
+        everything = pipeline_environment(environment)
+        with (tmp_path / "output").open("w") as output:
+            run = subprocess.Popen(command, cwd=tmp_path, env=everything, stdout=output, stderr=output)
+            try:
+                wait_until(lambda: (tmp_path / "containers").exists(), 120, "a container is asked for")
+                wait_until(lambda: len(containers()) == 1, 30, "it runs")
+                first = containers()
+                job = (tmp_path / "containers").read_text().split()[0]
+                subprocess.run(["scancel", job], env=everything, check=True)
+                wait_until(lambda: not set(first) & set(containers()), 25, "the cancelled job's container has gone")
+            finally:
+                run.send_signal(signal.SIGTERM)
+                run.wait(timeout=60)
+        wait_until(lambda: containers() == [], 40, "every container has gone")
