@@ -146,7 +146,7 @@ def merge_main(argv: Sequence[str] | None = None) -> int:
     def run() -> None:
         from virnucpro.pipeline.merge import merge
 
-        merge(
+        summary = merge(
             MergeConfig(
                 manifest=options.manifest,
                 split_summary=options.split_summary,
@@ -157,6 +157,7 @@ def merge_main(argv: Sequence[str] | None = None) -> int:
                 embedding_dtype=options.embedding_dtype,
             )
         )
+        print(*summary["verdict"], sep="\n")
 
     return run_reporting_errors("merge_embeddings.py", run)
 

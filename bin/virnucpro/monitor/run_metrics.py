@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError
 from virnucpro.monitor.metrics import wait_statistics
+from virnucpro.monitor.run_verdict import million_more, run_verdict
 from virnucpro.monitor.schema import BATCHES_SCHEMA, GPU_METRICS_SCHEMA, SHARDS_SCHEMA
 from virnucpro.monitor.tables import write_table
 from virnucpro.monitor.verdict import bottleneck
@@ -116,22 +117,11 @@ def run_figures(summaries: Sequence[Summary], metrics_dir: Path, flops: float) -
         "utilization_percent": utilization,
         "bottleneck": verdict.severity,
         "bottleneck_cause": verdict.cause,
-        "verdict": verdict.verdict,
-        "million_more": _million_more(sequences, wall, joules),
+        "verdict": run_verdict(summaries),
+        "million_more": million_more(summaries),
         "attention": sorted({s["attention"] for s in summaries if _has(s, "attention")}),
         "devices": _devices(summaries),
         "per_shard": [{key: s.get(key) for key in _PER_SHARD} for s in summaries],
-    }
-
-
-def _million_more(sequences: int, wall: float, joules: float | None) -> dict[str, float | None]:
-    """Device-hours and kWh that a million more sequences like these would take."""
-    if not sequences:
-        return {"device_hours": None, "kwh": None}
-    share = 1e6 / sequences
-    return {
-        "device_hours": wall * share / 3600,
-        "kwh": None if joules is None else joules * share / _JOULES_PER_KWH,
     }
 
 

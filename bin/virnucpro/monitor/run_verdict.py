@@ -12,6 +12,8 @@ MATRIX_TERAFLOPS: Final = {"NVIDIA H100 80GB HBM3": 778.0, "NVIDIA H200": 790.0}
 #: Share of the devices' time spent computing, below which whatever took most of the rest is the bottleneck.
 SOUND_COMPUTE: Final = 0.8
 
+_JOULES_PER_KWH: Final = 3.6e6
+
 #: What the devices' time goes into, and how to say it.
 WORDS: Final = {
     "startup": "start-up",
@@ -124,14 +126,26 @@ def _remedy(cause: str, shards: Sequence[Shard]) -> str:
     return "raise --shard_residues, so that fewer tasks have to start"
 
 
+def million_more(shards: Sequence[Shard]) -> dict[str, float | None]:
+    """Device-hours and kWh from first to last batch that a million more sequences like these would take."""
+    worked = [shard for shard in shards if shard.get("tokens") and shard.get("tokens_per_second")]
+    sequences = _sum(worked, "sequences")
+    if not sequences:
+        return {"device_hours": None, "kwh": None}
+    joules = None
+    if all(shard.get("batch_energy_joules") is not None for shard in worked):
+        joules = _sum(worked, "batch_energy_joules")
+    return {
+        "device_hours": sum(_span(shard) for shard in worked) / sequences * 1e6 / 3600,
+        "kwh": None if joules is None else joules / sequences * 1e6 / _JOULES_PER_KWH,
+    }
+
+
 def _estimate(shards: Sequence[Shard]) -> str:
-    per_sequence = sum(_span(shard) for shard in shards) / _sum(shards, "sequences")
+    cost = million_more(shards)
     unit = "GPU-hours" if any(shard.get("device_uuid") for shard in shards) else "CPU-hours of this machine"
-    line = f"A million more sequences like these: about {per_sequence * 1e6 / 3600:,.3g} {unit}"
-    joules = [shard.get("batch_energy_joules") for shard in shards]
-    if any(value is None for value in joules):
-        return f"{line}."
-    return f"{line} and {_sum(shards, 'batch_energy_joules') / _sum(shards, 'sequences') * 1e6 / 3.6e6:,.3g} kWh."
+    energy = "" if cost["kwh"] is None else f" and {cost['kwh']:,.3g} kWh"
+    return f"A million more sequences like these: about {cost['device_hours']:,.3g} {unit}{energy}."
 
 
 def _devices(shards: Sequence[Shard]) -> str:
