@@ -13,7 +13,7 @@ import zstandard
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from virnucpro import fasta, fasta_source
+from virnucpro import fasta, fasta_blocks, fasta_source
 from virnucpro.errors import ExitCode, FastaFormatError, InputMissingError, VirnucproError
 from virnucpro.fasta import Record, Rejected, normalise, parse_header, read_records, scan_records
 from virnucpro.fasta_blocks import KEY_BYTES, cut_blocks, parse_block
@@ -302,8 +302,6 @@ def test_truncation_cuts_the_sequence_and_its_key() -> None:
 
 
 def test_a_record_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from virnucpro import fasta_blocks
-
     for module in (fasta, fasta_source, fasta_blocks):
         monkeypatch.setattr(module, "RECORD_BYTES", 1000)
     path = tmp_path / "long.fasta"

@@ -73,60 +73,90 @@ def cut_blocks(source: FastaSource, size: int) -> Iterator[tuple[bytes, int]]:
     Raises:
         FastaFormatError: as ``FastaSource.blocks``, or a record is longer than any protein.
     """
-    pending = b""
-    line = None
+    rest = b""
+    gathered: list[bytes] = []
+    line, gathered_bytes = 0, 0
     for piece in source.blocks(size):
-        line = source.first_line if line is None else line
-        searched = max(len(pending) - 1, 0)
-        pending += piece
+        line = line or source.first_line
+        gathered.append(piece)
+        gathered_bytes += len(piece)
+        if gathered_bytes < size:
+            continue
+        searched = max(len(rest) - 1, 0)
+        pending = b"".join([rest, *gathered])
+        gathered, gathered_bytes = [], 0
         cut = pending.rfind(b"\n>", searched) + 1
+        rest = pending[cut:]
         if cut:
             yield pending[:cut], line
-            line += pending.count(b"\n", 0, cut)
-            pending = pending[cut:]
-        if len(pending) > RECORD_BYTES:
+            line = source.newlines - rest.count(b"\n") + 1
+        if len(rest) > RECORD_BYTES:
             raise record_too_long(source.name, line)
-    if pending:
-        yield pending, line or 1
+    if rest or gathered:
+        yield b"".join([rest, *gathered]), line
 
 
 def parse_block(block: bytes, first_line: int, residue_limit: int | None) -> ParsedBlock:
     """Parse a block that begins with ``>`` and holds whole records; sequences are cut after ``residue_limit``."""
     header_starts, header_ends, lines = _find_headers(block)
-    body_starts = header_ends + 1
+    ids, descriptions = _split_headers(_slices(block, header_starts + 1, header_ends))
     body_ends = np.append(header_starts[1:] - 1, len(block))
-    headers = _slices(block, header_starts + 1, header_ends)
-    bodies = _slices(block, body_starts, body_ends)
-    ids, descriptions = _split_headers(headers)
-    text = _GAP.join(bodies).replace(b"\n", b"")
-    unclean = text.translate(None, _CLEAN)
+    unlined = block.replace(b"\n", b"")
+    starts = header_ends - lines
+    ends = np.append((header_starts - lines)[1:], len(unlined))
+    bodies = _Residues(unlined, starts, ends, np.zeros(len(ids), np.int32), np.diff(ids.offsets) == 0)
+    limit = len(block) if residue_limit is None else residue_limit
+    sequences = bodies.cut(limit)
+    tails = np.flatnonzero(ends - starts > limit)
+    unclean = b"".join(sequences).translate(None, _CLEAN)
+    unclean = unclean or b"".join(_slices(unlined, starts[tails] + limit, ends[tails])).translate(None, _CLEAN)
+    raw = None
     if unclean:
-        text = text.translate(_UPPER, REMOVED)
-        unclean = text.translate(None, _CLEAN)
+        raw = _slices(block, header_ends + 1, body_ends)
+        bodies = _normalise(raw, bodies.rejected)
+    bodies.rejected |= bodies.starts == bodies.ends
+    if unclean or bodies.rejected.any():
+        sequences = bodies.cut(limit)
+    lengths = (bodies.ends - bodies.starts).astype(np.int32)
+    lengths[bodies.rejected] = REJECTED_LENGTH
+    bodies.unknown[bodies.rejected] = 0
+    keys = bytearray(b"".join(map(xxhash.xxh3_128_digest, sequences)))
+    reasons = {}
+    for i in np.flatnonzero(bodies.rejected).tolist():
+        keys[i * KEY_BYTES : (i + 1) * KEY_BYTES] = bytes(KEY_BYTES)
+        reasons[i] = _reason(ids[i], raw[i] if raw else b"")
+    return ParsedBlock(ids, descriptions, sequences, lengths, bodies.unknown, bytes(keys), first_line + lines, reasons)
+
+
+@dataclass
+class _Residues:
+    """Where the residues of each record stand in a text; ``unknown`` and ``rejected`` hold one entry for each."""
+
+    text: bytes
+    starts: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+    unknown: npt.NDArray[np.int32]
+    rejected: npt.NDArray[np.bool_]
+
+    def cut(self, limit: int) -> list[bytes]:
+        """The sequences, cut after ``limit`` residues; nothing of a rejected one."""
+        kept = np.minimum(self.ends - self.starts, limit)
+        kept[self.rejected] = 0
+        return _slices(self.text, self.starts, self.starts + kept)
+
+
+def _normalise(bodies: list[bytes], rejected: npt.NDArray[np.bool_]) -> _Residues:
+    """Do what ``normalise_bytes`` does, for all records at once; adds to ``rejected`` what holds symbols."""
+    text = _GAP.join(bodies).translate(_UPPER, REMOVED)
     residues = np.frombuffer(text, np.uint8)
     gaps = np.flatnonzero(residues == 0)
-    starts = np.concatenate(([0], gaps + 1))
+    starts = np.append(0, gaps + 1)
     ends = np.append(gaps, len(text))
-    unknown = np.zeros(len(ids), np.int32)
-    rejected = ends == starts
-    if unclean:
-        filled = ~rejected
-        ends[filled] -= residues[ends[filled] - 1] == _STOP
-        rejected = ends == starts
-        unknown = _count_unknown(residues, gaps, ends)
-        rejected[np.searchsorted(gaps, np.flatnonzero(_SYMBOL[residues]))] = True
-        text = text.translate(_TO_X)
-    rejected[np.diff(ids.offsets) == 0] = True
-    lengths = (ends - starts).astype(np.int32)
-    lengths[rejected] = REJECTED_LENGTH
-    unknown[rejected] = 0
-    kept = np.maximum(lengths, 0) if residue_limit is None else np.clip(lengths, 0, residue_limit)
-    sequences = _slices(text, starts, starts + kept)
-    reasons = {i: _reason(ids[i], bodies[i]) for i in np.flatnonzero(rejected).tolist()}
-    keys = bytearray(b"".join(map(xxhash.xxh3_128_digest, sequences)))
-    for i in reasons:
-        keys[i * KEY_BYTES : (i + 1) * KEY_BYTES] = bytes(KEY_BYTES)
-    return ParsedBlock(ids, descriptions, sequences, lengths, unknown, bytes(keys), first_line + lines, reasons)
+    filled = ends > starts
+    ends[filled] -= residues[ends[filled] - 1] == _STOP
+    unknown = _count_unknown(residues, gaps, ends)
+    rejected[np.searchsorted(gaps, np.flatnonzero(_SYMBOL[residues]))] = True
+    return _Residues(text.translate(_TO_X), starts, ends, unknown, rejected)
 
 
 def _find_headers(block: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:

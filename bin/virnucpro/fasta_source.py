@@ -7,9 +7,11 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import numpy as np
 import zstandard
 
 from virnucpro.errors import FastaFormatError, InputMissingError
@@ -55,12 +57,13 @@ class FastaSource:
         self.first_line = 1
         self._path = path
         self._refuse_nucleotide = refuse_nucleotide
-        self._newlines = 0
+        self.newlines = 0
 
     def blocks(self, size: int) -> Iterator[bytes]:
-        """Yield the decompressed bytes from the first ``>`` on, in pieces of ``size`` (the last may be shorter).
+        """Yield the decompressed bytes from the first ``>`` on, in pieces of at most ``size``.
 
-        ``first_line`` holds the line of that ``>`` once the first piece is out. A file with nothing but white
+        ``first_line`` holds the line of that ``>`` once the first piece is out, ``newlines`` the line ends up to the
+        end of the latest piece. A file with nothing but white
         space yields nothing.
 
         Raises:
@@ -68,7 +71,7 @@ class FastaSource:
             FastaFormatError: not FASTA, truncated, corrupt, binary, or nucleotide where that is refused.
         """
         with self._open() as stream:
-            chunks = self._decompressed(stream)
+            chunks = self._decompressed(stream, max(size, READ_BYTES))
             head = bytearray()
             while len(head) < HEAD_BYTES and (chunk := next(chunks, None)) is not None:
                 head += chunk
@@ -77,19 +80,14 @@ class FastaSource:
                 for _ in chunks:
                     pass
                 return
-            self._newlines = head.count(b"\n", 0, start)
-            self.first_line = self._newlines + 1
-            pending = head[start:]
-            while True:
-                while len(pending) < size and (chunk := next(chunks, None)) is not None:
-                    pending += chunk
-                if not pending:
-                    return
-                block = bytes(pending[:size])
-                del pending[:size]
-                self._check_binary(block)
-                self._newlines += block.count(b"\n")
-                yield block
+            self.newlines = head.count(b"\n", 0, start)
+            self.first_line = self.newlines + 1
+            for chunk in chain((bytes(head[start:]),), chunks):
+                self._check_binary(chunk)
+                for i in range(0, len(chunk), size):
+                    piece = chunk[i : i + size]
+                    self.newlines += _count_newlines(piece)
+                    yield piece
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO | io.FileIO]:
@@ -107,7 +105,7 @@ class FastaSource:
         with stream:
             yield stream
 
-    def _decompressed(self, stream: BinaryIO | io.FileIO) -> Iterator[bytes]:
+    def _decompressed(self, stream: BinaryIO | io.FileIO, read_bytes: int) -> Iterator[bytes]:
         first = b""
         while len(first) < 8 and (more := stream.read(READ_BYTES)):
             first += more
@@ -122,7 +120,7 @@ class FastaSource:
                 raise self._error(f"{what}, which is not read", None, "give plain FASTA, .gz or .zst")
         while first:
             yield first
-            first = stream.read(READ_BYTES)
+            first = stream.read(read_bytes)
 
     def _inflate(self, raw: bytes, stream: BinaryIO | io.FileIO, kind: str, new: Callable[[], Any]) -> Iterator[bytes]:
         """Decompress frame after frame; zero bytes after the last are padding, as gzip itself holds."""
@@ -156,7 +154,7 @@ class FastaSource:
         start = offset + len(text) - len(stripped)
         line = head.count(b"\n", 0, start) + 1
         if b"\0" in stripped:
-            self._newlines = line - 1
+            self.newlines = line - 1
             self._check_binary(stripped)
         line_start = max(head.rfind(b"\n", 0, start) + 1, offset)
         if not stripped.startswith(b">") or line_start != start:
@@ -186,11 +184,15 @@ class FastaSource:
     def _check_binary(self, block: bytes) -> None:
         position = block.find(b"\0")
         if position >= 0:
-            line = self._newlines + block.count(b"\n", 0, position) + 1
+            line = self.newlines + block.count(b"\n", 0, position) + 1
             raise self._error("a zero byte: binary data or UTF-16 text", line, "give plain ASCII or UTF-8 FASTA")
 
     def _line(self) -> int | None:
-        return self._newlines + 1 if self._newlines else None
+        return self.newlines + 1 if self.newlines else None
 
     def _error(self, message: str, line: int | None, remedy: str) -> FastaFormatError:
         return FastaFormatError(message, file=self.name, line=line, remedy=remedy)
+
+
+def _count_newlines(text: bytes) -> int:
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\n")))

@@ -23,7 +23,7 @@ from virnucpro.pipeline.split_spool import Block, Extent, Spool
 from virnucpro.pipeline.split_workers import Payload, Workers, take
 
 #: Bytes of FASTA parsed at once: small enough to stay near the cache, large enough to hide what each block costs.
-BLOCK_BYTES: Final = 1 << 23
+BLOCK_BYTES: Final = 1 << 21
 REJECTED_HEADER: Final = "file\tline\tordinal\tid\treason\n"
 
 

@@ -1,7 +1,7 @@
 """Third pass of a split: write one shard, its sequences sorted by length, in bounded memory.
 
-The place of every sequence in the shard follows from the lengths alone, so that the spool is read in its own order
-and each sequence is put where it belongs in a window of the output.
+The place of every sequence in the shard follows from the lengths alone, so that the spool is read in its own order,
+once for each window of the output.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from virnucpro.pipeline.split_columns import numbers, strings, texts
 from virnucpro.pipeline.split_spool import EMBEDDED, Block, Spool
 from virnucpro.shards import SPECIAL_TOKENS, cost_units
 
 #: Bytes of a shard put together in memory; a larger shard takes another pass over its part of the spool for each.
-WINDOW_BYTES: Final = 1 << 28
+WINDOW_BYTES: Final = 1 << 27
 
 _POWERS_OF_TEN: Final = 10 ** np.arange(1, 19, dtype=np.int64)
-_LINE: Final = b">%d\n%b\n"
 
 Array = npt.NDArray[Any]
 
@@ -45,12 +47,13 @@ class ShardTotals:
 
 @dataclass(frozen=True)
 class _Members:
-    """The sequences of a shard that stand in one block; offsets are within the block's sequences."""
+    """The sequences of a shard that stand in one block: their rows, and the offsets of all rows of the block."""
 
     block: Block
+    offsets: Array
+    rows: Array
     unique: Array
     lengths: Array
-    offsets: Array
     sizes: Array
 
 
@@ -67,42 +70,34 @@ def write_shard(spool: Spool, task: ShardTask, embed_dim: int) -> ShardTotals:
         cost += int(cost_units(members.lengths + SPECIAL_TOKENS, embed_dim).sum())
     total = int(by_length.sum())
     first_positions = total - np.cumsum(by_length)
-    longest = len(by_length) + len(_LINE) + len(_POWERS_OF_TEN)
-    window = bytearray(min(total, WINDOW_BYTES + longest))
-    written = 0
     with task.path.open("wb") as shard:
         for window_start in range(0, total, WINDOW_BYTES):
-            end = _fill(spool, task, first_positions.copy(), window, window_start)
-            if end > written:
-                shard.write(memoryview(window)[written - window_start : end - window_start])
-                written = end
+            for lines in _window(spool, task, first_positions.copy(), window_start):
+                shard.write(lines)
     return ShardTotals(residues, cost)
 
 
-def _fill(spool: Spool, task: ShardTask, positions: Array, window: bytearray, window_start: int) -> int:
-    """Put every sequence that begins in the window in its place; return where the last one ends in the shard."""
-    view = memoryview(window)
-    end = window_start
+def _window(spool: Spool, task: ShardTask, positions: Array, window_start: int) -> Iterator[pa.Buffer]:
+    """Yield the lines of every sequence that begins in the window, in order; at most one buffer."""
+    sequences: list[pa.StringArray] = []
+    found: list[tuple[Array, Array]] = []
     for members in _members(spool, task):
-        places = _places(members, positions) - window_start
-        chosen = np.flatnonzero((places >= 0) & (places < WINDOW_BYTES))
-        if not len(chosen):
-            continue
-        sequences = spool.load(members.block.sequences)
-        places = places[chosen]
-        starts = members.offsets[chosen]
-        ends = places + members.sizes[chosen]
-        end = max(end, window_start + int(ends.max()))
-        for place, place_end, unique, start, stop in zip(
-            places.tolist(),
-            ends.tolist(),
-            members.unique[chosen].tolist(),
-            starts.tolist(),
-            (starts + members.lengths[chosen]).tolist(),
-            strict=True,
-        ):
-            view[place:place_end] = _LINE % (unique, sequences[start:stop])
-    return end
+        places = _places(members, positions)
+        chosen = np.flatnonzero((places >= window_start) & (places < window_start + WINDOW_BYTES))
+        if len(chosen):
+            block = strings(spool.load(members.block.sequences), members.offsets)
+            sequences.append(block.take(numbers(members.rows[chosen])))
+            found.append((places[chosen], members.unique[chosen]))
+    if not sequences:
+        return
+    places, unique = (np.concatenate(column) for column in zip(*found, strict=True))
+    order = np.argsort(places)
+    begin, nothing, end = texts([">", "", "\n"])
+    names = pc.binary_join_element_wise(begin, numbers(unique[order]).cast(pa.string()), nothing)
+    sorted_sequences = pa.concat_arrays(sequences).take(numbers(order))
+    del sequences
+    lines = pc.binary_join_element_wise(names, sorted_sequences, nothing, end)
+    yield lines.buffers()[2]
 
 
 def _places(members: _Members, positions: Array) -> Array:
@@ -127,8 +122,10 @@ def _members(spool: Spool, task: ShardTask) -> Iterator[_Members]:
         stop = min(task.first_unique + task.sequences - block.first_unique, len(embedded))
         if first >= stop:
             continue
-        chosen = embedded[first:stop]
+        rows = embedded[first:stop]
         unique = block.first_unique + np.arange(first, stop)
-        lengths = kept[chosen]
+        lengths = kept[rows]
+        offsets = np.zeros(len(kept) + 1, np.int32)
+        np.cumsum(kept, out=offsets[1:])
         digits = np.searchsorted(_POWERS_OF_TEN, unique, side="right") + 1
-        yield _Members(block, unique, lengths, (np.cumsum(kept) - kept)[chosen], lengths + digits + len(">\n\n"))
+        yield _Members(block, offsets, rows, unique, lengths, lengths + digits + len(">\n\n"))
