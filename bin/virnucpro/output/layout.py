@@ -167,9 +167,10 @@ class Layout:
         rows = self.totals.rows + np.cumsum(kept) - kept
         self.window_starts += before[kept & (rows % self.window_rows == 0)].tolist()
         windows = rows // self.window_rows
-        source = np.searchsorted(np.array(self.window_starts, np.int64), unique, side="right") - 1
-        wanting = (codes == DUPLICATE) & (source < windows)
-        self.requests.append(source[wanting], _requests(unique[wanting], windows[wanting]))
+        starts = np.array(self.window_starts, np.int64)
+        wanting = (codes == DUPLICATE) & (np.searchsorted(starts, unique, side="right") - 1 < windows)
+        requests = _requests(unique[wanting], windows[wanting])
+        self.requests.append(np.searchsorted(starts, requests["id"], side="right") - 1, requests)
         reused = codes == REUSED
         if not reused.any():
             return
@@ -184,9 +185,10 @@ class Layout:
         inside = np.ones(len(batch), np.bool_)
         inside[reused] = -1 - ids < ends
         _expect(inside, batch, "is reused from a row that the earlier results do not have")
-        blocks = (-1 - ids) // REUSE_BLOCK_ROWS
+        requests = _requests(ids, windows[reused])
+        blocks = (-1 - requests["id"]) // REUSE_BLOCK_ROWS
         self.reuse_blocks.update(np.unique(blocks).tolist())
-        self.reuse_requests.append(blocks, _requests(ids, windows[reused]))
+        self.reuse_requests.append(blocks, requests)
 
     def _count(self, batch: pa.RecordBatch, codes: npt.NDArray[np.int8]) -> None:
         counts = np.bincount(codes, minlength=len(STATUSES)).tolist()
@@ -211,6 +213,7 @@ def model_tokens(lengths: Int64Array, residue_limit: int | None) -> Int64Array:
 
 
 def _requests(ids: Int64Array, windows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
+    """Each pair once, sorted."""
     pairs = np.empty(len(ids), REQUEST)
     pairs["id"], pairs["window"] = ids, windows
     return np.unique(pairs)
