@@ -3,6 +3,7 @@ include { DESCRIBE_MODEL } from './modules/describe_model/main.nf'
 include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
+include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
 include { checkParameters ; codeFingerprint ; existingPaths ; help ; stop ; writableFolder } from './modules/parameters/main.nf'
 
@@ -41,7 +42,9 @@ def closing(outdir) {
     }
     def run = new groovy.json.JsonSlurper().parseText(summary.text)
     def rejected = run.rejected ? "${run.rejected} rejected (reasons in ${outdir}/rejected.tsv)" : 'none rejected'
-    return "\n${run.records} records, ${rejected}\nResults are in ${outdir}/embeddings"
+    def page = outdir.resolve('report/multiqc_report.html')
+    def lines = ["\n${run.records} records, ${rejected}"] + (run.verdict ?: []) + ["Results are in ${outdir}/embeddings"]
+    return (lines + (page.exists() ? ["Report: ${page}"] : [])).join('\n')
 }
 
 workflow {
@@ -89,4 +92,7 @@ workflow {
         "--embedding-dtype ${p.embedding_dtype}",
         code,
     )
+    if (p.report) {
+        REPORT(MERGE_EMBEDDINGS.out.parts.ifEmpty([]), MERGE_EMBEDDINGS.out.metrics, MERGE_EMBEDDINGS.out.manifest, code)
+    }
 }

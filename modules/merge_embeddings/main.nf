@@ -12,7 +12,10 @@ process MERGE_EMBEDDINGS {
     val code
 
     output:
-    path 'results/**'
+    path 'results/**', emit: files
+    path 'results/embeddings/part-*.parquet', optional: true, emit: parts
+    path 'results/metrics/*', emit: metrics
+    path 'results/manifest.parquet', emit: manifest
 
     script:
     def reused = reuse.collect { directory -> "--reuse ${directory}" }.join(' ')
