@@ -125,7 +125,8 @@ def test_a_browser_draws_every_plot_without_an_error(page: Path, browser: Any, t
     addresses = [event["params"]["request"]["url"] for event in sent if event["method"] == "Network.requestWillBeSent"]
     assert page.as_uri() in addresses
     assert [address for address in addresses if address.startswith(("http", "ws", "ftp", "//"))] == []
-    browser.execute_script("window.scrollTo(0, 0)")
+    browser.execute_script("window.scrollTo({top: 0, behavior: 'instant'})")
+    time.sleep(0.5)
     picture = Path(os.environ.get("REPORT_SCREENSHOT", tmp_path / "report.png"))
     assert browser.save_screenshot(str(picture))
     assert picture.stat().st_size > 20_000

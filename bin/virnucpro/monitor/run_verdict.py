@@ -55,12 +55,18 @@ def run_time_spent(shards: Sequence[Shard]) -> dict[str, float]:
             spent[name] += seconds
     if timed:
         length = max(shard["finished"] for shard in timed) - min(shard["started"] for shard in timed)
-        devices: dict[tuple[Any, Any], list[tuple[float, float]]] = {}
-        for shard in timed:
-            key = (shard.get("host"), shard.get("device_uuid"))
-            devices.setdefault(key, []).append((shard["started"], shard["finished"]))
-        spent["idle"] = sum(max(0.0, length - _covered(windows)) for windows in devices.values())
+        for members in shards_by_device(timed).values():
+            windows = [(shard["started"], shard["finished"]) for shard in members]
+            spent["idle"] += max(0.0, length - _covered(windows))
     return spent
+
+
+def shards_by_device(shards: Iterable[Shard]) -> dict[tuple[Any, Any], list[Shard]]:
+    """Shards by the host and UUID of the device they ran on; a CPU is its host's one device."""
+    devices: dict[tuple[Any, Any], list[Shard]] = {}
+    for shard in shards:
+        devices.setdefault((shard.get("host"), shard.get("device_uuid")), []).append(shard)
+    return devices
 
 
 def run_verdict(shards: Sequence[Shard]) -> list[str]:
@@ -81,9 +87,10 @@ def _throughput(shards: Sequence[Shard]) -> str:
     seconds = sum(_span(shard) for shard in shards)
     tokens, sequences = _sum(shards, "tokens"), _sum(shards, "sequences")
     devices = _devices(shards)
+    each = " on each" if len(shards_by_device(shards)) > 1 else ""
     line = (
         f"{sequences:,.0f} sequences ({tokens:,.0f} tokens) on {devices}: "
-        f"{tokens / seconds:,.0f} tokens/s and {sequences / seconds:,.1f} sequences/s of each"
+        f"{tokens / seconds:,.0f} tokens/s and {sequences / seconds:,.1f} sequences/s{each}"
     )
     names = {shard.get("device_name") for shard in shards}
     flops = [shard["teraflops_per_second"] * _span(shard) for shard in shards if shard.get("teraflops_per_second")]
@@ -119,7 +126,7 @@ def _remedy(cause: str, shards: Sequence[Shard]) -> str:
         return "give each task more CPUs"
     if cause == "write":
         return "store halves (--embedding_dtype float16), or put the work folder on a faster disk"
-    if cause == "idle" and len({(shard.get("host"), shard.get("device_uuid")) for shard in shards}) > 1:
+    if cause == "idle" and len(shards_by_device(shards)) > 1:
         return "lower --shard_residues, so that all devices end together"
     if len(shards) == 1:
         return "it weighs less with more sequences; nothing to change"
@@ -149,8 +156,8 @@ def _estimate(shards: Sequence[Shard]) -> str:
 
 
 def _devices(shards: Sequence[Shard]) -> str:
-    devices = {(shard.get("host"), shard.get("device_uuid")): str(shard.get("device_name")) for shard in shards}
-    counted = {name: list(devices.values()).count(name) for name in dict.fromkeys(devices.values())}
+    names = [str(members[0].get("device_name")) for members in shards_by_device(shards).values()]
+    counted = {name: names.count(name) for name in dict.fromkeys(names)}
     return ", ".join(name if count == 1 else f"{count} x {name}" for name, count in counted.items())
 
 
