@@ -48,12 +48,13 @@ class FastaSource:
     """One FASTA file, plain, gzip or zstd (told by content, not by name), or ``-`` for standard input.
 
     Args:
-        path: the file; it is named in messages as given here.
+        path: the file.
+        name: what messages and the ledger call it, if not by its path.
         refuse_nucleotide: end with an error where the first letters are nearly all ACGTUN.
     """
 
-    def __init__(self, path: Path, *, refuse_nucleotide: bool = False) -> None:
-        self.name = "standard input" if str(path) == "-" else str(path)
+    def __init__(self, path: Path, *, name: str | None = None, refuse_nucleotide: bool = False) -> None:
+        self.name = name or ("standard input" if str(path) == "-" else str(path))
         self.first_line = 1
         self._path = path
         self._refuse_nucleotide = refuse_nucleotide
