@@ -44,9 +44,11 @@ types: .venv/.dev ## mypy --strict
 bench-cpu: .venv/.dev $(MODEL) ## against fair-esm's extract on this machine's CPU
 	$(RUN) .venv/bin/python benchmarks/bench_cpu.py
 
-screenshot: .venv/.dev ## docs/report.png anew, from a made-up run
+screenshot: demo ## docs/report.png anew, of the demo's report
 	tools/install_chromium.sh
-	$(RUN) REPORT_SCREENSHOT=docs/report.png .venv/bin/python -m pytest -q tests/report/test_page.py
+	chromium --headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking \
+	    --disable-component-update --disable-sync --user-data-dir="$$(mktemp -d)" --window-size=1250,2000 \
+	    --virtual-time-budget=10000 --screenshot=docs/report.png "file://$(CURDIR)/results-demo/report/multiqc_report.html"
 
 lock: .venv/.uv ## the locks anew from the .in files
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
