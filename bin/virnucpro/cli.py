@@ -57,6 +57,7 @@ def split_main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shard-residues", type=int, default=SplitConfig.shard_residues, help="residues per shard")
     parser.add_argument("--shards-at-least", type=int, default=SplitConfig.shards_at_least, help="number of GPUs that wait for work")
     parser.add_argument("--no-dedup", action="store_true", help="embed identical sequences once each")
+    parser.add_argument("--name", action="append", default=[], help="what to call a FASTA file, once for each, in order")
     parser.add_argument("--reuse", action="append", type=Path, default=[], metavar="RESULTS")
     parser.add_argument("--strict", action="store_true", help="a record that would be rejected ends the run")
     _add_output_options(parser)
@@ -68,6 +69,7 @@ def split_main(argv: Sequence[str] | None = None) -> int:
         split(
             SplitConfig(
                 inputs=tuple(options.inputs),
+                names=tuple(options.name),
                 outdir=options.outdir,
                 model_json=options.model_json,
                 max_length=options.max_length,

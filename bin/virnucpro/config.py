@@ -26,7 +26,8 @@ MAX_TOKEN_BUDGET: Final = 65_536
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """What SPLIT_FASTA does. ``shards_at_least`` is the number of GPUs that wait for work."""
+    """What SPLIT_FASTA does. ``shards_at_least`` is the number of GPUs that wait for work; ``names`` are the inputs as
+    the user named them, where they lie elsewhere now."""
 
     inputs: tuple[Path, ...]
     outdir: Path
@@ -43,10 +44,13 @@ class SplitConfig:
     precision: str = "fp16"
     embedding_dtype: str = "float32"
     per_residue: bool = False
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.inputs:
             raise UsageError("no input file given; name at least one FASTA file, or - for standard input")
+        if self.names and len(self.names) != len(self.inputs):
+            raise UsageError(f"--name is given {len(self.names)} times for {len(self.inputs)} files; give it once for each")
         _check_positive("max_length", self.max_length)
         _check_positive("shard_residues", self.shard_residues)
         _check_positive("shards_at_least", self.shards_at_least)

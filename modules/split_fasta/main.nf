@@ -1,5 +1,5 @@
 process SPLIT_FASTA {
-    tag "${inputs instanceof List ? inputs.size() + ' files' : inputs.name}"
+    tag "${names.size() > 1 ? names.size() + ' files' : inputs.name}"
 
     input:
     path inputs, stageAs: 'input*/*'
@@ -16,9 +16,11 @@ process SPLIT_FASTA {
     path 'split_summary.json', emit: summary
 
     script:
+    def named = names.collect { name -> "--name='" + name.replace("'", "'\\''") + "'" }.join(' ')
     def reused = reuse.collect { directory -> "--reuse ${directory}" }.join(' ')
     """
-    split_fasta.py --model-json ${model_json} --outdir . ${options} ${reused} -- ${inputs}
+    split_fasta.py --model-json ${model_json} --outdir . ${options} ${reused} \\
+        ${named} -- ${inputs}
     """
 
     stub:

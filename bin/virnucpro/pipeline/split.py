@@ -69,7 +69,7 @@ def _split_into(work: Path, config: SplitConfig, model: _Model) -> dict[str, Any
     spool_directory, shards_directory = work / "spool", work / SHARDS_DIR
     spool_directory.mkdir()
     shards_directory.mkdir()
-    files = tuple(FastaSource(path).name for path in config.inputs)
+    files = config.names or tuple(FastaSource(path).name for path in config.inputs)
     spool = Spool(spool_directory, config.residue_limit, files)
     with Workers(2 * BLOCK_BYTES) as workers:
         with (work / REJECTED_FILE).open("w", encoding="utf-8", newline="\n") as rejected:

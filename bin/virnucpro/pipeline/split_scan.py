@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +79,7 @@ def scan(config: SplitConfig, spool: Spool, rejected: TextIO, workers: Workers) 
             lengths.write(scanned.lengths)
             _account(scanned, flight.file_index, spool, totals, rejected, config.strict)
 
-        for number, (file_index, block, line) in enumerate(_blocks(config, totals)):
+        for number, (file_index, block, line) in enumerate(_blocks(config, spool.files, totals)):
             if number == 1:
                 workers.fork()
             while flights and (workers.full or flights[0].result.done()):
@@ -92,9 +92,9 @@ def scan(config: SplitConfig, spool: Spool, rejected: TextIO, workers: Workers) 
     return totals
 
 
-def _blocks(config: SplitConfig, totals: ScanTotals) -> Iterator[tuple[int, bytes, int]]:
+def _blocks(config: SplitConfig, names: Sequence[str], totals: ScanTotals) -> Iterator[tuple[int, bytes, int]]:
     for file_index, path in enumerate(config.inputs):
-        source = FastaSource(path, refuse_nucleotide=True)
+        source = FastaSource(path, name=names[file_index], refuse_nucleotide=True)
         empty = True
         for block, line in cut_blocks(source, BLOCK_BYTES):
             empty = False
