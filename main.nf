@@ -8,6 +8,9 @@ include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
 include { checkParameters ; codeFingerprint ; existingPaths ; help ; stop ; writableFolder } from './modules/parameters/main.nf'
 
 def modelCache(given) {
+    if (workflow.stubRun) {
+        return "${workflow.workDir}/stub-models"
+    }
     return given ?: "${System.getenv('HOME') ?: workflow.launchDir}/.cache/virnucpro/models"
 }
 

@@ -57,6 +57,9 @@ def existingPaths(name, given, options) {
         if (!found) {
             stop(66, "--${name} ${each}: no such file; check the path")
         }
+        found.findAll { path -> path.toString() =~ /[$\n]/ }.each { path ->
+            stop(66, "--${name} ${path}: Nextflow cannot stage a path with a dollar sign or line break; rename it")
+        }
         return found
     }
 }

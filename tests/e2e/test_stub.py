@@ -1,0 +1,52 @@
+"""What needs no task to run: the stub, and that edits of the package invalidate -resume."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from launch import PROJECT, launch
+
+PROCESSES = {"DESCRIBE_MODEL", "SPLIT_FASTA", "EMBED_SHARD", "MERGE_EMBEDDINGS"}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of what the pipeline runs from, to edit."""
+    copy = tmp_path / "project"
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("bin", "conf", "modules"):
+        shutil.copytree(PROJECT / name, copy / name, ignore=ignored)
+    for name in ("main.nf", "nextflow.config", "nextflow_schema.json"):
+        shutil.copy2(PROJECT / name, copy / name)
+    return copy
+
+
+def test_an_edit_anywhere_in_the_package_reruns_everything_and_nothing_else_does(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.fasta").write_text(">a\nMKV\n")
+    (tmp_path / "model.pt").touch()
+    folder = tmp_path / "run"
+    stub = ("-stub", "-resume", "--input", "../in.fasta", "--model", "../model.pt", "--report", "false")
+
+    first = launch(folder, *stub, project=project)
+    assert first.code == 0, first.output
+    assert first.statuses() == dict.fromkeys(PROCESSES, {"COMPLETED"})
+    assert "embeddings/part-00000.parquet" in first.published()
+
+    cache = project / "bin" / "virnucpro" / "kernels" / "__pycache__"
+    cache.mkdir()
+    (cache / "attention.cpython-311.pyc").write_bytes(b"compiled")
+    assert launch(folder, *stub, project=project).statuses() == dict.fromkeys(PROCESSES, {"CACHED"})
+
+    with (project / "bin" / "virnucpro" / "kernels" / "attention.py").open("a") as file:
+        file.write("# changed\n")
+    assert launch(folder, *stub, project=project).statuses() == dict.fromkeys(PROCESSES, {"COMPLETED"})
+
+
+def test_a_stub_run_leaves_the_model_cache_alone(tmp_path: Path) -> None:
+    (tmp_path / "in.fasta").write_text(">a\nMKV\n")
+    cache = tmp_path / "cache"
+    run = launch(tmp_path / "run", "-stub", "--input", "../in.fasta", "--model_cache", cache, "--report", "false")
+    assert run.code == 0, run.output
+    assert not cache.exists()

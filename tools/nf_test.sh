@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# nf-test over tests/nf, where it is installed; it is no package of the registries that the Makefile installs from.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if ! command -v nf-test >/dev/null; then
+    echo "nf-test is not on the PATH: tests/nf/*.nf.test were not run"
+    exit 0
+fi
+nf-test test tests/nf
