@@ -86,6 +86,12 @@ def test_reader_says_what_is_wrong(tmp_path: Path) -> None:
     pq.write_table(pa.table({"ordinal": [1]}), tmp_path / "other.parquet")
     with pytest.raises(DataError, match="sequence_key"):
         LedgerReader(tmp_path / "other.parquet")
+    pq.write_table(
+        LEDGER_SCHEMA.empty_table().cast(pa.schema([(n, pa.string()) for n in LEDGER_SCHEMA.names])),
+        tmp_path / "text.parquet",
+    )
+    with pytest.raises(DataError, match="column ordinal is not int64"):
+        LedgerReader(tmp_path / "text.parquet")
 
 
 _KEYS = st.lists(st.integers(0, 2**128 - 1), max_size=40)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -225,6 +226,11 @@ class Run:
             summary = {"shard": shard_name(shard), "device_name": f"H100-{shard}", "process_start": 1000.0 * shard}
             writer.finish(lambda folder: write_shard_metrics(folder, records, samples, summary))
         return outdir
+
+    def rewrite_shard(self, shard: int, **options: Any) -> None:
+        """Write a shard again, other than it was."""
+        shutil.rmtree(self.folder / shard_name(shard))
+        self.write_shard(shard, **options)
 
 
 def residues(sequence: int) -> np.ndarray:

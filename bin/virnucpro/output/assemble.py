@@ -22,6 +22,8 @@ from virnucpro.output.layout import (
     numbers,
     reuse_id,
     statuses,
+    wanted_ids,
+    wanting_windows,
 )
 from virnucpro.output.ledger import LedgerReader
 from virnucpro.output.vectors import NewVectors, ShardReader, record_type
@@ -107,15 +109,16 @@ class Assembler:
         asked = np.unique(self.layout.requests.take(window))
         if not len(asked):
             return
-        rows = asked["id"] - first_unique
+        ids = wanted_ids(asked)
+        rows = ids - first_unique
         records = np.empty(len(rows), record_type(self.columns, self.dtype))
-        records["id"] = asked["id"]
+        records["id"] = ids
         records["key"] = keys[rows]
         for name in ("shard", "batch", "utilization", "rate"):
             records[name] = getattr(new, name)[rows]
         for name, values in new.columns.items():
             records[name] = values[rows]
-        self.wanted.append(asked["window"], records)
+        self.wanted.append(wanting_windows(asked), records)
 
     def _ids(self, table: pa.RecordBatch, codes: Array) -> Array:
         ids = numbers(table, "unique_index")

@@ -27,8 +27,9 @@ Int64Array = npt.NDArray[np.int64]
 EMBEDDED, DUPLICATE, REUSED, REJECTED = range(len(STATUSES))
 #: <cls> and <eos> stand around every sequence.
 SPECIAL_TOKENS: Final = 2
-#: A wanted vector and the window that wants it.
-REQUEST: Final = np.dtype([("id", np.int64), ("window", np.int32)])
+#: A wanted vector and the window that wants it, in one number: they sort many times faster than pairs.
+REQUEST: Final = np.dtype(np.int64)
+_WINDOW_BITS: Final = 22
 #: Rows of earlier results that are looked through together.
 REUSE_BLOCK_ROWS: Final = 1 << 20
 LAYOUT_COLUMNS: Final = (
@@ -53,9 +54,10 @@ def reuse_id(first_rows: Int64Array, source: Int64Array, row: Int64Array) -> Int
 def statuses(batch: pa.RecordBatch) -> npt.NDArray[np.int8]:
     """The status column as positions in ``STATUSES``; -1 for anything else."""
     column = batch["status"]
-    codes = pc.index_in(column.cast(pa.string()), value_set=pa.array(STATUSES)).fill_null(-1)
-    values: npt.NDArray[np.int8] = codes.to_numpy(zero_copy_only=False).astype(np.int8)
-    return values
+    known = pc.index_in(column.dictionary.cast(pa.string()), value_set=pa.array(STATUSES)).fill_null(-1)
+    codes = np.append(known.to_numpy(), -1).astype(np.int8)
+    indices: npt.NDArray[np.int32] = column.indices.fill_null(len(known)).to_numpy()
+    return codes[indices]
 
 
 def numbers(batch: pa.RecordBatch, name: str) -> Int64Array:
@@ -170,7 +172,7 @@ class Layout:
         starts = np.array(self.window_starts, np.int64)
         wanting = (codes == DUPLICATE) & (np.searchsorted(starts, unique, side="right") - 1 < windows)
         requests = _requests(unique[wanting], windows[wanting])
-        self.requests.append(np.searchsorted(starts, requests["id"], side="right") - 1, requests)
+        self.requests.append(np.searchsorted(starts, wanted_ids(requests), side="right") - 1, requests)
         reused = codes == REUSED
         if not reused.any():
             return
@@ -186,7 +188,7 @@ class Layout:
         inside[reused] = -1 - ids < ends
         _expect(inside, batch, "is reused from a row that the earlier results do not have")
         requests = _requests(ids, windows[reused])
-        blocks = (-1 - requests["id"]) // REUSE_BLOCK_ROWS
+        blocks = (-1 - wanted_ids(requests)) // REUSE_BLOCK_ROWS
         self.reuse_blocks.update(np.unique(blocks).tolist())
         self.reuse_requests.append(blocks, requests)
 
@@ -212,11 +214,19 @@ def model_tokens(lengths: Int64Array, residue_limit: int | None) -> Int64Array:
     return seen + SPECIAL_TOKENS
 
 
-def _requests(ids: Int64Array, windows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
-    """Each pair once, sorted."""
-    pairs = np.empty(len(ids), REQUEST)
-    pairs["id"], pairs["window"] = ids, windows
-    return np.unique(pairs)
+def _requests(ids: Int64Array, windows: npt.NDArray[np.integer[Any]]) -> Int64Array:
+    """Each pair once, sorted by id."""
+    return np.unique((ids << _WINDOW_BITS) | windows)
+
+
+def wanted_ids(requests: Int64Array) -> Int64Array:
+    """The vectors that requests want."""
+    return requests >> _WINDOW_BITS
+
+
+def wanting_windows(requests: Int64Array) -> Int64Array:
+    """The windows that want them."""
+    return requests & ((1 << _WINDOW_BITS) - 1)
 
 
 def _expect(right: npt.NDArray[np.bool_], batch: pa.RecordBatch, what: str) -> None:

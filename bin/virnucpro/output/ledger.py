@@ -157,6 +157,9 @@ class LedgerReader:
         missing = sorted(set(LEDGER_SCHEMA.names) - set(self._file.schema_arrow.names))
         if missing:
             raise DataError(f"{path}: not a ledger, it lacks the column {', '.join(missing)}; split the input again")
+        for name, kind in zip(LEDGER_SCHEMA.names, LEDGER_SCHEMA.types, strict=True):
+            if self._file.schema_arrow.field(name).type != kind:
+                raise DataError(f"{path}: not a ledger, its column {name} is not {kind}; split the input again")
         self.path = path
         self.rows: int = self._file.metadata.num_rows
         self.schema: pa.Schema = self._file.schema_arrow

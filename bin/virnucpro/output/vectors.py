@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from virnucpro.errors import DataError, LedgerError
 from virnucpro.output.buckets import SpillBuckets
 from virnucpro.output.keys import key_words
+from virnucpro.output.layout import wanted_ids, wanting_windows
 from virnucpro.output.overlap import Prefetched
 from virnucpro.output.shard_set import ShardFiles
 
@@ -179,14 +180,14 @@ class ReuseReader:
         """Append the vectors asked for to the windows that want them."""
         for block in blocks:
             asked = np.unique(requests.take(block))
-            rows = -1 - asked["id"]
-            order = np.argsort(rows, kind="stable")
-            rows, asked = rows[order], asked[order]
+            asked = asked[::-1]
+            ids = wanted_ids(asked)
+            rows = -1 - ids
             groups = np.searchsorted(self._starts, rows, side="right") - 1
             for group in np.unique(groups).tolist():
                 chosen = groups == group
-                records = self._records(group, rows[chosen], asked["id"][chosen])
-                wanted.append(asked["window"][chosen], records)
+                records = self._records(group, rows[chosen], ids[chosen])
+                wanted.append(wanting_windows(asked[chosen]), records)
 
     def _records(self, group: int, rows: Array, ids: Array) -> Array:
         path, index = self._groups[group]

@@ -1,0 +1,94 @@
+"""Merge interrupted: by SIGKILL at any moment, and by a disk that is full."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from merge_runs import Run, read_results
+
+import virnucpro
+from virnucpro.errors import ExitCode, run_reporting_errors
+from virnucpro.pipeline.merge import merge
+
+_MERGE = """
+import sys, time
+from pathlib import Path
+from virnucpro.config import MergeConfig
+from virnucpro.output import parts
+from virnucpro.pipeline.merge import merge
+
+folder = Path(sys.argv[1])
+write = parts.PartWriter.write
+def slowly(self, table):
+    time.sleep(0.02)
+    write(self, table)
+parts.PartWriter.write = slowly
+print("ready", flush=True)
+merge(MergeConfig(
+    manifest=folder / "manifest.parquet", split_summary=folder / "split_summary.json",
+    model_json=folder / "model.json", shard_dirs=tuple(sorted(folder.glob("shard-*"))),
+    outdir=folder / "results", row_group_rows=4, part_bytes=200,
+))
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.25, 0.4])
+def test_a_killed_merge_leaves_nothing_that_looks_finished_and_a_rerun_succeeds(tmp_path: Path, seconds: float) -> None:
+    run = Run(tmp_path, [i * 7 % 50 for i in range(120)], shards=3)
+    environment = {**os.environ, "PYTHONPATH": str(Path(virnucpro.__file__).parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", _MERGE, str(tmp_path)], stdout=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "results").exists()
+    merge(run.config())
+    assert read_results(tmp_path / "results").num_rows == 120
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_merge_with_74_and_leaves_nothing(
+    tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path / "run", list(range(1500)), shards=1, columns={"embedding": 320}, batch_rows=500)
+    config = run.config(outdir=small_disk / "results")
+    assert run_reporting_errors("merge_embeddings.py", lambda: merge(config) and None) == ExitCode.IO_ERROR
+    assert "No space left on device" in capsys.readouterr().err
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_full_disk_ends_a_shard_with_74_and_leaves_nothing(
+    tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from virnucpro.output.writer import ShardWriter
+
+    def write() -> None:
+        ShardWriter(small_disk / "shard-00000", {"embedding": 320}, "float32", 0, 1500, {})
+
+    assert run_reporting_errors("embed_shard.py", write) == ExitCode.IO_ERROR
+    assert "No space left on device" in capsys.readouterr().err
+    assert list(small_disk.iterdir()) == []
