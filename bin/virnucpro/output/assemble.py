@@ -87,7 +87,6 @@ class Assembler:
         new = self.reader.take(count)
         self._send(window, new, keys[codes == EMBEDDED], first_unique)
         other = self.wanted.take(window)
-        other = other[np.argsort(other["id"], kind="stable")]
         ids = self._ids(table, codes)
         slots = ids - first_unique
         is_new = slots >= 0
@@ -109,16 +108,22 @@ class Assembler:
         asked = np.unique(self.layout.requests.take(window))
         if not len(asked):
             return
-        ids = wanted_ids(asked)
-        rows = ids - first_unique
-        records = np.empty(len(rows), record_type(self.columns, self.dtype))
-        records["id"] = ids
-        records["key"] = keys[rows]
-        for name in ("shard", "batch", "utilization", "rate"):
-            records[name] = getattr(new, name)[rows]
-        for name, values in new.columns.items():
-            records[name] = values[rows]
-        self.wanted.append(wanting_windows(asked), records)
+        windows = wanting_windows(asked)
+        order = np.argsort(windows, kind="stable")
+        names, first = np.unique(windows[order], return_index=True)
+        kind = record_type(self.columns, self.dtype)
+        # One window's records at a time: they are few enough to stay in the processor's cache.
+        for target, chosen in zip(names.tolist(), np.split(order, first[1:]), strict=True):
+            ids = wanted_ids(asked[chosen])
+            rows = ids - first_unique
+            records = np.empty(len(rows), kind)
+            records["id"] = ids
+            records["key"] = keys[rows]
+            for name in ("shard", "batch", "utilization", "rate"):
+                records[name] = getattr(new, name)[rows]
+            for name, values in new.columns.items():
+                records[name] = values[rows]
+            self.wanted.add(target, records)
 
     def _ids(self, table: pa.RecordBatch, codes: Array) -> Array:
         ids = numbers(table, "unique_index")
@@ -130,9 +135,12 @@ class Assembler:
         return ids
 
     def _find(self, other: Array, ids: Array, table: pa.RecordBatch, is_new: Array) -> Array:
-        places = np.searchsorted(other["id"], ids)
-        found = places < len(other)
-        found[found] = other["id"][places[found]] == ids[found]
+        known = np.ascontiguousarray(other["id"])
+        order = np.argsort(known)
+        places = np.searchsorted(known, ids, sorter=order)
+        found = places < len(known)
+        places[found] = order[places[found]]
+        found[found] = known[places[found]] == ids[found]
         if not found.all():
             row = np.flatnonzero(~is_new)[np.flatnonzero(~found)[0]]
             raise LedgerError(f"no vector for the record with ordinal {table['ordinal'][row].as_py()}; merge again")

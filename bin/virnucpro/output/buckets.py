@@ -38,7 +38,13 @@ class SpillBuckets:
         order = np.argsort(buckets, kind="stable")
         names, first = np.unique(buckets[order], return_index=True)
         for bucket, chosen in zip(names.tolist(), np.split(order, first[1:]), strict=True):
-            self._add(bucket, records[chosen])
+            self.add(bucket, records[chosen])
+
+    def add(self, bucket: int, records: Records) -> None:
+        """Add records to one bucket. They are kept, not copied: a view would keep all of its base in memory."""
+        self._pending.setdefault(bucket, []).append(records)
+        self._bytes[bucket] = self._bytes.get(bucket, 0) + records.nbytes
+        self._total += records.nbytes
         if self._total > self._memory_bytes:
             self._spill()
 
@@ -51,11 +57,6 @@ class SpillBuckets:
             pending.insert(0, np.fromfile(path, self._dtype))
             path.unlink()
         return np.concatenate(pending) if pending else np.empty(0, self._dtype)
-
-    def _add(self, bucket: int, records: Records) -> None:
-        self._pending.setdefault(bucket, []).append(records)
-        self._bytes[bucket] = self._bytes.get(bucket, 0) + records.nbytes
-        self._total += records.nbytes
 
     def _spill(self) -> None:
         """Write the largest buckets until half the memory is free: few long writes rather than many short ones."""
