@@ -1,0 +1,101 @@
+"""Which part of the package may import which, read from the source and seen in child processes."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BIN = Path(__file__).parents[1] / "bin"
+PACKAGE = BIN / "virnucpro"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+ROOT = {"errors", "config", "fasta", "fasta_blocks", "fasta_source", "shards"}
+#: Part -> parts of ours that it may import, beside itself and the root modules.
+ALLOWED: dict[str, set[str]] = {
+    "cli": {"pipeline", "data", "model", "output", "monitor"},
+    "pipeline": {"data", "model", "output", "monitor", "report"},
+    "report": {"output", "monitor"},
+    "model": {"kernels"},
+    "output": {"monitor"},
+    "data": set(),
+    "kernels": set(),
+    "monitor": set(),
+} | dict.fromkeys(ROOT | {"__init__"}, set())
+#: Part -> packages of others that it must not import.
+FORBIDDEN: dict[str, set[str]] = {
+    "data": {"pyarrow", "triton", "esm", "transformers"},
+    "output": {"torch", "triton"},
+    "monitor": {"torch", "triton"},
+    "report": {"torch", "triton"},
+    "cli": {"torch", "triton", "pyarrow", "numpy"},
+} | dict.fromkeys(ROOT | {"__init__"}, {"torch", "triton", "pyarrow", "pandas", "esm", "transformers"})
+
+
+def part_of(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of what a module imports, wherever in it the import stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found.add(str(node.module))
+            if node.module == "virnucpro":
+                found.update(f"virnucpro.{alias.name}" for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_directions(path: Path) -> None:
+    part = part_of(path)
+    assert part in ALLOWED, f"{part}: a new part of the package; say in ALLOWED what it may import"
+    names = imported(path)
+    ours = {name.split(".")[1] for name in names if name.startswith("virnucpro.")} - {part, "__version__"}
+    if part == "__init__":
+        assert not names - {"__future__"}
+    assert ours <= ALLOWED[part] | ROOT
+    assert not {name.split(".")[0] for name in names} & FORBIDDEN.get(part, set())
+
+
+def test_the_rules_were_applied_to_the_whole_package() -> None:
+    assert len(MODULES) > 40
+    assert {part_of(path) for path in MODULES} >= {"cli", "data", "kernels", "model", "monitor", "output", "pipeline"}
+
+
+@pytest.mark.parametrize("name", ["model", "output", "monitor", "kernels"])
+def test_init_files_import_nothing(name: str) -> None:
+    assert imported(PACKAGE / name / "__init__.py") <= {"__future__"}
+
+
+@pytest.mark.parametrize("path", sorted(BIN.glob("*.py")), ids=lambda path: path.name)
+def test_programs_only_import_their_main(path: Path) -> None:
+    assert imported(path) == {"sys", "virnucpro.cli"}
+    assert path.stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        (["virnucpro.cli"], ["torch", "triton", "pyarrow", "numpy", "virnucpro.model", "virnucpro.data"]),
+        (["virnucpro.pipeline.split"], ["torch", "triton"]),
+        (["virnucpro.pipeline.merge"], ["torch", "triton"]),
+        (["virnucpro.output.writer", "virnucpro.output.ledger", "virnucpro.monitor.metrics"], ["torch", "triton"]),
+        (["virnucpro.data"], ["triton", "pyarrow", "virnucpro.model", "virnucpro.kernels"]),
+        (["virnucpro.model.registry"], ["torch", "triton"]),
+    ],
+    ids=lambda names: names[0],
+)
+def test_importing_leaves_out(modules: list[str], absent: list[str]) -> None:
+    code = f"import sys, {', '.join(modules)}; print([n for n in {absent!r} if n in sys.modules])"
+    run = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(BIN), "PATH": ""}, capture_output=True, text=True
+    )
+    assert (run.returncode, run.stdout.strip()) == (0, "[]"), run.stderr

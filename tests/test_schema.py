@@ -1,0 +1,86 @@
+"""nextflow_schema.json against what it repeats: config.py, nextflow.config and the model registry."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from virnucpro import __version__, config
+from virnucpro.config import EmbedConfig, MergeConfig, SplitConfig
+from virnucpro.model.registry import MODELS
+
+PROJECT = Path(__file__).parents[1]
+SCHEMA = json.loads((PROJECT / "nextflow_schema.json").read_text())
+PROPERTIES: dict[str, Any] = {
+    name: rule for group in SCHEMA["$defs"].values() for name, rule in group["properties"].items()
+}
+CONFIG = (PROJECT / "nextflow.config").read_text()
+
+
+def config_parameters() -> dict[str, str]:
+    (block,) = re.findall(r"^params \{\n(.*?)^\}", CONFIG, re.DOTALL | re.MULTILINE)
+    return dict(re.findall(r"^    (\w+) = (.*)$", block, re.MULTILINE))
+
+
+def python_defaults() -> dict[str, object]:
+    """Defaults of the tools under the pipeline's names for them."""
+    found = {each.name: each.default for owner in (MergeConfig, EmbedConfig, SplitConfig) for each in fields(owner)}
+    comma = {name: ",".join(map(str, getattr(EmbedConfig, name))) for name in ("layers", "pooling")}
+    return {**found, **comma, "dedup": found["deduplicate"]}
+
+
+def test_every_parameter_is_in_a_group_of_the_schema() -> None:
+    assert {each["$ref"] for each in SCHEMA["allOf"]} == {f"#/$defs/{name}" for name in SCHEMA["$defs"]}
+
+
+def test_schema_and_config_name_the_same_parameters() -> None:
+    assert set(PROPERTIES) == set(config_parameters())
+
+
+@pytest.mark.parametrize("name", [name for name in PROPERTIES if name != "gpus"])
+def test_config_sets_the_default_of_the_schema(name: str) -> None:
+    default = PROPERTIES[name].get("default")
+    written = "null" if default is None else f"'{default}'" if isinstance(default, str) else json.dumps(default)
+    assert config_parameters()[name] == written
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["max_length", "long_sequences", "shard_residues", "dedup", "strict", "layers", "pooling", "per_residue"]
+    + ["precision", "embedding_dtype", "token_budget"],
+)
+def test_defaults_are_those_of_the_tools(name: str) -> None:
+    assert PROPERTIES[name].get("default") == python_defaults()[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        ("precision", config.PRECISIONS),
+        ("long_sequences", config.LONG_SEQUENCES),
+        ("embedding_dtype", config.EMBEDDING_DTYPES),
+    ],
+)
+def test_choices_are_those_of_the_tools(name: str, choices: tuple[str, ...]) -> None:
+    assert PROPERTIES[name]["enum"] == list(choices)
+
+
+def test_pooling_takes_the_tools_choices_and_no_other() -> None:
+    pattern = re.compile(PROPERTIES["pooling"]["pattern"])
+    assert all(pattern.fullmatch(word) for word in (*config.POOLINGS, ",".join(config.POOLINGS)))
+    assert not pattern.fullmatch("median")
+
+
+def test_the_models_offered_are_the_registry() -> None:
+    assert PROPERTIES["model"]["examples"] == list(MODELS)
+    assert PROPERTIES["model"]["default"] in MODELS
+
+
+def test_one_version() -> None:
+    assert re.findall(r"^    version = '(.*)'$", CONFIG, re.MULTILINE) == [__version__]
+    assert f'\nversion = "{__version__}"\n' in (PROJECT / "pyproject.toml").read_text()
