@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import types
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 CARDS = {"GPU-aaaa": 0, "GPU-bbbb": 1, "MIG-cccc": 2}
 
 
-class FakeNvml(types.ModuleType):
+class FakeNvml(ModuleType):
     """``failing`` maps function names to NVML error texts; ``lost_after`` lets every call fail from then on."""
 
     NVML_CLOCK_SM = 1
@@ -33,35 +35,27 @@ class FakeNvml(types.ModuleType):
             raise self.NVMLError("GPU is lost")
         return value
 
-    def nvmlInit(self) -> None:  # noqa: N802
-        self._call("nvmlInit", None)
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if not name.startswith("nvml"):
+            raise AttributeError(name)
+        return partial(self._answer, name)
 
-    def nvmlShutdown(self) -> None:  # noqa: N802
-        self.calls["nvmlShutdown"] += 1
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:  # noqa: N802
-        if uuid not in CARDS:
-            raise self.NVMLError("Not Found")
-        return int(self._call("nvmlDeviceGetHandleByUUID", CARDS[uuid]))
-
-    def nvmlDeviceGetUtilizationRates(self, handle: int) -> Any:  # noqa: N802
-        return self._call("nvmlDeviceGetUtilizationRates", types.SimpleNamespace(gpu=90 + handle))
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:  # noqa: N802
-        return self._call("nvmlDeviceGetMemoryInfo", types.SimpleNamespace(used=1 << 30))
-
-    def nvmlDeviceGetPowerUsage(self, handle: int) -> Any:  # noqa: N802
-        return self._call("nvmlDeviceGetPowerUsage", 650_500)
-
-    def nvmlDeviceGetClockInfo(self, handle: int, kind: int) -> Any:  # noqa: N802
-        return self._call("nvmlDeviceGetClockInfo", 1755)
-
-    def nvmlDeviceGetTemperature(self, handle: int, kind: int) -> Any:  # noqa: N802
-        return self._call("nvmlDeviceGetTemperature", 61)
-
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: int) -> Any:  # noqa: N802
-        return self._call("nvmlDeviceGetCurrentClocksThrottleReasons", 0x4 | 0x20)
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> Any:  # noqa: N802
-        self.energy += 1000
-        return self._call("nvmlDeviceGetTotalEnergyConsumption", self.energy)
+    def _answer(self, name: str, handle: Any = None, *_: Any) -> Any:
+        if name == "nvmlDeviceGetHandleByUUID":
+            if handle not in CARDS:
+                raise self.NVMLError("Not Found")
+            return self._call(name, CARDS[handle])
+        if name == "nvmlDeviceGetTotalEnergyConsumption":
+            self.energy += 1000
+        readings = {
+            "nvmlInit": None,
+            "nvmlShutdown": None,
+            "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=90 + (handle or 0)),
+            "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=1 << 30),
+            "nvmlDeviceGetPowerUsage": 650_500,
+            "nvmlDeviceGetClockInfo": 1755,
+            "nvmlDeviceGetTemperature": 61,
+            "nvmlDeviceGetCurrentClocksThrottleReasons": 0x4 | 0x20,
+            "nvmlDeviceGetTotalEnergyConsumption": self.energy,
+        }
+        return self._call(name, readings[name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from virnucpro.monitor.run_verdict import run_time_spent, run_verdict, time_spent
 
 

@@ -17,7 +17,7 @@ _LOOK_SECONDS: Final = 0.1
 class Prefetched(Generic[Item]):
     """An iterable read ahead by ``depth`` items on a thread of its own; its exception comes out in its place."""
 
-    def __init__(self, items: Iterable[Item], depth: int = 2) -> None:
+    def __init__(self, items: Iterable[Item], depth: int = 1) -> None:
         self._queue: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(items,), name="read-ahead", daemon=True)

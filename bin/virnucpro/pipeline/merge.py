@@ -45,10 +45,10 @@ from virnucpro.output.writer import prepare_new_directory, publish_directory, re
 from virnucpro.shards import sequence_cost
 
 #: Bytes of vectors that are worked on at once, and rows at most: narrow vectors still have ids and keys.
-WINDOW_BYTES: Final = 128 << 20
+WINDOW_BYTES: Final = 96 << 20
 WINDOW_ROWS: Final = 262_144
 #: Bytes of vectors, and of requests for them, that wait in memory before they are spilled.
-WANTED_BYTES: Final = 128 << 20
+WANTED_BYTES: Final = 96 << 20
 REQUEST_BYTES: Final = 32 << 20
 
 
