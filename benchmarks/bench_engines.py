@@ -159,7 +159,8 @@ def measure(size: str, sequences: list[str], engines: Sequence[str], budget: int
                 **quantiles(seconds),
             }
         )
-        print(f"{engine:22s} {rows[-1]['tokens_per_second']:12,.0f} tok/s {rows[-1]['tflops']:7.1f} TFLOP/s", flush=True)
+        last = rows[-1]
+        print(f"{engine:22s} {last['tokens_per_second']:12,.0f} tok/s {last['tflops']:7.1f} TFLOP/s", flush=True)
         gc.collect()
         torch.cuda.empty_cache()
     return rows

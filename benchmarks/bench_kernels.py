@@ -17,6 +17,7 @@ from statistics import median
 
 import torch
 from environment import RESULTS, conditions, write_csv
+
 from virnucpro.kernels import attention, fused_linear, layer_norm, linear_gelu, pooling, rotary
 
 WIDTHS = {"8M": (320, 20), "35M": (480, 20), "150M": (640, 20), "650M": (1280, 20), "3B": (2560, 40)}

@@ -169,7 +169,8 @@ def conditions() -> dict[str, object]:
     """Where and with what this was measured."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     seqkit = subprocess.run(["seqkit", "version"], capture_output=True, text=True).stdout
-    model = next((line.split(":")[1] for line in Path("/proc/cpuinfo").open() if line.startswith("model name")), "")
+    processor = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1] for line in processor if line.startswith("model name")), "")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit.strip(),

@@ -11,10 +11,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bin"))
 
-from virnucpro.data import VarlenCollator  # noqa: E402
-from virnucpro.data.packed_batch import PackedBatch  # noqa: E402
-from virnucpro.data.packing import pack  # noqa: E402
-from virnucpro.fasta import read_records  # noqa: E402
+from virnucpro.data import VarlenCollator
+from virnucpro.data.packed_batch import PackedBatch
+from virnucpro.data.packing import pack
+from virnucpro.fasta import read_records
 
 #: Layers, embedding dimension, heads.
 SHAPES = {"8M": (6, 320, 20), "150M": (30, 640, 20), "650M": (33, 1280, 20), "3B": (36, 2560, 40)}

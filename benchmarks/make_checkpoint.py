@@ -13,7 +13,12 @@ from pathlib import Path
 import torch
 from inputs import SHAPES, random_esm2
 
-OFFICIAL = {"8M": "esm2_t6_8M_UR50D", "150M": "esm2_t30_150M_UR50D", "650M": "esm2_t33_650M_UR50D", "3B": "esm2_t36_3B_UR50D"}
+OFFICIAL = {
+    "8M": "esm2_t6_8M_UR50D",
+    "150M": "esm2_t30_150M_UR50D",
+    "650M": "esm2_t33_650M_UR50D",
+    "3B": "esm2_t36_3B_UR50D",
+}
 
 
 def write_checkpoint(size: str, path: Path) -> None:

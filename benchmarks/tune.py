@@ -11,6 +11,7 @@ from statistics import median
 
 import torch
 from bench_kernels import milliseconds
+
 from virnucpro.kernels import attention, tiles
 from virnucpro.kernels.device import capability, launch_guard, triton
 

@@ -26,7 +26,8 @@ def main(results: Path, protein: str) -> None:
 
     print(f"\n{len(ids)} rows, vectors of {vectors.shape[1]} numbers. The first rows:")
     for row in range(min(5, len(ids))):
-        print(f"  {ordinals[row]:>4} {ids[row]:<34} {lengths[row]:>5}  {np.array2string(vectors[row, :4], precision=4)} ...")
+        start = np.array2string(vectors[row, :4], precision=4)
+        print(f"  {ordinals[row]:>4} {ids[row]:<34} {lengths[row]:>5}  {start} ...")
 
     centred = vectors - vectors.mean(axis=0)
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)

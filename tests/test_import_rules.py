@@ -16,14 +16,15 @@ ROOT = {"errors", "config", "fasta", "fasta_blocks", "fasta_source", "shards"}
 #: Part -> parts of ours that it may import, beside itself and the root modules.
 ALLOWED: dict[str, set[str]] = {
     "cli": {"pipeline", "data", "model", "output", "monitor"},
-    "pipeline": {"data", "model", "output", "monitor", "report"},
+    "pipeline": {"data", "model", "kernels", "output", "monitor", "report"},
     "report": {"output", "monitor"},
     "model": {"kernels"},
     "output": {"monitor"},
     "data": set(),
     "kernels": set(),
     "monitor": set(),
-} | dict.fromkeys(ROOT | {"__init__"}, set())
+    **{name: set() for name in (*ROOT, "__init__")},
+}
 #: Part -> packages of others that it must not import.
 FORBIDDEN: dict[str, set[str]] = {
     "data": {"pyarrow", "triton", "esm", "transformers"},
@@ -31,7 +32,8 @@ FORBIDDEN: dict[str, set[str]] = {
     "monitor": {"torch", "triton"},
     "report": {"torch", "triton"},
     "cli": {"torch", "triton", "pyarrow", "numpy"},
-} | dict.fromkeys(ROOT | {"__init__"}, {"torch", "triton", "pyarrow", "pandas", "esm", "transformers"})
+    **{name: {"torch", "triton", "pyarrow", "pandas", "esm", "transformers"} for name in (*ROOT, "__init__")},
+}
 
 
 def part_of(path: Path) -> str:

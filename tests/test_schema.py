@@ -51,8 +51,10 @@ def test_config_sets_the_default_of_the_schema(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["max_length", "long_sequences", "shard_residues", "dedup", "strict", "layers", "pooling", "per_residue"]
-    + ["precision", "embedding_dtype", "token_budget"],
+    [
+        *("max_length", "long_sequences", "shard_residues", "dedup", "strict", "layers", "pooling", "per_residue"),
+        *("precision", "embedding_dtype", "token_budget"),
+    ],
 )
 def test_defaults_are_those_of_the_tools(name: str) -> None:
     assert PROPERTIES[name].get("default") == python_defaults()[name]

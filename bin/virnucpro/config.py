@@ -50,7 +50,7 @@ class SplitConfig:
         if not self.inputs:
             raise UsageError("no input file given; name at least one FASTA file, or - for standard input")
         if self.names and len(self.names) != len(self.inputs):
-            raise UsageError(f"--name is given {len(self.names)} times for {len(self.inputs)} files; give it once for each")
+            raise UsageError(f"--name is given {len(self.names)} times for {len(self.inputs)} files; give one for each")
         _check_positive("max_length", self.max_length)
         _check_positive("shard_residues", self.shard_residues)
         _check_positive("shards_at_least", self.shards_at_least)

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from worker_datasets import Items, LoggingCollator, OwnShare, WorkerReport, exit_at_once, fail_with_value_error, ids_of
 
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader
 from virnucpro.data.cuda_isolation import CudaHiddenProcess, CudaHiddenSpawnContext, worker_environment
 from virnucpro.data.dataloader_utils import AsyncDataLoader, cuda_safe_worker_init
 from virnucpro.errors import FastaFormatError, InputMissingError, TryAgainError
-from worker_datasets import Items, LoggingCollator, OwnShare, WorkerReport, exit_at_once, fail_with_value_error, ids_of
 
 BUDGET = 100
 COLLATOR = VarlenCollator(max_tokens=BUDGET)

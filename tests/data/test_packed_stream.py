@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from torch.utils.data import Dataset
 from torch.utils.data._utils import worker as torch_worker
+from worker_datasets import Items, OwnShare, ids_of
 
 from virnucpro.data import VarlenCollator
 from virnucpro.data.packed_stream import PackedStream, WorkerFailure
 from virnucpro.errors import DataError, FastaFormatError, InputMissingError, VirnucproError
-from worker_datasets import Items, OwnShare, ids_of
 
 BUDGET = 100
 WORKERS = [1, 2, 3, 4, 5]

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import worker as torch_worker
+from worker_datasets import ids_of, open_cuda, show_a_gpu
 
 from virnucpro.data import SequenceDataset
 from virnucpro.data.dataloader_utils import CudaHiddenSpawnContext, cuda_safe_worker_init
 from virnucpro.errors import FastaFormatError, InputMissingError, UsageError
-from worker_datasets import ids_of, open_cuda, show_a_gpu
 
 RECORDS = [("a", "MKTAYIAK"), ("b", "VLSPADKTNV"), ("a", "MKTAYIAK"), ("c", "GG"), ("d", "WWW")]
 

@@ -11,6 +11,10 @@ from launch import PROJECT, launch
 PROCESSES = {"DESCRIBE_MODEL", "SPLIT_FASTA", "EMBED_SHARD", "MERGE_EMBEDDINGS"}
 
 
+def everywhere(status: str) -> dict[str, set[str]]:
+    return {process: {status} for process in PROCESSES}
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of what the pipeline runs from, to edit."""
@@ -31,17 +35,17 @@ def test_an_edit_anywhere_in_the_package_reruns_everything_and_nothing_else_does
 
     first = launch(folder, *stub, project=project)
     assert first.code == 0, first.output
-    assert first.statuses() == dict.fromkeys(PROCESSES, {"COMPLETED"})
+    assert first.statuses() == everywhere("COMPLETED")
     assert "embeddings/part-00000.parquet" in first.published()
 
     cache = project / "bin" / "virnucpro" / "kernels" / "__pycache__"
     cache.mkdir()
     (cache / "attention.cpython-311.pyc").write_bytes(b"compiled")
-    assert launch(folder, *stub, project=project).statuses() == dict.fromkeys(PROCESSES, {"CACHED"})
+    assert launch(folder, *stub, project=project).statuses() == everywhere("CACHED")
 
     with (project / "bin" / "virnucpro" / "kernels" / "attention.py").open("a") as file:
         file.write("# changed\n")
-    assert launch(folder, *stub, project=project).statuses() == dict.fromkeys(PROCESSES, {"COMPLETED"})
+    assert launch(folder, *stub, project=project).statuses() == everywhere("COMPLETED")
 
 
 def test_a_stub_run_leaves_the_model_cache_alone(tmp_path: Path) -> None:

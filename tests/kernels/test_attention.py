@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from kernel_reference import assert_as_accurate, boundaries, random
+
 from virnucpro.kernels.attention import varlen_attention, varlen_attention_ref
 
 LENGTHS = [67, 64, 17, 17, 1]

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kernel_reference import EPSILON, assert_as_accurate, positions, random, relative_error, tables
+
 from virnucpro.kernels.fused_linear import (
     fold_norm,
     interleave_pairs,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from kernel_reference import assert_as_accurate, random
+
 from virnucpro.kernels.layer_norm import add_layer_norm, add_layer_norm_ref
 
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from kernel_reference import assert_as_accurate, random
+
 from virnucpro.kernels.linear_gelu import gelu_, linear_gelu, linear_gelu_ref
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from kernel_reference import assert_as_accurate, boundaries, random
+
 from virnucpro.kernels.pooling import Mode, pool, pool_ref
 
 LENGTHS = [67, 17, 4, 3]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from kernel_reference import assert_as_accurate, positions, random, tables
+
 from virnucpro.kernels.rotary import rotary_, rotary_ref_
 
 LENGTHS = [37, 5, 1, 3]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from pipeline.models import batch_of, fair_esm_mean, random_sequences, small_esm2
+
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.errors import DataError, UsageError
 from virnucpro.model.esm2 import PackedEsm2
@@ -88,7 +88,8 @@ def test_vectors_that_are_not_finite_are_computed_again_and_named() -> None:
     assert repaired.get_statistics()["recomputed_in_fp32"] == ["s1", "s3"]
     assert torch.isfinite(result.embeddings).all()
     for row in (1, 3):
-        torch.testing.assert_close(result.embeddings[row], fair_esm_mean(reference, sequences[row]), rtol=1e-4, atol=1e-5)
+        expected = fair_esm_mean(reference, sequences[row])
+        torch.testing.assert_close(result.embeddings[row], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_vector_that_is_not_finite_in_fp32_either_ends_the_run() -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-
 from pipeline.models import fair_esm_mean, random_sequences, save_fair_esm, small_esm2
+
 from virnucpro.errors import DataError, InputMissingError, TryAgainError
 from virnucpro.pipeline.embed import ShardExtent, effective_precision, select_device, shard_extent
 
@@ -45,7 +45,9 @@ def run(script: str, *arguments: object, succeeds: bool = True) -> subprocess.Co
     return done
 
 
-def embed(shard: Path, model: Path, outdir: Path, *options: object, succeeds: bool = True) -> subprocess.CompletedProcess[str]:
+def embed(
+    shard: Path, model: Path, outdir: Path, *options: object, succeeds: bool = True
+) -> subprocess.CompletedProcess[str]:
     paths = ("--shard", shard, "--model", model / "small.pt", "--model-json", model / "model.json", "--outdir", outdir)
     return run("embed_shard.py", *paths, "--device", "cpu", "--threads", 1, *options, succeeds=succeeds)
 
@@ -80,7 +82,8 @@ def test_the_summary_says_how_it_went(embedded: Path) -> None:
     assert sum(batches["sequences"]) == 40
     assert all(tokens <= 200 for tokens in batches["tokens"])
     metadata = json.loads(pq.read_schema(embedded / "embeddings.parquet").metadata[b"virnucpro"])
-    assert metadata["weights_sha256"] == json.loads((embedded / "summary.json").read_text())["metadata"]["weights_sha256"]
+    summary = json.loads((embedded / "summary.json").read_text())
+    assert metadata["weights_sha256"] == summary["metadata"]["weights_sha256"]
 
 
 def test_vectors_are_bit_identical_for_any_number_of_workers(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-
 from pipeline.models import batch_of, fair_esm_mean, random_sequences, small_esm2
+
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.errors import TryAgainError
 from virnucpro.model.esm2 import PackedEsm2

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from virnucpro.monitor.schema import GPU_METRICS_SCHEMA
 from virnucpro.report.device_series import bins_for, read_device_series
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from synthetic_results import Run, make_results
+
 from virnucpro.report.embedding_map import Sample, map_embeddings, principal_components, sample_rows
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+
 from virnucpro.report.device_series import DeviceSeries
 from virnucpro.report.embedding_map import EmbeddingMap, Sample
 from virnucpro.report.sections import (

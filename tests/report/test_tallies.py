@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_results import Run, make_results
+
 from virnucpro.report.tallies import length_edges, length_histogram, tally_batches, tally_records
 
 

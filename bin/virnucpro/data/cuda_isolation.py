@@ -87,5 +87,5 @@ def require_cuda_hidden() -> None:
     if visible != "":
         state = "unset" if visible is None else f"'{visible}'"
         raise RuntimeError(f"CUDA is visible in a data worker: CUDA_VISIBLE_DEVICES is {state}, not empty; {remedy}")
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized():
         raise RuntimeError(f"CUDA is initialised in a data worker, which must never open a GPU; {remedy}")

@@ -153,7 +153,9 @@ class AsyncInferenceRunner:
             "recomputed_in_fp32": list(self.recomputed),
             "dataloader_stats": loader,
             "gpu_stats": device_statistics(samples),
-            "bottleneck": bottleneck([s.utilization for s in samples if s.utilization is not None], loader["pct_starved"]),
+            "bottleneck": bottleneck(
+                [sample.utilization for sample in samples if sample.utilization is not None], loader["pct_starved"]
+            ),
         }
 
     def samples(self) -> list[Sample]:

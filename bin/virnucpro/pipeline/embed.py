@@ -91,7 +91,7 @@ def effective_precision(asked: str, device: torch.device) -> str:
         return "fp32"
     if asked == "fp8" and torch.cuda.get_device_capability(device) < (8, 9):
         name = torch.cuda.get_device_name(device)
-        raise UsageError(f"--precision fp8 needs a GPU of the Ada, Hopper or a later generation; {name} is not: use fp16")
+        raise UsageError(f"--precision fp8 needs an Ada, Hopper or later GPU; {name} is none: use fp16")
     return asked
 
 
@@ -177,7 +177,7 @@ def _write_behind(
                 continue
             try:
                 _write_result(writer, result)
-            except BaseException as error:  # noqa: BLE001 - handed to the main thread below
+            except BaseException as error:
                 failure.append(error)
 
     thread = threading.Thread(target=write, name="writer", daemon=True)
@@ -254,4 +254,4 @@ def _cpuinfo() -> list[str]:
 
 
 def _process_start() -> float:
-    return min(psutil.Process().create_time(), time.time())
+    return min(float(psutil.Process().create_time()), time.time())

@@ -8,14 +8,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.data.tokens import MASK
 from virnucpro.errors import TryAgainError
-from virnucpro.kernels.pooling import pool
+from virnucpro.kernels.pooling import Mode, pool
 from virnucpro.output.schema import embedding_columns, residue_columns
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ class Engine:
         residues: list[dict[str, torch.Tensor]] = []
         if flight.residues:
             offsets = flight.batch.cu_seqlens.tolist()
-            for begin, end in zip(offsets[:-1], offsets[1:], strict=True):
+            for begin, end in pairwise(offsets):
                 residues.append({name: states[begin + 1 : end - 1] for name, states in flight.residues.items()})
         return BatchOutput(
             flight.batch,
@@ -162,7 +163,7 @@ class Engine:
     def _wall_clock(self, moment: torch.cuda.Event | float) -> float:
         if isinstance(moment, float):
             return moment
-        return self._epoch_time + self._epoch.elapsed_time(moment) / 1000
+        return float(self._epoch_time + self._epoch.elapsed_time(moment) / 1000)
 
     def _forward(
         self, batch: PackedBatch, masked: bool
@@ -172,7 +173,7 @@ class Engine:
             batch.input_ids, batch.cu_seqlens, batch.positions, batch.max_seqlen, self.plan.layers, masked
         )
         vectors = {
-            name: pool(states[layer], batch.cu_seqlens, pooling)
+            name: pool(states[layer], batch.cu_seqlens, cast(Mode, pooling))
             for name, (pooling, layer) in self.plan.columns().items()
         }
         finite = torch.stack([torch.isfinite(v).all(dim=1) for v in vectors.values()]).all(dim=0)
