@@ -82,7 +82,7 @@ def writableFolder(path) {
 def help(schema) {
     def lines = schemaProperties(schema).collect { name, rule ->
         def standard = rule.default == null ? '' : " [${rule.default}]"
-        return "  --${name.padRight(18)}${rule.description}${standard}"
+        return "  --${name.padRight(20)}${rule.description}${standard}"
     }
     return (['nextflow run virnucpro-embed --input proteins.fasta --outdir results', ''] + lines).join('\n')
 }
