@@ -1,4 +1,4 @@
-"""Stands in for the module pynvml: two cards and a MIG slice, with failures to order."""
+"""Stands in for the module pynvml: two cards, a MIG slice and the card it is cut from, with failures to order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-CARDS = {"GPU-aaaa": 0, "GPU-bbbb": 1, "MIG-cccc": 2}
+CARDS = {"GPU-aaaa": 0, "GPU-bbbb": 1, "MIG-cccc": 2, "GPU-dddd": 3}
+SLICE, SLICED = 2, 3
+#: What NVML does not tell of a slice.
+NOT_OF_A_SLICE = ("UtilizationRates", "PowerUsage", "TotalEnergyConsumption", "Temperature", "ClockInfo")
 
 
 class FakeNvml(ModuleType):
@@ -16,6 +19,7 @@ class FakeNvml(ModuleType):
 
     NVML_CLOCK_SM = 1
     NVML_TEMPERATURE_GPU = 0
+    NVML_DEVICE_MIG_ENABLE = 1
 
     class NVMLError(Exception):
         pass
@@ -47,9 +51,13 @@ class FakeNvml(ModuleType):
             return self._call(name, CARDS[handle])
         if name == "nvmlDeviceGetTotalEnergyConsumption":
             self.energy += 1000
+        if handle == SLICE and name.removeprefix("nvmlDeviceGet") in (*NOT_OF_A_SLICE, "MigMode"):
+            self.calls[name] += 1
+            raise self.NVMLError("Not Supported")
         readings = {
             "nvmlInit": None,
             "nvmlShutdown": None,
+            "nvmlDeviceGetMigMode": [int(handle == SLICED), int(handle == SLICED)],
             "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=90 + (handle or 0)),
             "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=1 << 30),
             "nvmlDeviceGetPowerUsage": 650_500,

@@ -35,13 +35,12 @@ def test_all_quantities_are_read_in_their_units(install: Install) -> None:
     assert abs(sample.time - time.time()) < 60
 
 
-@pytest.mark.parametrize(
-    ("uuid", "busy"), [("GPU-aaaa", 90.0), ("bbbb", 91.0), ("GPU-bbbb", 91.0), ("MIG-cccc", 92.0), ("cccc", 92.0)]
-)
+@pytest.mark.parametrize(("uuid", "busy"), [("GPU-aaaa", 90.0), ("aaaa", 90.0), ("bbbb", 91.0), ("GPU-bbbb", 91.0)])
+@pytest.mark.parametrize("visible", ["7", "", "1,0", "GPU-aaaa"])
 def test_the_card_is_found_by_uuid_whatever_is_visible(
-    install: Install, monkeypatch: pytest.MonkeyPatch, uuid: str, busy: float
+    install: Install, monkeypatch: pytest.MonkeyPatch, uuid: str, busy: float, visible: str
 ) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     install(FakeNvml())
     assert NvmlProbe(uuid).read("").utilization == busy
 
@@ -49,13 +48,36 @@ def test_the_card_is_found_by_uuid_whatever_is_visible(
 def test_one_failing_quantity_is_null_with_one_warning_and_soon_left_alone(
     install: Install, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fake = install(FakeNvml(failing={"nvmlDeviceGetUtilizationRates": "Not Supported"}))
-    probe = NvmlProbe("MIG-cccc")
+    fake = install(FakeNvml(failing={"nvmlDeviceGetUtilizationRates": "Insufficient Permissions"}))
+    probe = NvmlProbe("GPU-aaaa")
     samples = [probe.read("") for _ in range(20)]
     assert all(s.utilization is None and s.power_watts == 650.5 for s in samples)
     assert len(_warnings(caplog)) == 1
-    assert "Not Supported" in _warnings(caplog)[0]
+    assert "Insufficient Permissions" in _warnings(caplog)[0]
     assert fake.calls["nvmlDeviceGetUtilizationRates"] == 5
+
+
+@pytest.mark.parametrize("uuid", ["MIG-cccc", "GPU-cccc", "cccc"])
+def test_a_mig_slice_is_found_and_what_it_does_not_tell_is_null_with_one_warning(
+    install: Install, caplog: pytest.LogCaptureFixture, uuid: str
+) -> None:
+    install(FakeNvml())
+    probe = NvmlProbe(uuid)
+    for _ in range(3):
+        sample = probe.read("")
+        assert sample.memory_used_bytes == 1 << 30
+        assert sample.utilization is sample.power_watts is sample.energy_counter_joules is None
+    assert len(_warnings(caplog)) == 1
+
+
+def test_figures_of_all_slices_are_not_taken_for_those_of_one(
+    install: Install, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(FakeNvml())
+    sample = NvmlProbe("GPU-dddd").read("")
+    assert sample == Sample(sample.time, "")
+    assert len(_warnings(caplog)) == 1
+    assert "MIG slices" in _warnings(caplog)[0]
 
 
 def test_a_card_lost_in_mid_run_leaves_nulls(install: Install, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virnucpro.monitor.energy import Series, exclusive_windows, total_energy
+from virnucpro.monitor.energy import Energy, Series, exclusive_windows
 from virnucpro.monitor.metrics import (
     BatchRecord,
     LoaderMetrics,
@@ -28,8 +29,8 @@ SUMMARY = {
     "device_name": "H100",
     "device_uuid": "GPU-aaaa",
     "process_start": 98.0,
-    "startup_seconds": 2.0,
     "flops": 3e15,
+    "matrix_teraflops_per_second": 1000.0,
 }
 
 
@@ -72,6 +73,20 @@ def test_statistics_have_every_name_that_the_loader_statistics_had() -> None:
     assert statistics["avg_max_length"] == 300
     assert statistics["packing_efficiency"] == pytest.approx(0.8)
     assert statistics["min_packing_efficiency"] == pytest.approx(0.7)
+
+
+def test_the_wait_for_the_first_batch_is_no_starving() -> None:
+    metrics = LoaderMetrics()
+    assert metrics.record_startup(9.0) == "startup"
+    metrics.record_wait(0.0002)
+    metrics.record_wait(0.02)
+    statistics = metrics.statistics()
+    assert statistics["startup_wait_time_ms"] == 9000
+    assert statistics["max_wait_time_ms"] == pytest.approx(20)
+    assert statistics["pct_starved"] == 0
+    assert statistics["queue_state_distribution"] == {"full": 1, "normal": 1, "starved": 0}
+    only_one = LoaderMetrics().statistics([BatchRecord(0, 0, 1, 9000.0, "startup", 1, 10, 10)])
+    assert only_one["pct_starved"] is only_one["p95_wait_time_ms"] is None
 
 
 def test_statistics_of_nothing_are_null() -> None:
@@ -136,10 +151,27 @@ def test_mean_takes_readings_inside_or_interpolates_between() -> None:
     np.testing.assert_allclose(series.mean(np.array([0.0, 0.4, 0.5]), np.array([2.0, 0.6, 2.0])), [50.0, 25.0, 75.0])
 
 
-def test_total_energy_prefers_the_counter() -> None:
-    assert total_energy(_samples(counter=True)) == (pytest.approx(480 * 6), "counter")
-    assert total_energy(_samples()) == (pytest.approx(500 * 6), "integrated")
-    assert total_energy(_samples(power=None)) == (None, None)
+def test_energy_is_the_counters_where_there_is_one_to_the_end() -> None:
+    windows = np.array([99.0, 100.0, 104.95]), np.array([100.0, 104.0, 105.0])
+    for samples, watts, source in ((_samples(counter=True), 480, "counter"), (_samples(), 500, "integrated")):
+        energy = Energy(samples)
+        assert energy.source == source
+        assert energy.total() == pytest.approx(watts * 6)
+        np.testing.assert_allclose(energy.between(*windows), [watts, 4 * watts, 0.05 * watts])
+
+
+def test_a_counter_that_is_lost_or_reset_is_not_trusted() -> None:
+    samples = _samples(counter=True)
+    lost = [*samples[:-1], replace(samples[-1], energy_counter_joules=None)]
+    reset = [*samples[:-1], replace(samples[-1], energy_counter_joules=3.0)]
+    assert Energy(lost).source == Energy(reset).source == "integrated"
+    assert Energy(lost).total() == pytest.approx(500 * 6)
+
+
+def test_unknown_energy_is_none() -> None:
+    energy = Energy(_samples(power=None))
+    assert (energy.total(), energy.source) == (None, None)
+    assert np.isnan(energy.between(np.array([99.0]), np.array([100.0]))).all()
 
 
 def test_stages() -> None:
@@ -163,17 +195,37 @@ def test_shard_files_join_samples_to_batches(tmp_path: Path) -> None:
     assert set(samples["stage"].to_pylist()) == {"startup", "inference", "finish"}
     assert set(samples["device_uuid"].to_pylist()) == {"GPU-aaaa"}
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
-    assert set(SHARDS_SCHEMA.names) - set(summary) == {"attention"}
+    assert set(SHARDS_SCHEMA.names) - set(summary) == {"attention", "writer_wait_seconds"}
     assert summary["energy_joules"] == pytest.approx(3000)
+    assert summary["startup_energy_joules"] == pytest.approx(500)
     assert summary["batch_energy_joules"] == pytest.approx(2000)
+    assert summary["mean_power_watts"] == pytest.approx(500)
     assert summary["wall_seconds"] == pytest.approx(7.0)
     assert summary["compute_seconds"] == pytest.approx(4.0)
     assert summary["tokens_per_second"] == pytest.approx(1000.0)
     assert summary["teraflops_per_second"] == pytest.approx(3e3 / 4)
+    assert summary["matrix_share"] == pytest.approx(0.75)
     assert summary["pct_starved"] == 50
     assert summary["p95_wait_time_ms"] == 80
     assert summary["bottleneck"] == "none"
     assert summary["shard"] == 7
+
+
+def test_the_wall_time_is_divided_among_its_parts(tmp_path: Path) -> None:
+    first = replace(_batch(0, 100.0, 101.0), wait_milliseconds=9000.0, queue_state="startup")
+    batches = [first, _batch(1, 102.0, 103.0, wait=600.0), _batch(2, 103.5, 104.0, wait=0.0)]
+    parts = ("startup_seconds", "starved_seconds", "compute_seconds", "write_seconds")
+
+    def spent(**changes: float) -> list[float]:
+        summary = write_shard_metrics(tmp_path, batches, _samples(), {**SUMMARY, **changes})
+        assert summary["loader_wait_seconds"] == pytest.approx(0.6)
+        assert summary["wall_seconds"] == pytest.approx(sum(summary[part] for part in parts))
+        assert summary["pct_starved"] == 50
+        return [summary[part] for part in parts]
+
+    # 98 to 105 s, batches from 100 to 104 s with gaps of 1.5 s
+    assert spent() == pytest.approx([2.0, 1.5, 2.5, 1.0])
+    assert spent(writer_wait_seconds=1.2) == pytest.approx([2.0, 0.5, 2.5, 2.0])
 
 
 def test_unknown_quantities_are_null_and_the_files_are_written(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from virnucpro.monitor.run_verdict import run_time_spent, run_verdict, time_spent
+from virnucpro.monitor.run_verdict import matrix_limit, run_bottleneck, run_time_spent, run_verdict
 
 
 def shard(number: int = 0, **changes: Any) -> dict[str, Any]:
@@ -20,34 +20,43 @@ def shard(number: int = 0, **changes: Any) -> dict[str, Any]:
         "finished": 1100.0,
         "wall_seconds": 100.0,
         "startup_seconds": 10.0,
+        "starved_seconds": 4.0,
         "compute_seconds": 76.0,
+        "write_seconds": 10.0,
         "batches": 400,
         "sequences": 80_000,
         "tokens": 24_000_000,
         "tokens_per_second": 300_000.0,
         "teraflops_per_second": 389.0,
+        "matrix_teraflops_per_second": 778.0,
         "utilization_percent": 97.0,
         "pct_starved": 0.0,
-        "batch_energy_joules": 48_000.0,
+        "energy_joules": 50_000.0,
+        "startup_energy_joules": 2_000.0,
     }
     return {**row, **changes}
 
 
-def test_the_parts_of_a_shard_add_up_to_its_wall_time() -> None:
-    assert time_spent(shard()) == pytest.approx({"startup": 10, "starved": 4, "compute": 76, "write": 10})
+def split(startup: float, starved: float, compute: float, write: float) -> dict[str, float]:
+    """What the seconds of a shard went into."""
+    return {
+        "startup_seconds": startup,
+        "starved_seconds": starved,
+        "compute_seconds": compute,
+        "write_seconds": write,
+    }
 
 
 def test_unknown_figures_cost_no_time_and_do_not_fail() -> None:
-    bare = {"shard": 0, "tokens": 0, "wall_seconds": None}
-    assert time_spent(bare) == {"startup": 0, "starved": 0, "compute": 0, "write": 0}
-    known_wall = shard(startup_seconds=None, tokens_per_second=None, compute_seconds=None)
-    assert time_spent(known_wall) == pytest.approx({"startup": 0, "starved": 0, "compute": 0, "write": 100})
+    bare = {"shard": 0, "tokens": 0, "wall_seconds": None, "started": 1.0, "finished": 2.0, "compute_seconds": None}
+    assert run_time_spent([bare]) == dict.fromkeys(("startup", "starved", "compute", "write"), 0) | {"idle": 0}
 
 
-def test_parts_never_exceed_the_wall_time() -> None:
-    spent = time_spent(shard(startup_seconds=50.0, compute_seconds=500.0))
-    assert sum(spent.values()) == pytest.approx(100)
-    assert min(spent.values()) >= 0
+def test_the_parts_of_a_run_add_up_to_its_length_on_every_device() -> None:
+    shards = [shard(0), shard(1, started=1130.0, finished=1230.0), shard(2, device_uuid="GPU-1")]
+    spent = run_time_spent(shards)
+    assert spent == pytest.approx({"startup": 30, "starved": 12, "compute": 228, "write": 30, "idle": 30 + 130})
+    assert sum(spent.values()) == pytest.approx(2 * 230)
 
 
 def test_idle_is_what_each_device_lacks_of_the_whole_run() -> None:
@@ -72,53 +81,85 @@ def test_throughput_names_the_card_and_its_limit() -> None:
     assert "50 % of the 778" in first
 
 
-def test_no_share_is_claimed_of_an_unknown_card_or_of_several_kinds() -> None:
-    assert "%" not in run_verdict([shard(device_name="Some Card")])[0]
-    mixed = run_verdict([shard(), shard(1, device_uuid="GPU-1", device_name="NVIDIA H200")])[0]
-    assert "%" not in mixed
-    assert "NVIDIA H100 80GB HBM3, NVIDIA H200" in mixed
+def test_no_share_is_claimed_where_the_limit_is_not_known() -> None:
+    assert "%" not in run_verdict([shard(matrix_teraflops_per_second=None)])[0]
+    assert matrix_limit([shard(), shard(1, matrix_teraflops_per_second=None)]) is None
+
+
+def test_several_kinds_of_cards_are_named_and_their_limits_averaged() -> None:
+    other = shard(1, device_uuid="GPU-1", device_name="NVIDIA L4", matrix_teraflops_per_second=60.0)
+    first = run_verdict([shard(), other])[0]
+    assert "NVIDIA H100 80GB HBM3, NVIDIA L4" in first
+    assert f"{100 * 389 / 419:.0f} % of the 419" in first
 
 
 def test_a_sound_run_needs_no_change() -> None:
-    lines = run_verdict([shard(startup_seconds=2.0, finished=1086.0, wall_seconds=86.0, compute_seconds=80.0)])
-    assert "Bottleneck: none" in lines[2]
-    assert "nothing to change" in lines[2]
+    line = run_verdict([shard(**split(2, 2, 92, 4))])[2]
+    assert "Bottleneck: none" in line
+    assert "nothing to change" in line
+    assert run_bottleneck([shard(**split(2, 2, 92, 4))]).severity == "none"
 
 
 LATER = {"started": 1900.0, "finished": 2000.0}
 SLOW_OTHER_GPU = {"device_uuid": "GPU-1", "finished": 1500.0, "wall_seconds": 500.0, "tokens": 138_000_000}
-BATCHES_ONLY = {"startup_seconds": 1.0, "compute_seconds": 80.0, "wall_seconds": 82.0, "finished": 1082.0}
+SECOND = {"started": 1100.0, "finished": 1200.0}
 
 
 @pytest.mark.parametrize(
-    ("shards", "cause", "setting"),
+    ("shards", "cause", "severity", "words", "setting"),
     [
         (
-            [shard(startup_seconds=80.0), shard(1, started=1100.0, finished=1200.0)],
-            "start-up",
+            [shard(**split(80, 0, 10, 10)), shard(1, **SECOND)],
+            "startup",
+            "critical",
+            "start-up, 45 %",
             "raise --shard_residues",
         ),
-        ([shard(startup_seconds=80.0)], "start-up", "weighs less with more sequences"),
-        ([shard(compute_seconds=30.0)], "waiting for batches", "more CPUs"),
-        ([shard(tokens_per_second=6e5, compute_seconds=40.0)], "writing", "--embedding_dtype float16"),
-        ([shard(), shard(1, **LATER)], "idle between shards", "raise --shard_residues"),
-        ([shard(), shard(1, compute_seconds=455.0, **SLOW_OTHER_GPU)], "idle between shards", "lower --shard_residues"),
-        ([shard(utilization_percent=40.0, **BATCHES_ONLY)], "busy only 40 %", "--token_budget"),
+        ([shard(**split(80, 0, 10, 10))], "startup", "critical", "start-up", "weighs less with more sequences"),
+        ([shard(**split(10, 50, 30, 10))], "starved", "critical", "waiting for batches, 50 %", "`cpus` of EMBED_SHARD"),
+        ([shard(**split(10, 0, 60, 30))], "write", "mild", "writing, 30 %", "--embedding_dtype float16"),
+        ([shard(), shard(1, **LATER)], "idle", "critical", "idle between shards", "raise --shard_residues"),
+        (
+            [shard(), shard(1, **SLOW_OTHER_GPU, **split(10, 0, 480, 10))],
+            "idle",
+            "mild",
+            "idle between shards, 40 %",
+            "lower --shard_residues",
+        ),
+        (
+            [shard(utilization_percent=40.0, **split(1, 0, 98, 1))],
+            "batches",
+            "critical",
+            "busy only 40 %",
+            "--token_budget",
+        ),
+        (
+            [shard(utilization_percent=70.0, pct_starved=60.0, **split(1, 9, 89, 1))],
+            "loader",
+            "mild",
+            "busy only 70 %",
+            "`cpus` of EMBED_SHARD",
+        ),
     ],
 )
-def test_the_bottleneck_comes_with_one_setting(shards: list[dict[str, Any]], cause: str, setting: str) -> None:
+def test_the_bottleneck_comes_with_one_setting(
+    shards: list[dict[str, Any]], cause: str, severity: str, words: str, setting: str
+) -> None:
     line = run_verdict(shards)[2]
-    assert cause in line
+    assert words in line
     assert setting in line
+    found = run_bottleneck(shards)
+    assert (found.cause, found.severity) == (cause, severity)
+    assert line == f"Bottleneck: {found.verdict}."
 
 
-def test_a_million_more_is_foretold_from_the_batches() -> None:
-    # 80 s and 48 kJ for 80,000 sequences: 1,000 s and 600 kJ for a million
-    assert run_verdict([shard()])[3] == "A million more sequences like these: about 0.278 GPU-hours and 0.167 kWh."
+def test_a_million_more_costs_all_but_startup() -> None:
+    # 90 s and 48 kJ for 80,000 sequences: 1,125 s and 600 kJ for a million
+    assert run_verdict([shard()])[3] == "A million more sequences like these: about 0.312 GPU-hours and 0.167 kWh."
 
 
 def test_without_a_gpu_no_energy_is_claimed() -> None:
-    line = run_verdict([shard(device_uuid=None, batch_energy_joules=None)])[3]
+    line = run_verdict([shard(device_uuid=None, energy_joules=None)])[3]
     assert "CPU-hours" in line
     assert "kWh" not in line
 

@@ -1,4 +1,4 @@
-"""Joins the samples of a device to windows of time: energy by integrating power, and mean utilisation."""
+"""Joins the samples of a device to windows of time: energy, and mean utilisation."""
 
 from __future__ import annotations
 
@@ -54,6 +54,11 @@ class Series:
             return np.full(len(starts), np.nan)
         return np.where(self._known(starts, ends), self._until(ends) - self._until(starts), np.nan)
 
+    def difference(self, starts: FloatArray, ends: FloatArray) -> FloatArray:
+        """Growth over each window of a quantity that only grows, interpolated between readings; NaN where unknown."""
+        grown = np.interp(ends, self.times, self.values) - np.interp(starts, self.times, self.values)
+        return np.where(self._known(starts, ends), grown, np.nan)
+
     def mean(self, starts: FloatArray, ends: FloatArray) -> FloatArray:
         """Mean of the readings in each window; between readings the interpolated value; NaN where unknown."""
         if not len(self.times):
@@ -76,12 +81,32 @@ class Series:
         return last > first
 
 
-def total_energy(samples: Sequence[Sample]) -> tuple[float | None, str | None]:
-    """Joules over all samples, and how they were had: the card's "counter", "integrated" power, or neither."""
-    counter = [s.energy_counter_joules for s in samples if s.energy_counter_joules is not None]
-    if len(counter) > 1 and samples[-1].energy_counter_joules is not None and counter[-1] >= counter[0]:
-        return counter[-1] - counter[0], "counter"
-    power = Series.of(samples, "power_watts")
-    if len(power.times) < 2:
-        return None, None
-    return float(power.integral(power.times[:1], power.times[-1:])[0]), "integrated"
+class Energy:
+    """Energy over time: by the card's own counter where it has one to the end, else by integrating power.
+
+    Attributes:
+        source: "counter", "integrated", or None where neither is known.
+    """
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._counter = Series.of(samples, "energy_counter_joules")
+        self._power = Series.of(samples, "power_watts")
+        counted = len(self._counter.times) > 1 and samples[-1].energy_counter_joules is not None
+        self.source: str | None = None
+        if counted and (np.diff(self._counter.values) >= 0).all():
+            self.source = "counter"
+        elif len(self._power.times) > 1:
+            self.source = "integrated"
+
+    def between(self, starts: FloatArray, ends: FloatArray) -> FloatArray:
+        """Joules of each window; NaN where unknown."""
+        if self.source == "counter":
+            return self._counter.difference(starts, ends)
+        return self._power.integral(starts, ends)
+
+    def total(self) -> float | None:
+        """Joules from the first reading to the last."""
+        if self.source is None:
+            return None
+        times = (self._counter if self.source == "counter" else self._power).times
+        return float(self.between(times[:1], times[-1:])[0])

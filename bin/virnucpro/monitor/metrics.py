@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from virnucpro.monitor.energy import Series, exclusive_windows, total_energy
+from virnucpro.monitor.energy import Energy, FloatArray, Series, exclusive_windows
 from virnucpro.monitor.probes import Sample
 from virnucpro.monitor.tables import batches_table, samples_table, write_table
 from virnucpro.monitor.verdict import Bottleneck, bottleneck
@@ -25,6 +25,8 @@ FULL_BELOW_MILLISECONDS: Final = 1.0
 STARVED_ABOVE_MILLISECONDS: Final = 50.0
 
 QUEUE_STATES: Final = ("full", "normal", "starved")
+#: State of the wait for the first batch: the loader's processes were still starting, beside the weights.
+STARTUP: Final = "startup"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class BatchRecord:
 
     Attributes:
         wait_milliseconds: how long the run waited for the loader to give it.
+        queue_state: "full", "normal" or "starved" by that wait; "startup" for a process's first batch.
         tokens: tokens in it, cls and eos counted.
         longest: tokens of its longest sequence.
         packing_efficiency: tokens divided by the token budget, or None where no budget applies.
@@ -59,10 +62,16 @@ def queue_state(milliseconds: float) -> str:
 
 
 class LoaderMetrics:
-    """Collects the waits for batches."""
+    """Collects the waits for batches. That for the first one is start-up and stands apart from all statistics."""
 
     def __init__(self) -> None:
         self._waits: list[float] = []
+        self._startup: float | None = None
+
+    def record_startup(self, seconds: float) -> str:
+        """Take the wait for the first batch; returns its queue state."""
+        self._startup = 1e3 * seconds
+        return STARTUP
 
     def record_wait(self, seconds: float) -> str:
         """Take one wait; returns the queue state it tells of."""
@@ -72,8 +81,13 @@ class LoaderMetrics:
 
     def statistics(self, records: Sequence[BatchRecord] = ()) -> dict[str, Any]:
         """Waits in milliseconds and their states in counts; with the batches, their sizes and packing."""
-        waits = self._waits or [record.wait_milliseconds for record in records]
-        return {**wait_statistics(waits), **batch_statistics(records)}
+        waits = self._waits or batch_waits(records)
+        return {"startup_wait_time_ms": self._startup, **wait_statistics(waits), **batch_statistics(records)}
+
+
+def batch_waits(records: Sequence[BatchRecord]) -> list[float]:
+    """Milliseconds waited for each batch, but for the first."""
+    return [record.wait_milliseconds for record in records if record.queue_state != STARTUP]
 
 
 def wait_statistics(milliseconds: Sequence[float]) -> dict[str, Any]:
@@ -127,7 +141,8 @@ def write_shard_metrics(
         samples: the device's readings.
         summary: what the run knows of itself; its keys are kept, but what is computed here wins. Used here:
             ``shard`` (number, or name that ends in it), ``device_name``, ``device_uuid``, ``process_start`` (unix
-            seconds), ``startup_seconds``, ``flops`` (of the whole shard), ``peak_memory_bytes``.
+            seconds), ``writer_wait_seconds``, ``flops`` (of the whole shard), ``matrix_teraflops_per_second`` (what
+            the device reaches in plain matrix products), ``peak_memory_bytes``.
 
     Returns:
         What summary.json holds.
@@ -138,14 +153,20 @@ def write_shard_metrics(
     shard = shard_number(summary["shard"])
     samples = staged(samples, batches)
     starts, ends = exclusive_windows([b.start for b in batches], [b.end for b in batches])
-    energy = Series.of(samples, "power_watts").integral(starts, ends)
+    energy = Energy(samples)
+    joules = energy.between(starts, ends)
     utilization = Series.of(samples, "utilization").mean(
         np.array([b.start for b in batches]), np.array([b.end for b in batches])
     )
-    computed = _computed(batches, samples, summary, float((ends - starts).sum()), energy)
+    computed = {
+        **_time_spent(batches, samples, summary, float((ends - starts).sum())),
+        **_energy_spent(batches, samples, energy, joules),
+        **_reached(batches, samples, summary),
+    }
+    computed |= _judged(batches, samples, computed)
     complete = {**summary, **{key: value for key, value in computed.items() if value is not None}, "shard": shard}
     complete = {**dict.fromkeys(computed), **complete}
-    write_table(outdir / "batches.parquet", batches_table(shard, batches, ends - starts, utilization, energy))
+    write_table(outdir / "batches.parquet", batches_table(shard, batches, ends - starts, utilization, joules))
     write_table(outdir / "gpu_metrics.parquet", samples_table(shard, samples, summary))
     (outdir / "summary.json").write_text(json.dumps(complete, indent=2, sort_keys=True, allow_nan=False) + "\n")
     return complete
@@ -156,50 +177,82 @@ def shard_number(name: object) -> int:
     return name if isinstance(name, int) else int(str(name).rpartition("-")[2])
 
 
-def _computed(
-    batches: Sequence[BatchRecord],
-    samples: Sequence[Sample],
-    summary: Mapping[str, Any],
-    compute_seconds: float,
-    energy: np.ndarray[Any, np.dtype[np.float64]],
+def _time_spent(
+    batches: Sequence[BatchRecord], samples: Sequence[Sample], summary: Mapping[str, Any], compute: float
 ) -> dict[str, Any]:
+    """The wall time and its four parts, which add up to it.
+
+    A device that stands still between two batches waits for the loader or for the writer: those gaps are divided in
+    the proportion in which the run waited for either.
+    """
     times = [sample.time for sample in samples] + [b.start for b in batches] + [b.end for b in batches]
     started = summary.get("process_start") or min(times, default=None)
     finished = max(times, default=started)
     wall = finished - started if started is not None and finished is not None else None
-    span = max(b.end for b in batches) - min(b.start for b in batches) if batches else None
-    totals = batch_statistics(batches)
-    waits = wait_statistics([b.wait_milliseconds for b in batches])
-    joules, source = total_energy(samples)
-    measured = _within(samples, batches)
-    startup = summary.get("startup_seconds")
-    verdict = bottleneck(measured, waits["pct_starved"], startup / wall if startup is not None and wall else None)
-    memory = max((s.memory_used_bytes for s in samples if s.memory_used_bytes is not None), default=None)
-    flops = summary.get("flops")
+    spent: dict[str, Any] = {"host": socket.gethostname(), "started": started, "finished": finished}
+    spent |= {"wall_seconds": wall, "loader_wait_seconds": sum(batch_waits(batches)) / 1e3}
+    parts = ("startup_seconds", "starved_seconds", "compute_seconds", "write_seconds")
+    if started is None or wall is None:
+        return spent | dict.fromkeys(parts)
+    if not batches:
+        return spent | dict(zip(parts, (wall, 0.0, 0.0, 0.0), strict=True))
+    first, last = min(b.start for b in batches), max(b.end for b in batches)
+    startup, gaps = max(0.0, first - started), max(0.0, last - first - compute)
+    loader, writer = spent["loader_wait_seconds"], summary.get("writer_wait_seconds") or 0.0
+    starved = gaps * loader / (loader + writer) if writer else gaps
+    seconds = (startup, starved, compute, max(0.0, wall - startup - starved - compute))
+    return spent | dict(zip(parts, seconds, strict=True))
+
+
+def _energy_spent(
+    batches: Sequence[BatchRecord], samples: Sequence[Sample], energy: Energy, joules: FloatArray
+) -> dict[str, Any]:
+    total, startup = energy.total(), None
+    if total is not None and batches:
+        first = min(b.start for b in batches)
+        startup = float(energy.between(np.array([min(samples[0].time, first)]), np.array([first]))[0])
+    seconds = samples[-1].time - samples[0].time if samples else 0.0
     return {
-        "host": socket.gethostname(),
-        "started": started,
-        "finished": finished,
-        "wall_seconds": wall,
-        "startup_seconds": startup,
-        "compute_seconds": compute_seconds,
+        "energy_joules": total,
+        "energy_source": energy.source,
+        "startup_energy_joules": None if startup is None or math.isnan(startup) else startup,
+        "batch_energy_joules": None if np.isnan(joules).all() else float(np.nansum(joules)),
+        "mean_power_watts": total / seconds if total is not None and seconds else None,
+    }
+
+
+def _reached(batches: Sequence[BatchRecord], samples: Sequence[Sample], summary: Mapping[str, Any]) -> dict[str, Any]:
+    totals = batch_statistics(batches)
+    span = max(b.end for b in batches) - min(b.start for b in batches) if batches else 0.0
+    memory = max((s.memory_used_bytes for s in samples if s.memory_used_bytes is not None), default=None)
+    flops, limit = summary.get("flops"), summary.get("matrix_teraflops_per_second")
+    rate = flops / span / 1e12 if span and flops else None
+    return {
         "batches": totals["total_batches"],
         "sequences": totals["total_sequences"],
         "tokens": totals["total_tokens"],
         "retries": sum(b.retries for b in batches),
         "sequences_per_second": totals["total_sequences"] / span if span else None,
         "tokens_per_second": totals["total_tokens"] / span if span else None,
-        "teraflops_per_second": flops / span / 1e12 if span and flops else None,
+        "teraflops_per_second": rate,
+        "matrix_teraflops_per_second": limit,
+        "matrix_share": rate / limit if rate and limit else None,
         "packing_efficiency": totals["packing_efficiency"],
-        **{key: waits[key] for key in ("avg_wait_time_ms", "p95_wait_time_ms", "max_wait_time_ms", "pct_starved")},
+        "peak_memory_bytes": summary.get("peak_memory_bytes") or memory,
+    }
+
+
+def _judged(batches: Sequence[BatchRecord], samples: Sequence[Sample], computed: Mapping[str, Any]) -> dict[str, Any]:
+    waits = wait_statistics(batch_waits(batches))
+    startup, wall = computed["startup_seconds"], computed["wall_seconds"]
+    share = startup / wall if startup is not None and wall else None
+    verdict = bottleneck(_within(samples, batches), waits["pct_starved"], share)
+    waited = {key: waits[key] for key in ("avg_wait_time_ms", "p95_wait_time_ms", "max_wait_time_ms", "pct_starved")}
+    return {
+        **waited,
         "queue_state_distribution": waits["queue_state_distribution"],
         "utilization_percent": verdict.utilization_percent,
         "utilization_by_stage": utilization_by_stage(samples),
-        "peak_memory_bytes": summary.get("peak_memory_bytes") or memory,
-        "mean_power_watts": joules / wall if joules is not None and wall else None,
-        "energy_joules": joules,
-        "energy_source": source,
-        "batch_energy_joules": None if np.isnan(energy).all() else float(np.nansum(energy)),
         "bottleneck": verdict.severity,
         "bottleneck_cause": verdict.cause,
         "verdict": verdict.verdict,

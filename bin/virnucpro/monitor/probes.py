@@ -88,6 +88,8 @@ class _Guard:
 class NvmlProbe:
     """Reads one GPU, or one MIG slice, found by its UUID: NVML counts cards without CUDA_VISIBLE_DEVICES.
 
+    A card that is cut into MIG slices is left unread: its figures are those of all its slices together.
+
     Args:
         uuid: as NVML or as torch prints it ("GPU-..." , "MIG-..." or the bare UUID).
     """
@@ -101,7 +103,10 @@ class NvmlProbe:
 
             pynvml.nvmlInit()
             self._nvml = pynvml
-            self._handle = _find_device(pynvml, uuid)
+            handle = _find_device(pynvml, uuid)
+            if _is_sliced(pynvml, handle):
+                raise RuntimeError("it is cut into MIG slices, whose use NVML does not tell apart")
+            self._handle = handle
         except Exception as error:
             self._guard.warn(error)
 
@@ -131,13 +136,23 @@ class NvmlProbe:
 
 
 def _find_device(nvml: Any, uuid: str) -> Any:
-    names = [uuid] if uuid.startswith(("GPU-", "MIG-")) else [f"GPU-{uuid}", f"MIG-{uuid}"]
+    # CUDA does not say whether a UUID is a card's or a slice's.
+    bare = uuid.removeprefix("GPU-").removeprefix("MIG-")
+    names = [uuid] if uuid.startswith("MIG-") else [f"GPU-{bare}", f"MIG-{bare}"]
     for name in names[:-1]:
         try:
             return nvml.nvmlDeviceGetHandleByUUID(name)
         except nvml.NVMLError:
             log.debug("NVML knows no %s", name)
     return nvml.nvmlDeviceGetHandleByUUID(names[-1])
+
+
+def _is_sliced(nvml: Any, handle: Any) -> bool:
+    try:
+        return bool(nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE)
+    except nvml.NVMLError:
+        # Cards that cannot be sliced, and slices themselves, have no such mode.
+        return False
 
 
 def clock_limits(bits: int) -> str:

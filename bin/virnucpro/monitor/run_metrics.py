@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError
-from virnucpro.monitor.metrics import wait_statistics
-from virnucpro.monitor.run_verdict import million_more, run_verdict
+from virnucpro.monitor.metrics import STARTUP, wait_statistics
+from virnucpro.monitor.run_verdict import matrix_limit, million_more, run_bottleneck, run_time_spent, run_verdict
 from virnucpro.monitor.schema import BATCHES_SCHEMA, GPU_METRICS_SCHEMA, SHARDS_SCHEMA
 from virnucpro.monitor.tables import write_table
-from virnucpro.monitor.verdict import bottleneck
 
 #: Rows that are gathered into one row group: a shard alone has few.
 _ROW_GROUP_ROWS: Final = 131_072
@@ -87,34 +87,26 @@ def run_figures(summaries: Sequence[Summary], metrics_dir: Path, flops: float) -
     span = sum(s["tokens"] / s["tokens_per_second"] for s in summaries if s.get("tokens_per_second"))
     sequences, tokens = sum(s["sequences"] for s in summaries), sum(s["tokens"] for s in summaries)
     started, finished = _known(summaries, "started"), _known(summaries, "finished")
-    wall, startup = sum(_known(summaries, "wall_seconds")), sum(_known(summaries, "startup_seconds"))
-    waits = wait_statistics(pq.read_table(metrics_dir / "batches.parquet")["wait_milliseconds"].to_pylist())
-    energy = _known(summaries, "energy_joules")
-    joules = sum(energy) if summaries and len(energy) == len(summaries) else None
-    busy = [(s["utilization_percent"], s["compute_seconds"]) for s in summaries if _has(s, "utilization_percent")]
-    weight = sum(seconds for _, seconds in busy)
-    utilization = sum(value * seconds for value, seconds in busy) / weight if weight else None
-    verdict = bottleneck(
-        [] if utilization is None else [utilization], waits["pct_starved"], startup / wall if wall else None
-    )
+    limit, rate = matrix_limit(summaries), flops / span / 1e12 if span else None
+    joules, startup_joules = (_total(summaries, key) for key in ("energy_joules", "startup_energy_joules"))
+    verdict = run_bottleneck(summaries)
     return {
         "started": min(started, default=None),
         "finished": max(finished, default=None),
         "elapsed_seconds": max(finished) - min(started) if started and finished else None,
-        "device_seconds": wall,
-        "startup_seconds": startup,
-        "compute_seconds": sum(_known(summaries, "compute_seconds")),
-        "idle_seconds": _idle_between(summaries),
+        "device_seconds": sum(_known(summaries, "wall_seconds")),
+        **{f"{name}_seconds": seconds for name, seconds in run_time_spent(summaries).items()},
         "sequences_per_second": sequences / span if span else None,
         "tokens_per_second": tokens / span if span else None,
-        "teraflops_per_second": flops / span / 1e12 if span else None,
-        "avg_wait_time_ms": waits["avg_wait_time_ms"],
-        "p95_wait_time_ms": waits["p95_wait_time_ms"],
-        "pct_starved": waits["pct_starved"],
+        "teraflops_per_second": rate,
+        "matrix_teraflops_per_second": limit,
+        "matrix_share": rate / limit if rate and limit else None,
+        **_waits(metrics_dir / "batches.parquet"),
         "peak_memory_bytes": max(_known(summaries, "peak_memory_bytes"), default=None),
         "energy_joules": joules,
         "energy_kwh": None if joules is None else joules / _JOULES_PER_KWH,
-        "utilization_percent": utilization,
+        "startup_energy_joules": startup_joules,
+        "utilization_percent": verdict.utilization_percent,
         "bottleneck": verdict.severity,
         "bottleneck_cause": verdict.cause,
         "verdict": run_verdict(summaries),
@@ -125,22 +117,24 @@ def run_figures(summaries: Sequence[Summary], metrics_dir: Path, flops: float) -
     }
 
 
+def _waits(batches: Path) -> dict[str, Any]:
+    """Waits over all batches, but for the first of each shard."""
+    table = pq.read_table(batches, columns=["wait_milliseconds", "queue_state"])
+    later = table.filter(pc.not_equal(table["queue_state"].cast(pa.string()), STARTUP))
+    waits = wait_statistics(later["wait_milliseconds"].to_pylist())
+    return {key: waits[key] for key in ("avg_wait_time_ms", "p95_wait_time_ms", "pct_starved")}
+
+
+def _total(summaries: Sequence[Summary], key: str) -> float | None:
+    """Sum over the shards; None unless every shard knows it."""
+    known = _known(summaries, key)
+    return sum(known) if summaries and len(known) == len(summaries) else None
+
+
 def _devices(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
     shards = Counter((s.get("device_name"), s.get("device_uuid"), s.get("host")) for s in summaries)
     keys = sorted(shards, key=lambda key: tuple(str(part) for part in key))
     return [{"name": key[0], "uuid": key[1], "host": key[2], "shards": shards[key]} for key in keys]
-
-
-def _idle_between(summaries: Sequence[Summary]) -> float:
-    """Seconds that devices stood idle between two of their shards."""
-    idle = 0.0
-    last: dict[tuple[Any, Any], float] = {}
-    timed = [s for s in summaries if _has(s, "started") and _has(s, "finished")]
-    for s in sorted(timed, key=lambda summary: float(summary["started"])):
-        device = (s.get("host"), s.get("device_uuid"))
-        idle += max(0.0, s["started"] - last.get(device, s["started"]))
-        last[device] = max(s["finished"], last.get(device, s["finished"]))
-    return idle
 
 
 def _has(summary: Summary, key: str) -> bool:

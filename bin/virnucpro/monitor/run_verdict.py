@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
-from virnucpro.monitor.verdict import bottleneck
+from virnucpro.monitor.verdict import CRITICAL_BELOW, MILD_BELOW, MORE_LOADERS, Bottleneck, bottleneck
 
-#: Dense bf16 matrix products of 8192x8192x8192 in TFLOP/s, measured with cuBLAS: what a card does at best.
-MATRIX_TERAFLOPS: Final = {"NVIDIA H100 80GB HBM3": 778.0, "NVIDIA H200": 790.0}
-#: Share of the devices' time spent computing, below which whatever took most of the rest is the bottleneck.
-SOUND_COMPUTE: Final = 0.8
+#: Shares of the devices' time spent computing, below which whatever took most of the rest is the bottleneck, and
+#: below which that is critical.
+SOUND_COMPUTE: Final = MILD_BELOW / 100
+CRITICAL_COMPUTE: Final = CRITICAL_BELOW / 100
 
 _JOULES_PER_KWH: Final = 3.6e6
 
@@ -30,23 +31,17 @@ Shard = Mapping[str, Any]
 def time_spent(shard: Shard) -> dict[str, float]:
     """Seconds of one shard's wall time by what they went into; they add up to the wall time.
 
-    ``startup`` is all before the first batch, ``starved`` the gaps between batches, ``write`` all after the last one.
-
     Args:
-        shard: a row of shards.parquet.
+        shard: a row of shards.parquet; parts that are not known count as 0.
     """
-    wall = shard.get("wall_seconds") or 0.0
-    startup = min(shard.get("startup_seconds") or 0.0, wall)
-    rate = shard.get("tokens_per_second")
-    span = min(shard["tokens"] / rate, wall - startup) if rate else 0.0
-    compute = min(shard.get("compute_seconds") or 0.0, span)
-    return {"startup": startup, "starved": span - compute, "compute": compute, "write": wall - startup - span}
+    return {name: shard.get(f"{name}_seconds") or 0.0 for name in TIME_NAMES if name != "idle"}
 
 
 def run_time_spent(shards: Sequence[Shard]) -> dict[str, float]:
     """Seconds of all devices over the whole run, from its first shard's start to its last one's end.
 
-    Besides the parts of ``time_spent``: ``idle``, in which a device had no shard.
+    Besides the parts of ``time_spent``: ``idle``, in which a device had no shard. All parts together are the run's
+    length times the number of devices.
     """
     spent = dict.fromkeys(TIME_NAMES, 0.0)
     timed = [shard for shard in shards if shard.get("started") is not None and shard.get("finished") is not None]
@@ -75,12 +70,41 @@ def run_verdict(shards: Sequence[Shard]) -> list[str]:
     Args:
         shards: the rows of shards.parquet; values that are not known are None or missing.
     """
-    worked = [shard for shard in shards if shard.get("tokens") and shard.get("tokens_per_second")]
+    worked = _worked(shards)
     if not worked:
         return ["Nothing was computed in this run: every record was reused or rejected."]
     spent = run_time_spent(worked)
-    lines = [_throughput(worked), _times(spent), _advice(worked, spent)]
-    return [*lines, _estimate(worked)]
+    return [_throughput(worked), _times(spent), f"Bottleneck: {run_bottleneck(shards).verdict}.", _estimate(worked)]
+
+
+def run_bottleneck(shards: Sequence[Shard]) -> Bottleneck:
+    """What held the run back: the largest part of the time that was no computing, or else how that was done.
+
+    Its cause is one of ``TIME_NAMES``, or one of those that ``bottleneck`` gives.
+    """
+    worked = _worked(shards)
+    spent = run_time_spent(worked)
+    total = sum(spent.values())
+    utilization = _weighted(worked, "utilization_percent", "compute_seconds")
+    if total and spent["compute"] < SOUND_COMPUTE * total:
+        cause = max((name for name in TIME_NAMES if name != "compute"), key=lambda name: spent[name])
+        severity = "critical" if spent["compute"] < CRITICAL_COMPUTE * total else "mild"
+        verdict = f"{WORDS[cause]}, {100 * spent[cause] / total:.0f} % of the time; {_remedy(cause, worked)}"
+        return Bottleneck(severity, utilization, cause, verdict)
+    judged = bottleneck([] if utilization is None else [utilization], _weighted(worked, "pct_starved", "batches"))
+    return replace(judged, verdict=f"none: {judged.verdict}") if judged.severity == "none" else judged
+
+
+def matrix_limit(shards: Sequence[Shard]) -> float | None:
+    """TFLOP/s of plain matrix products, mean over the shards by computing time; None unless every shard knows it."""
+    worked = _worked(shards)
+    if any(shard.get("matrix_teraflops_per_second") is None for shard in worked):
+        return None
+    return _weighted(worked, "matrix_teraflops_per_second", "compute_seconds")
+
+
+def _worked(shards: Sequence[Shard]) -> list[Shard]:
+    return [shard for shard in shards if shard.get("tokens") and shard.get("tokens_per_second")]
 
 
 def _throughput(shards: Sequence[Shard]) -> str:
@@ -92,16 +116,14 @@ def _throughput(shards: Sequence[Shard]) -> str:
         f"{sequences:,.0f} sequences ({tokens:,.0f} tokens) on {devices}: "
         f"{tokens / seconds:,.0f} tokens/s and {sequences / seconds:,.1f} sequences/s{each}"
     )
-    names = {shard.get("device_name") for shard in shards}
     flops = [shard["teraflops_per_second"] * _span(shard) for shard in shards if shard.get("teraflops_per_second")]
     if len(flops) < len(shards):
         return f"{line}."
-    rate = sum(flops) / seconds
-    limit = MATRIX_TERAFLOPS.get(str(next(iter(names)))) if len(names) == 1 else None
-    share = (
-        f", {100 * rate / limit:.0f} % of the {limit:,.0f} that the card does in plain matrix products" if limit else ""
-    )
-    return f"{line}, {rate:,.3g} TFLOP/s{share}."
+    rate, limit = sum(flops) / seconds, matrix_limit(shards)
+    if limit is None:
+        return f"{line}, {rate:,.3g} TFLOP/s."
+    share = f"{100 * rate / limit:.0f} % of the {limit:,.0f} that it reached in plain matrix products"
+    return f"{line}, {rate:,.3g} TFLOP/s, {share}."
 
 
 def _times(spent: Mapping[str, float]) -> str:
@@ -110,20 +132,9 @@ def _times(spent: Mapping[str, float]) -> str:
     return f"Where the time went: {shares}."
 
 
-def _advice(shards: Sequence[Shard], spent: Mapping[str, float]) -> str:
-    total = sum(spent.values()) or 1.0
-    if spent["compute"] < SOUND_COMPUTE * total:
-        cause = max((name for name in TIME_NAMES if name != "compute"), key=lambda name: spent[name])
-        return f"Bottleneck: {WORDS[cause]}, {100 * spent[cause] / total:.0f} % of the time; {_remedy(cause, shards)}."
-    utilization = _weighted(shards, "utilization_percent", "wall_seconds")
-    judged = bottleneck([] if utilization is None else [utilization], _weighted(shards, "pct_starved", "batches"))
-    prefix = "none: " if judged.severity == "none" else ""
-    return f"Bottleneck: {prefix}{judged.verdict}."
-
-
 def _remedy(cause: str, shards: Sequence[Shard]) -> str:
     if cause == "starved":
-        return "give each task more CPUs"
+        return MORE_LOADERS
     if cause == "write":
         return "store halves (--embedding_dtype float16), or put the work folder on a faster disk"
     if cause == "idle" and len(shards_by_device(shards)) > 1:
@@ -134,16 +145,17 @@ def _remedy(cause: str, shards: Sequence[Shard]) -> str:
 
 
 def million_more(shards: Sequence[Shard]) -> dict[str, float | None]:
-    """Device-hours and kWh from first to last batch that a million more sequences like these would take."""
-    worked = [shard for shard in shards if shard.get("tokens") and shard.get("tokens_per_second")]
+    """Device-hours and kWh that a million more sequences like these would take: all that was spent but start-up."""
+    worked = _worked(shards)
     sequences = _sum(worked, "sequences")
     if not sequences:
         return {"device_hours": None, "kwh": None}
+    seconds = sum(sum(time_spent(shard).values()) for shard in worked) - _sum(worked, "startup_seconds")
     joules = None
-    if all(shard.get("batch_energy_joules") is not None for shard in worked):
-        joules = _sum(worked, "batch_energy_joules")
+    if all(shard.get("energy_joules") is not None for shard in worked):
+        joules = _sum(worked, "energy_joules") - _sum(worked, "startup_energy_joules")
     return {
-        "device_hours": sum(_span(shard) for shard in worked) / sequences * 1e6 / 3600,
+        "device_hours": seconds / sequences * 1e6 / 3600,
         "kwh": None if joules is None else joules / sequences * 1e6 / _JOULES_PER_KWH,
     }
 

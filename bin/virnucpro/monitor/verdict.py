@@ -11,6 +11,8 @@ CRITICAL_BELOW: Final = 50.0
 MILD_BELOW: Final = 80.0
 #: Percent of waits that starved the device, above which the loader is the cause.
 STARVED_ABOVE: Final = 10.0
+#: What to do where batches come too late: half of a task's CPUs prepare them.
+MORE_LOADERS: Final = "raise `cpus` of EMBED_SHARD (--workers of embed_shard.py)"
 #: Share of the wall time spent before the first batch, above which start-up is the cause.
 STARTUP_ABOVE: Final = 0.3
 
@@ -57,7 +59,7 @@ def _cause(pct_starved: float | None, startup_share: float | None) -> tuple[str,
         share = f"{100 * startup_share:.0f} % of it went into start-up"
         return "startup", f"{share}; raise --shard_residues, so that each task has more to do"
     if pct_starved is not None and pct_starved > STARVED_ABOVE:
-        return "loader", f"it starved before {pct_starved:.0f} % of its batches; give the task more CPUs (--workers)"
+        return "loader", f"it starved before {pct_starved:.0f} % of its batches; {MORE_LOADERS}"
     if pct_starved is not None:
         return "batches", "batches were ready, but too small to fill it; raise --token_budget"
     return "unknown", "look at the loader's waits and the batch sizes"
