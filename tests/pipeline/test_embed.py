@@ -144,7 +144,7 @@ def test_a_bad_shard_leaves_nothing_and_says_why(
 def test_extent_of_a_shard(tmp_path: Path) -> None:
     path = tmp_path / "shard.fasta"
     path.write_text(">6\nMKTAA\n>5\nMK\n")
-    assert shard_extent(path) == ShardExtent(5, 2)
+    assert shard_extent(path) == ShardExtent(5, 2, 7 + 2 * 2)
     path.write_text(">6\nMKTAA\n>6\nMK\n")
     with pytest.raises(DataError, match="unbroken range"):
         shard_extent(path)

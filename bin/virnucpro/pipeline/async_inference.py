@@ -60,6 +60,7 @@ class AsyncInferenceRunner:
         token_budget: what packing efficiency is measured against.
         fallback: gives the same model in fp32 on the same device; called at most once, on the first vector that is
             not finite. Without it such a vector is an error.
+        sampler: samples the device already, and is stopped by whoever started it; ``monitor_interval`` is then unused.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class AsyncInferenceRunner:
         per_residue: bool = False,
         token_budget: int | None = None,
         fallback: Callable[[], PackedEsm2] | None = None,
+        sampler: DeviceSampler | None = None,
     ) -> None:
         self.device = torch.device(device)
         if isinstance(model, PackedEsm2):
@@ -91,7 +93,8 @@ class AsyncInferenceRunner:
             raise UsageError(str(error)) from error
         self.engine = Engine(self.model, self.device, self.plan, streams=enable_streams)
         self.loader_metrics = LoaderMetrics()
-        self.sampler = DeviceSampler(device_uuid(self.device), monitor_interval) if monitor_interval > 0 else None
+        self._samples_itself = sampler is None and monitor_interval > 0
+        self.sampler = DeviceSampler(device_uuid(self.device), monitor_interval) if self._samples_itself else sampler
         self._log_file = log_file
         self._token_budget = token_budget
         self._fp32_engine: Engine | None = None
@@ -116,7 +119,7 @@ class AsyncInferenceRunner:
             DataError: a vector is not finite even in fp32.
             TryAgainError: a sequence does not fit into GPU memory, or the device was lost.
         """
-        if self.sampler is not None:
+        if self.sampler is not None and self._samples_itself:
             self.sampler.start()
         begun = time.perf_counter()
         try:
@@ -127,13 +130,13 @@ class AsyncInferenceRunner:
                 yield result
         finally:
             self._elapsed = time.perf_counter() - begun
-            if self.sampler is not None:
+            if self.sampler is not None and self._samples_itself:
                 self.sampler.stop()
 
     def process_batch(self, batch: Mapping[str, Any]) -> InferenceResult:
         """Run one spec-shaped batch and wait for it; raises ValueError where it is not one."""
         flight = self.engine.submit(PackedBatch.from_dict(batch))
-        return self._finish(flight, len(self.records), 0.0)
+        return self._finish(flight, len(self.records), 0.0, self.loader_metrics.record_wait(0.0))
 
     def get_statistics(self) -> dict[str, Any]:
         """Totals, throughput per second, and what the device and the loader did."""
@@ -163,22 +166,23 @@ class AsyncInferenceRunner:
         return [] if self.sampler is None else self.sampler.samples()
 
     def _results(self, batches: Iterator[Mapping[str, Any]]) -> Iterator[InferenceResult]:
-        flights: deque[tuple[InFlight, int, float]] = deque()
-        index = len(self.records)
+        flights: deque[tuple[InFlight, int, float, str]] = deque()
+        index = first = len(self.records)
         while True:
             asked = time.perf_counter()
             raw = next(batches, None)
             waited = time.perf_counter() - asked
             if raw is None:
                 break
-            flights.append((self.engine.submit(PackedBatch.from_dict(raw)), index, waited))
+            record = self.loader_metrics.record_startup if index == first else self.loader_metrics.record_wait
+            flights.append((self.engine.submit(PackedBatch.from_dict(raw)), index, waited, record(waited)))
             index += 1
             if len(flights) > BATCHES_AHEAD:
                 yield self._finish(*flights.popleft())
         while flights:
             yield self._finish(*flights.popleft())
 
-    def _finish(self, flight: InFlight, index: int, waited: float) -> InferenceResult:
+    def _finish(self, flight: InFlight, index: int, waited: float, state: str) -> InferenceResult:
         output = self.engine.collect(flight)
         recomputed = () if bool(output.finite.all()) else self._recompute(output)
         if self.first_batch_at is None:
@@ -189,7 +193,7 @@ class AsyncInferenceRunner:
             start=output.started,
             end=output.ended,
             wait_milliseconds=1000 * waited,
-            queue_state=self.loader_metrics.record_wait(waited),
+            queue_state=state,
             sequences=batch.num_sequences,
             tokens=batch.tokens,
             longest=batch.max_seqlen,

@@ -7,6 +7,7 @@ import mmap
 import os
 import queue
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,14 +23,19 @@ from virnucpro import __version__
 from virnucpro.config import EmbedConfig
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader
 from virnucpro.errors import DataError, InputMissingError, ModelError, TryAgainError, UsageError
+from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model
+from virnucpro.monitor.gpu import DeviceSampler
 from virnucpro.monitor.metrics import write_shard_metrics
+from virnucpro.monitor.run_verdict import run_verdict
 from virnucpro.output.schema import file_metadata
 from virnucpro.output.writer import ShardWriter
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult, device_uuid
 from virnucpro.pipeline.budget import token_budget
+from virnucpro.pipeline.matrix_rate import matrix_teraflops
 from virnucpro.pipeline.progress import Progress
+from virnucpro.shards import SPECIAL_TOKENS
 
 #: Results waiting for the writer; more would only hold memory.
 WRITER_QUEUE = 8
@@ -39,10 +45,14 @@ SAMPLE_INTERVAL = 0.1
 
 @dataclass(frozen=True)
 class ShardExtent:
-    """The unique indices a shard holds: ``first`` to ``first + sequences - 1``, in any order in the file."""
+    """The unique indices a shard holds: ``first`` to ``first + sequences - 1``, in any order in the file.
+
+    ``tokens`` is told by the file's size, each sequence with its start and end token.
+    """
 
     first: int
     sequences: int
+    tokens: int
 
 
 def shard_extent(shard: Path) -> ShardExtent:
@@ -55,16 +65,18 @@ def shard_extent(shard: Path) -> ShardExtent:
     if not shard.is_file():
         raise InputMissingError(f"shard {shard} does not exist; run SPLIT_FASTA first")
     if shard.stat().st_size == 0:
-        return ShardExtent(0, 0)
+        return ShardExtent(0, 0, 0)
     with shard.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        indices = np.array([int(match[1]) for match in re.finditer(rb"(?m)^>(\d+)$", text)], dtype=np.int64)
+        found = [match[1] for match in re.finditer(rb"(?m)^>(\d+)$", text)]
         headers = sum(1 for _ in re.finditer(rb"(?m)^>", text))
+        residues = len(text) - sum(map(len, found)) - len(b">\n\n") * len(found)
+    indices = np.array([int(number) for number in found], dtype=np.int64)
     if headers != indices.size or indices.size == 0:
         raise DataError(f"{shard} is not a shard of SPLIT_FASTA: its headers must be bare numbers; split again")
     first = int(indices.min())
     if np.unique(indices).size != indices.size or int(indices.max()) != first + indices.size - 1:
         raise DataError(f"{shard} does not hold one unbroken range of sequences; split again")
-    return ShardExtent(first, int(indices.size))
+    return ShardExtent(first, int(indices.size), residues + SPECIAL_TOKENS * int(indices.size))
 
 
 def select_device(asked: str) -> torch.device:
@@ -103,9 +115,18 @@ def embed_shard(config: EmbedConfig) -> dict[str, Any]:
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    device = select_device(config.device)
+    # From here on, so that start-up's power is recorded too: nothing of this task is on the device yet.
+    with DeviceSampler(device_uuid(device), SAMPLE_INTERVAL) as sampler:
+        summary = _embed_on(device, config, sampler)
+    if summary["sequences"]:
+        print(*run_verdict([summary]), sep="\n", file=sys.stderr)
+    return summary
+
+
+def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler) -> dict[str, Any]:
     description = json.loads(config.model_json.read_text())
     shape = Esm2Config.from_description(description)
-    device = select_device(config.device)
     precision = effective_precision(config.precision, device)
     extent = shard_extent(config.shard)
     budget = token_budget(shape, precision, device, config.token_budget, config.attempt)
@@ -114,30 +135,18 @@ def embed_shard(config: EmbedConfig) -> dict[str, Any]:
     model = load_model(config.model, precision, device)
     if model.config.embed_dim != shape.embed_dim or model.config.layers != shape.layers:
         raise ModelError(f"{config.model} is not the model that {config.model_json} describes; inspect it again")
+    limit = matrix_teraflops(device, precision)
     runner = AsyncInferenceRunner(
         model,
         device,
         layers=config.layers,
         pooling=config.pooling,
         per_residue=config.per_residue,
-        monitor_interval=SAMPLE_INTERVAL,
         token_budget=budget,
         fallback=lambda: load_model(config.model, "fp32", device),
+        sampler=sampler,
     )
-    metadata = file_metadata(
-        model=description["name"],
-        weights_sha256=description["weights_sha256"],
-        precision=precision,
-        attention=model.attention_backend,
-        layers=list(runner.plan.layers),
-        pooling=list(runner.plan.pooling),
-        max_length=config.max_length,
-        long_sequences=config.long_sequences,
-        torch=torch.__version__,
-        cuda=torch.version.cuda if device.type == "cuda" else None,
-        device_name=_device_name(device),
-    )
-    started = _process_start()
+    metadata = _metadata(config, description, model, runner)
     with ShardWriter(
         config.outdir,
         columns={name: shape.embed_dim for name in runner.plan.columns()},
@@ -147,11 +156,35 @@ def embed_shard(config: EmbedConfig) -> dict[str, Any]:
         metadata=metadata,
         per_residue=config.per_residue,
     ) as writer:
-        progress = Progress(config.shard.name, extent.sequences)
-        _write_behind(runner, batches, writer, progress)
-        summary = _summarise(config, runner, shape, budget, metadata, started, extent)
-        writer.finish(lambda folder: write_shard_metrics(folder, runner.records, runner.samples(), summary))
+        progress = Progress(config.shard.name, extent.sequences, extent.tokens)
+        blocked = _write_behind(runner, batches, writer, progress)
+        summary = _summarise(config, runner, budget, metadata, extent)
+        summary |= {"writer_wait_seconds": blocked, "matrix_teraflops_per_second": limit}
+
+        def write_metrics(folder: Path) -> None:
+            sampler.stop()
+            summary.update(write_shard_metrics(folder, runner.records, sampler.samples(), summary))
+
+        writer.finish(write_metrics)
     return summary
+
+
+def _metadata(
+    config: EmbedConfig, description: dict[str, Any], model: PackedEsm2, runner: AsyncInferenceRunner
+) -> dict[str, Any]:
+    return file_metadata(
+        model=description["name"],
+        weights_sha256=description["weights_sha256"],
+        precision=model.precision,
+        attention=model.attention_backend,
+        layers=list(runner.plan.layers),
+        pooling=list(runner.plan.pooling),
+        max_length=config.max_length,
+        long_sequences=config.long_sequences,
+        torch=torch.__version__,
+        cuda=torch.version.cuda if runner.device.type == "cuda" else None,
+        device_name=_device_name(runner.device),
+    )
 
 
 def _start_loader(config: EmbedConfig, budget: int) -> Iterator[dict[str, Any]]:
@@ -166,8 +199,8 @@ def _start_loader(config: EmbedConfig, budget: int) -> Iterator[dict[str, Any]]:
 
 def _write_behind(
     runner: AsyncInferenceRunner, batches: Iterator[dict[str, Any]], writer: ShardWriter, progress: Progress
-) -> None:
-    """Run the batches and write their vectors on a thread of their own."""
+) -> float:
+    """Run the batches and write their vectors on a thread of their own; returns the seconds waited for that thread."""
     results: queue.Queue[InferenceResult | None] = queue.Queue(WRITER_QUEUE)
     failure: list[BaseException] = []
 
@@ -182,9 +215,12 @@ def _write_behind(
 
     thread = threading.Thread(target=write, name="writer", daemon=True)
     thread.start()
+    blocked = 0.0
     try:
         for result in runner.run(batches):
+            asked = time.perf_counter()
             results.put(result)
+            blocked += time.perf_counter() - asked
             progress.advance(result.record.sequences, result.record.tokens)
             if failure:
                 break
@@ -194,6 +230,7 @@ def _write_behind(
         progress.close()
     if failure:
         raise failure[0]
+    return blocked
 
 
 def _write_result(writer: ShardWriter, result: InferenceResult) -> None:
@@ -205,13 +242,7 @@ def _write_result(writer: ShardWriter, result: InferenceResult) -> None:
 
 
 def _summarise(
-    config: EmbedConfig,
-    runner: AsyncInferenceRunner,
-    shape: Esm2Config,
-    budget: int,
-    metadata: dict[str, Any],
-    started: float,
-    extent: ShardExtent,
+    config: EmbedConfig, runner: AsyncInferenceRunner, budget: int, metadata: dict[str, Any], extent: ShardExtent
 ) -> dict[str, Any]:
     statistics = runner.get_statistics()
     device = runner.device
@@ -225,9 +256,8 @@ def _summarise(
         "flops": statistics["total_flops"],
         "token_budget": budget,
         "attempt": config.attempt,
-        "process_start": started,
+        "process_start": _process_start(),
         "first_batch_end": runner.first_batch_at,
-        "startup_seconds": None if runner.first_batch_at is None else runner.first_batch_at - started,
         "inference_seconds": statistics["elapsed_seconds"],
         "device_uuid": device_uuid(device),
         "device_name": _device_name(device),

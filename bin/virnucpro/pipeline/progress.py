@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from datetime import timedelta
 
 from tqdm import tqdm
 
@@ -12,37 +14,48 @@ LOG_INTERVAL = 30.0
 
 
 class Progress:
-    """Counts sequences and tokens of one shard and shows them on stderr."""
+    """Counts sequences and tokens of one shard and shows them on stderr, with tokens per second and the time left.
 
-    def __init__(self, name: str, sequences: int) -> None:
+    In a log a thread of its own writes a line every ``LOG_INTERVAL`` seconds, however long a batch takes.
+    """
+
+    def __init__(self, name: str, sequences: int, tokens: int) -> None:
         self._name = name
-        self._total = sequences
-        self._done = 0
-        self._tokens = 0
+        self._sequences, self._tokens = sequences, tokens
+        self._done_sequences = self._done_tokens = 0
         self._begun = time.monotonic()
-        self._reported = self._begun
-        self._bar = tqdm(total=sequences, desc=name, unit="seq", unit_scale=True) if sys.stderr.isatty() else None
+        self._closed = threading.Event()
+        self._bar: tqdm | None = None
+        self._thread: threading.Thread | None = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=tokens, desc=name, unit=" tokens", unit_scale=True)
+        else:
+            self._thread = threading.Thread(target=self._log, name="progress", daemon=True)
+            self._thread.start()
 
     def advance(self, sequences: int, tokens: int) -> None:
         """Count a finished batch."""
-        self._done += sequences
-        self._tokens += tokens
-        now = time.monotonic()
-        rate = self._tokens / max(now - self._begun, 1e-9)
+        self._done_sequences += sequences
+        self._done_tokens += tokens
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
-            self._bar.update(sequences)
-        elif now - self._reported >= LOG_INTERVAL:
-            self._reported = now
-            left = (now - self._begun) * (self._total - self._done) / max(self._done, 1)
-            print(
-                f"{self._name}: {self._done:,} of {self._total:,} sequences, {rate:,.0f} tokens/s, "
-                f"about {left:,.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+            self._bar.set_postfix_str(f"{self._done_sequences:,} of {self._sequences:,} sequences", refresh=False)
+            self._bar.update(tokens)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Leave the bar as it stands, and write no more lines."""
+        self._closed.set()
         if self._bar is not None:
             self._bar.close()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _log(self) -> None:
+        while not self._closed.wait(LOG_INTERVAL):
+            print(self._line(time.monotonic() - self._begun), file=sys.stderr, flush=True)
+
+    def _line(self, elapsed: float) -> str:
+        counted = f"{self._name}: {self._done_sequences:,} of {self._sequences:,} sequences"
+        if not self._done_tokens:
+            return f"{counted}, waiting for the first batch"
+        left = timedelta(seconds=round(elapsed * max(self._tokens - self._done_tokens, 0) / self._done_tokens))
+        return f"{counted}, {self._done_tokens / elapsed:,.0f} tokens/s, about {left} left"
