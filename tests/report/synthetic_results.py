@@ -138,7 +138,8 @@ def _batches(
     shard: int, starts: np.ndarray, seconds: float, waits: np.ndarray, sequences: int, tokens: int, run: Run
 ) -> pa.Table:
     count = starts.size
-    states = np.select([waits < 0.001, waits > 0.05], ["full", "starved"], "normal")
+    states = np.select([waits < 0.001, waits > 0.05], ["full", "starved"], "normal").astype(object)
+    states[0] = "startup"
     per_batch = np.diff(np.linspace(0, tokens, count + 1).astype(np.int64))
     columns = {
         "shard": np.full(count, shard, np.int32),
@@ -183,7 +184,9 @@ def _shard_row(
         "finished": finished,
         "wall_seconds": finished - begun,
         "startup_seconds": STARTUP_SECONDS,
+        "starved_seconds": finished - begun - STARTUP_SECONDS - compute - 1.0,
         "compute_seconds": compute,
+        "write_seconds": 1.0,
         "batches": batches.num_rows,
         "sequences": sequences,
         "tokens": tokens,
@@ -191,7 +194,11 @@ def _shard_row(
         "sequences_per_second": sequences / compute,
         "tokens_per_second": tokens / compute,
         "teraflops_per_second": tokens / compute * 1.4e-3,
+        "matrix_teraflops_per_second": 778.0 if run.on_gpu else None,
+        "matrix_share": tokens / compute * 1.4e-3 / 778.0 if run.on_gpu else None,
         "packing_efficiency": 0.97,
+        "loader_wait_seconds": float(waits[1:].sum()),
+        "writer_wait_seconds": 0.0,
         "avg_wait_time_ms": float(waits.mean() * 1000),
         "p95_wait_time_ms": float(np.percentile(waits, 95) * 1000),
         "max_wait_time_ms": float(waits.max() * 1000),
@@ -200,6 +207,7 @@ def _shard_row(
         "mean_power_watts": 600.0 if run.on_gpu else None,
         "peak_memory_bytes": 40 << 30,
         "energy_joules": 600.0 * (finished - begun) if run.on_gpu else None,
+        "startup_energy_joules": 100.0 * STARTUP_SECONDS if run.on_gpu else None,
         "batch_energy_joules": 600.0 * compute if run.on_gpu else None,
         "energy_source": "counter" if run.on_gpu else None,
         "bottleneck": "none",

@@ -31,7 +31,11 @@ def test_every_batch_is_counted_once(tmp_path: Path) -> None:
     tally = tally_batches(results / "metrics" / "batches.parquet")
     assert sorted(tally.queue_states) == [0, 1, 2]
     assert sum(counts.total() for counts in tally.queue_states.values()) == batches.num_rows == tally.packing.sum()
-    assert sum(tally.waited.values()) == pytest.approx(sum(batches["wait_milliseconds"].to_pylist()), rel=1e-5)
+    waits = zip(batches["queue_state"].to_pylist(), batches["wait_milliseconds"].to_pylist(), strict=True)
+    assert sum(tally.waited.values()) == pytest.approx(
+        sum(wait for state, wait in waits if state != "startup"), rel=1e-5
+    )
+    assert all(counts["startup"] == 1 for counts in tally.queue_states.values())
     assert all(counts["starved"] > 0 for counts in tally.queue_states.values())
 
 

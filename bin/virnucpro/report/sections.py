@@ -36,9 +36,18 @@ _GENERAL: Final = (
     ("startup_seconds", "Start-up", "From the process's start to its first batch", " s", 1, 1, True),
     ("tokens_per_second", "Tokens/s", "From the first batch's start to the last one's end", "", 0, 1, True),
     ("teraflops_per_second", "TFLOP/s", "Arithmetic of the model's matrix products", "", 3, 1, True),
+    (
+        "matrix_share",
+        "Of the limit",
+        "TFLOP/s over those of plain matrix products",
+        " %",
+        0,
+        100,
+        True,
+    ),
     ("utilization_percent", "Utilisation", "Mean over the time of the batches", " %", 1, 1, True),
-    ("mean_power_watts", "Power", "Mean over the shard's wall time", " W", 0, 1, True),
-    ("energy_joules", "Energy", "Of the shard's wall time, in watt hours", " Wh", 2, 1 / 3600, True),
+    ("mean_power_watts", "Power", "Mean over all readings", " W", 0, 1, True),
+    ("energy_joules", "Energy", "From start-up to the last write, in watt hours", " Wh", 2, 1 / 3600, True),
     ("peak_memory_bytes", "Memory", "The most in use, in GiB", " GiB", 1, 2.0**-30, True),
     ("packing_efficiency", "Packing", "Tokens over the token budget, mean of the batches", " %", 1, 100, False),
     ("p95_wait_time_ms", "Wait p95", "95th percentile of the waits for a batch", " ms", 1, 1, False),
@@ -113,18 +122,23 @@ def time_section(shards: Sequence[Mapping[str, Any]]) -> Section | None:
         for shard in shards
         if shard.get("wall_seconds")
     }
-    text = "Start-up until the first batch, waiting between batches, computing, and writing after the last one."
+    text = "Start-up until the first batch, waiting for batches, computing, and waiting for what is written."
     return _by_shard("time", "Where the time went", text, "seconds", spent)
 
 
 def wait_sections(tally: BatchTally) -> list[Section]:
     """How long the device waited for the loader."""
     states = {shard: {state: counts[state] for state in QUEUE_STATES} for shard, counts in tally.queue_states.items()}
-    text = "Batches by the wait before them: full (below 1 ms), normal, starved (above 50 ms)."
+    text = (
+        "Batches by the wait before them: full (below 1 ms), normal, starved (above 50 ms). "
+        "The first batch of a shard is start-up and left out."
+    )
     waited = {shard: {"seconds waited": milliseconds / 1e3} for shard, milliseconds in tally.waited.items()}
     sections = [
         _by_shard("queue_states", "Loader waits", text, "batches", states),
-        _by_shard("waited", "Seconds waited for batches", "All waits of a shard together.", "seconds", waited),
+        _by_shard(
+            "waited", "Seconds waited for batches", "All waits of a shard but for its first batch.", "seconds", waited
+        ),
     ]
     return [section for section in sections if section is not None]
 

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from virnucpro.monitor.metrics import STARTUP
+
 #: Longer sequences count as this long; the longest protein known has 45,000 residues.
 LONGEST: Final = 100_000
 _BATCH_ROWS: Final = 131_072
@@ -32,7 +34,10 @@ class RecordTally:
 
 @dataclass
 class BatchTally:
-    """Batches by shard: their queue states, the milliseconds waited, and packing in percent (counts of 100 bins)."""
+    """Batches by shard: their queue states, the milliseconds waited, and packing in percent (counts of 100 bins).
+
+    ``waited`` leaves out the wait for a shard's first batch, which is start-up.
+    """
 
     queue_states: dict[int, Counter[str]] = field(default_factory=dict)
     waited: dict[int, float] = field(default_factory=dict)
@@ -76,7 +81,8 @@ def tally_batches(batches: Path) -> BatchTally:
             for row in grouped.to_pylist():
                 shard = row["shard"]
                 tally.queue_states.setdefault(shard, Counter())[row["state"] or "unknown"] += row["count_all"]
-                tally.waited[shard] = tally.waited.get(shard, 0.0) + (row["wait_sum"] or 0.0)
+                waited = 0.0 if row["state"] == STARTUP else row["wait_sum"] or 0.0
+                tally.waited[shard] = tally.waited.get(shard, 0.0) + waited
             efficiency = batch["packing_efficiency"].drop_null().to_numpy(zero_copy_only=False)
             bins = np.clip((efficiency * _PACKING_BINS).astype(np.int64), 0, _PACKING_BINS - 1)
             tally.packing += np.bincount(bins, minlength=_PACKING_BINS)
