@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from launch import MODEL, PROJECT, Launch, launch
 
-NAMES = ("plain.fasta", "two words & o'clock \"quoted\".fa", "same/proteins.faa.gz", "other/proteins.faa.gz")
+NAMES = ("plain.fasta", 'two words & o\'clock "quoted".fa', "same/proteins.faa.gz", "other/proteins.faa.gz")
 
 
 def demo_records(count: int) -> list[str]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_reference import assert_as_accurate, boundaries, random
+from kernel_reference import assert_as_accurate, boundaries, random, relative_error
 
 from virnucpro.kernels.attention import varlen_attention, varlen_attention_ref
 
@@ -17,6 +17,22 @@ def test_varlen_attention(kernel_device: str, dtype: torch.dtype, heads: int, he
     truth = varlen_attention_ref(qkv.double(), *arguments)
     twin = varlen_attention_ref(qkv, *arguments)
     assert_as_accurate(varlen_attention(qkv, *arguments), twin, truth, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("head_dim", [16, 32])
+def test_low_parts_sharpen_the_logits(kernel_device: str, dtype: torch.dtype, head_dim: int) -> None:
+    heads, lengths = 2, [70, 3]
+    exact = 3 * random(sum(lengths), 3 * heads * head_dim)
+    exact[:, 2 * heads * head_dim :] = exact[:, 2 * heads * head_dim :].to(dtype)
+    qkv = exact.to(kernel_device, dtype)
+    low = (exact.to(kernel_device) - qkv)[:, : 2 * heads * head_dim].to(dtype)
+    arguments = (boundaries(lengths, kernel_device), max(lengths), heads, head_dim**-0.5)
+    truth = varlen_attention_ref(exact.to(kernel_device).double(), *arguments)
+    twin = varlen_attention_ref(qkv, *arguments, low)
+    out = varlen_attention(qkv, *arguments, low)
+    assert_as_accurate(out, twin, truth, dtype)
+    assert 3 * relative_error(out, truth) < relative_error(varlen_attention(qkv, *arguments), truth)
 
 
 def test_large_logits(kernel_device: str) -> None:

@@ -51,12 +51,10 @@ def test_interleaved_queries_and_keys_give_the_same_logits() -> None:
     statistics = row_statistics_ref(x)
     turned = torch.cat([*(interleave_pairs(part, heads) for part in weight[: 2 * width].split(width)), weight[-width:]])
     zeros = torch.zeros(3 * width).double()
-    ours = norm_linear_rotary_ref(x, statistics, turned, zeros, torch.arange(11), cos, sin)
+    ours, _ = norm_linear_rotary_ref(x, statistics, turned, zeros, torch.arange(11), cos, sin)
     plain = F.linear(F.layer_norm(x, (width,)), weight)
     rotary_ref_(plain, torch.arange(11), cos, sin, heads)
-    logits = [
-        torch.einsum("qnh,knh->nqk", *qkv.view(11, 3, heads, head_dim)[:, :2].unbind(1)) for qkv in (ours, plain)
-    ]
+    logits = [torch.einsum("qnh,knh->nqk", *qkv.view(11, 3, heads, head_dim)[:, :2].unbind(1)) for qkv in (ours, plain)]
     torch.testing.assert_close(*logits)
     torch.testing.assert_close(ours[:, 2 * width :], plain[:, 2 * width :])
 
@@ -83,9 +81,32 @@ def test_norm_linear_rotary(kernel_device: str, dtype: torch.dtype, heads: int, 
     x, (weight, bias) = stream(width, dtype, kernel_device), folded(3 * width, width, dtype, kernel_device)
     statistics = row_statistics(x)
     rotation = (positions(LENGTHS, kernel_device), *tables(max(LENGTHS), head_dim // 2, kernel_device))
-    truth = norm_linear_rotary_ref(x.double(), row_statistics_ref(x.double()), weight.double(), bias, *rotation)
-    twin = norm_linear_rotary_ref(x, statistics, weight, bias, *rotation)
-    assert_as_accurate(norm_linear_rotary(x, statistics, weight, bias, *rotation), twin, truth, dtype)
+    truth, _ = norm_linear_rotary_ref(x.double(), row_statistics_ref(x.double()), weight.double(), bias, *rotation)
+    twin, _ = norm_linear_rotary_ref(x, statistics, weight, bias, *rotation)
+    turned, low = norm_linear_rotary(x, statistics, weight, bias, *rotation)
+    assert low is None
+    assert_as_accurate(turned, twin, truth, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("heads", "head_dim"), [(20, 16), (20, 32)])
+def test_low_parts_hold_what_rounding_took(kernel_device: str, dtype: torch.dtype, heads: int, head_dim: int) -> None:
+    width = heads * head_dim
+    # Rows that the 16-bit norm of the twin leaves as they are, so that only the output is rounded.
+    x = torch.where(random(TOKENS, width) > 0, 1.0, -1.0).to(kernel_device, dtype)
+    x[:, 1::2] = -x[:, ::2]
+    weight, bias = folded(3 * width, width, dtype, kernel_device)
+    rotation = (positions(LENGTHS, kernel_device), *tables(max(LENGTHS), head_dim // 2, kernel_device))
+    statistics = row_statistics(x)
+    truth, _ = norm_linear_rotary_ref(x.double(), row_statistics_ref(x.double()), weight.double(), bias, *rotation)
+    turned, low = norm_linear_rotary(x, statistics, weight, bias, *rotation, low_parts=True)
+    assert low is not None
+    plain, _ = norm_linear_rotary(x, statistics, weight, bias, *rotation)
+    assert torch.equal(turned, plain)
+    whole = turned[:, : 2 * width].double() + low.double()
+    assert relative_error(turned[:, : 2 * width], truth[:, : 2 * width]) > 20 * relative_error(
+        whole, truth[:, : 2 * width]
+    )
 
 
 @PRECISIONS

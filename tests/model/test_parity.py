@@ -23,6 +23,7 @@ from esm2_reference import (
 from transformers import EsmModel
 
 from virnucpro.model.esm2 import PackedEsm2
+from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model, read_checkpoint
 
 LOGGER = logging.getLogger(__name__)
@@ -66,6 +67,25 @@ def test_random_weights_with_sharp_attention() -> None:
     reference = sharp_esm2(layers=4, dim=128, heads=4, seed=3)
     worst = check_parity(reference, PackedEsm2.from_fair_esm(reference), proteins)
     LOGGER.info("worst residue error %.1e, worst pooled cosine %.9f", *worst)
+
+
+@pytest.mark.parametrize(("dim", "heads"), [(128, 8), (96, 4), (128, 2)])
+def test_layers_with_their_norms_folded_into_the_products(dim: int, heads: int) -> None:
+    """The form that 16-bit precisions take on Hopper, by its twins in fp32."""
+    reference = sharp_esm2(layers=4, dim=dim, heads=heads, seed=5)
+    with torch.no_grad():
+        for layer in reference.layers:
+            for norm in (layer.self_attn_layer_norm, layer.final_layer_norm):
+                norm.weight.mul_(1 + 0.3 * torch.randn(dim))
+                norm.bias.add_(0.3 * torch.randn(dim))
+    state = {k: v for k, v in reference.state_dict().items() if not k.startswith(("lm_", "contact_"))}
+    config = Esm2Config("folded", 4, dim, heads, token_dropout=True)
+    model = PackedEsm2.from_state(config, state, "fp32", "cpu", fused=True)
+    proteins = shuffled_sequences(40)
+    check_parity(reference, model, proteins)
+    plain = PackedEsm2.from_state(config, state, "fp32", "cpu", fused=False)
+    for states, expected in zip(*(packed_states(m, proteins[:5], (0, 2)) for m in (model, plain)), strict=True):
+        assert all(relative_error(states[layer], expected[layer]) <= RESIDUE_LIMIT for layer in (0, 2))
 
 
 def test_trained_encoder() -> None:

@@ -28,6 +28,7 @@ def _softmax_step(logits, value, peak, total, out, scale, PRECISION: tl.constexp
 @jit
 def _attention_kernel(
     QKV_ptr,  # (T, 3D)
+    Low_ptr,  # (T, 2D): what rounding took from queries and keys, where LOW
     Out_ptr,  # (T, D)
     Bounds_ptr,  # (S+1,)
     scale,
@@ -38,6 +39,7 @@ def _attention_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr,
+    LOW: tl.constexpr,
 ):
     sequence = tl.program_id(0) // blocks
     start = (tl.program_id(0) % blocks) * BLOCK_M
@@ -55,6 +57,10 @@ def _attention_kernel(
     in_head = dim < HEAD_DIM
     query_mask = (query_row < length)[:, None] & in_head[None, :]
     query = tl.load(base + query_row[:, None] * ROW + dim[None, :], mask=query_mask, other=0.0)
+    if LOW:
+        low_base = Low_ptr + first.to(tl.int64) * 2 * WIDTH + head * HEAD_DIM
+        query_low = tl.load(low_base + query_row[:, None] * 2 * WIDTH + dim[None, :], mask=query_mask, other=0.0)
+        low_pointer = low_base + WIDTH + key_row[None, :] * 2 * WIDTH + dim[:, None]
     key_pointer = base + WIDTH + key_row[None, :] * ROW + dim[:, None]
     value_pointer = base + 2 * WIDTH + key_row[:, None] * ROW + dim[None, :]
     peak = tl.full((BLOCK_M,), -1.0e30, tl.float32)
@@ -69,6 +75,10 @@ def _attention_kernel(
             key = tl.load(key_pointer, mask=in_head[:, None], other=0.0)
             value = tl.load(value_pointer, mask=in_head[None, :], other=0.0)
         logits = tl.dot(query, key, input_precision=PRECISION)
+        if LOW:
+            key_low = tl.load(low_pointer)
+            logits += tl.dot(query_low, key) + tl.dot(query, key_low)
+            low_pointer += BLOCK_N * 2 * WIDTH
         peak, total, out = _softmax_step(logits, value, peak, total, out, scale, PRECISION)
         key_pointer += BLOCK_N * ROW
         value_pointer += BLOCK_N * ROW
@@ -76,16 +86,29 @@ def _attention_kernel(
         valid = whole + key_row < length
         key = tl.load(key_pointer, mask=valid[None, :] & in_head[:, None], other=0.0)
         value = tl.load(value_pointer, mask=valid[:, None] & in_head[None, :], other=0.0)
-        logits = tl.where(valid[None, :], tl.dot(query, key, input_precision=PRECISION), float("-inf"))
+        logits = tl.dot(query, key, input_precision=PRECISION)
+        if LOW:
+            key_low = tl.load(low_pointer, mask=valid[None, :], other=0.0)
+            logits += tl.dot(query_low, key) + tl.dot(query, key_low)
+        logits = tl.where(valid[None, :], logits, float("-inf"))
         peak, total, out = _softmax_step(logits, value, peak, total, out, scale, PRECISION)
     target = Out_ptr + (first + query_row).to(tl.int64)[:, None] * WIDTH + head * HEAD_DIM + dim[None, :]
     tl.store(target, (out / total[:, None]).to(Out_ptr.dtype.element_ty), mask=query_mask)
 
 
 def varlen_attention_ref(
-    qkv_T3D: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, heads: int, scale: float
+    qkv_T3D: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    max_seqlen: int,
+    heads: int,
+    scale: float,
+    low_T2D: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`varlen_attention` in plain PyTorch without padding: neighbours of equal length form one dense batch."""
+    if low_T2D is not None:
+        whole = qkv_T3D.float()
+        whole[:, : low_T2D.shape[1]] += low_T2D
+        return varlen_attention_ref(whole, cu_seqlens, max_seqlen, heads, scale).to(qkv_T3D.dtype)
     width = qkv_T3D.shape[1] // 3
     out_TD = qkv_T3D.new_zeros(qkv_T3D.shape[0], width)
     begin = 0
@@ -105,7 +128,12 @@ def attention_backend(tensor: torch.Tensor) -> str:
 
 
 def varlen_attention(
-    qkv_T3D: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, heads: int, scale: float
+    qkv_T3D: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    max_seqlen: int,
+    heads: int,
+    scale: float,
+    low_T2D: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Softmax attention of each token over all tokens of its own sequence.
 
@@ -115,12 +143,13 @@ def varlen_attention(
         max_seqlen: tokens of the longest sequence.
         heads: attention heads; D / heads is 16, 24, 32, 64 or 128.
         scale: factor on the logits, 1/sqrt(head_dim) unless already in the queries.
+        low_T2D: what rounding took from queries and keys, contiguous; head dimension a power of two.
 
     Returns:
         (T, D) attended values; rows that belong to no sequence are undefined.
     """
     if not uses_triton(qkv_T3D):
-        return varlen_attention_ref(qkv_T3D, cu_seqlens, max_seqlen, heads, scale)
+        return varlen_attention_ref(qkv_T3D, cu_seqlens, max_seqlen, heads, scale, low_T2D)
     width = qkv_T3D.shape[1] // 3
     head_dim = width // heads
     out_TD = qkv_T3D.new_empty((qkv_T3D.shape[0], width))
@@ -129,8 +158,9 @@ def varlen_attention(
     blocks = triton.cdiv(max_seqlen, block_m)
     with launch_guard(qkv_T3D):
         _attention_kernel[(blocks * (cu_seqlens.numel() - 1), heads)](
-            qkv_T3D, out_TD, cu_seqlens, scale * LOG2_E, blocks,
+            qkv_T3D, qkv_T3D if low_T2D is None else low_T2D, out_TD, cu_seqlens, scale * LOG2_E, blocks,
             heads, head_dim, max(16, triton.next_power_of_2(head_dim)), block_m, block_n, "ieee" if exact else "tf32",
+            low_T2D is not None,
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
     return out_TD

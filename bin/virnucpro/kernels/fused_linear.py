@@ -22,8 +22,6 @@ import torch.nn.functional as F
 
 from virnucpro.kernels import hopper_linear
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_hopper, uses_triton
-from virnucpro.kernels.layer_norm import add_layer_norm
-from virnucpro.kernels.linear_gelu import gelu_
 from virnucpro.kernels.rotary import rotary_
 
 
@@ -77,11 +75,6 @@ def _normalised_ref(x_TD: torch.Tensor, statistics: torch.Tensor, eps: float) ->
     return normalised
 
 
-def _normalised(x_TD: torch.Tensor, eps: float) -> torch.Tensor:
-    ones = torch.ones(x_TD.shape[1], dtype=torch.float32, device=x_TD.device)
-    return add_layer_norm(x_TD, None, ones, torch.zeros_like(ones), eps)
-
-
 def norm_linear_gelu_ref(
     x_TD: torch.Tensor, statistics: torch.Tensor, weight_FD: torch.Tensor, bias_F: torch.Tensor, eps: float = 1e-5
 ) -> torch.Tensor:
@@ -108,8 +101,6 @@ def norm_linear_gelu(
         out_TF = x_TD.new_empty((x_TD.shape[0], weight_FD.shape[0]))
         hopper_linear.launch(x_TD, weight_FD, bias_F, out_TF, hopper_linear.GELU, statistics=statistics, eps=eps)
         return out_TF
-    if uses_triton(x_TD):
-        return gelu_(F.linear(_normalised(x_TD, eps), weight_FD, bias_F.to(x_TD.dtype)))
     return norm_linear_gelu_ref(x_TD, statistics, weight_FD, bias_F, eps)
 
 
@@ -122,15 +113,20 @@ def norm_linear_rotary_ref(
     cos_PH: torch.Tensor,
     sin_PH: torch.Tensor,
     eps: float = 1e-5,
-) -> torch.Tensor:
-    """`norm_linear_rotary` in plain PyTorch."""
-    qkv_T3D = F.linear(_normalised_ref(x_TD, statistics, eps), weight_3DD, bias_3D.to(x_TD.dtype))
-    pairs = qkv_T3D[:, : 2 * x_TD.shape[1]].unflatten(1, (-1, cos_PH.shape[1], 2))
+    *,
+    low_parts: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """`norm_linear_rotary` in plain PyTorch, with the products of 16-bit operands in fp32."""
+    wide = statistics.dtype
+    turned = 2 * x_TD.shape[1]
+    qkv_T3D = F.linear(_normalised_ref(x_TD, statistics, eps).to(wide), weight_3DD.to(wide), bias_3D.to(wide))
+    pairs = qkv_T3D[:, :turned].unflatten(1, (-1, cos_PH.shape[1], 2))
     index = positions_T.long()
-    cos, sin = (table.to(statistics.dtype)[index][:, None] for table in (cos_PH, sin_PH))
-    even, odd = pairs.to(statistics.dtype).unbind(3)
+    cos, sin = (table.to(wide)[index][:, None] for table in (cos_PH, sin_PH))
+    even, odd = pairs.unbind(3)
     pairs.copy_(torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=3))
-    return qkv_T3D
+    out_T3D = qkv_T3D.to(x_TD.dtype)
+    return out_T3D, (qkv_T3D - out_T3D)[:, :turned].to(x_TD.dtype) if low_parts else None
 
 
 def norm_linear_rotary(
@@ -142,7 +138,9 @@ def norm_linear_rotary(
     cos_PH: torch.Tensor,
     sin_PH: torch.Tensor,
     eps: float = 1e-5,
-) -> torch.Tensor:
+    *,
+    low_parts: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Queries, keys and values of ``LN(x)`` side by side, queries and keys rotated.
 
     Args:
@@ -154,28 +152,29 @@ def norm_linear_rotary(
         cos_PH: fp32 cosines, one row a position.
         sin_PH: fp32 sines, one row a position.
         eps: the LayerNorm's.
+        low_parts: give also what rounding took from queries and keys; head dimension 16 or 32.
 
     Returns:
-        (T, 3D).
+        (T, 3D), and (T, 2D) low parts of queries and keys or None.
     """
+    if not uses_hopper(x_TD):
+        return norm_linear_rotary_ref(
+            x_TD, statistics, weight_3DD, bias_3D, positions_T, cos_PH, sin_PH, eps, low_parts=low_parts
+        )
     rotation = (positions_T, cos_PH, sin_PH)
-    half, width = cos_PH.shape[1], x_TD.shape[1]
+    tokens, width = x_TD.shape
+    half = cos_PH.shape[1]
+    qkv_T3D = x_TD.new_empty((tokens, 3 * width))
+    low_T2D = x_TD.new_empty((tokens, 2 * width)) if low_parts else None
     fused_rotary = half in (8, 16, 32, 64)
-    if uses_hopper(x_TD):
-        qkv_T3D = x_TD.new_empty((x_TD.shape[0], 3 * width))
-        epilogue = hopper_linear.ROTARY if fused_rotary else hopper_linear.BIAS
-        hopper_linear.launch(
-            x_TD, weight_3DD, bias_3D, qkv_T3D, epilogue,
-            statistics=statistics, rotation=rotation if fused_rotary else None, eps=eps,
-        )  # fmt: skip
-        if fused_rotary:
-            return qkv_T3D
-    elif uses_triton(x_TD):
-        qkv_T3D = F.linear(_normalised(x_TD, eps), weight_3DD, bias_3D.to(x_TD.dtype))
-    else:
-        return norm_linear_rotary_ref(x_TD, statistics, weight_3DD, bias_3D, *rotation, eps)
-    rotary_(qkv_T3D, *rotation, heads=width // (2 * half), adjacent=True)
-    return qkv_T3D
+    epilogue = hopper_linear.ROTARY if fused_rotary else hopper_linear.BIAS
+    hopper_linear.launch(
+        x_TD, weight_3DD, bias_3D, qkv_T3D, epilogue,
+        statistics=statistics, rotation=rotation if fused_rotary else None, low_M2K=low_T2D, eps=eps,
+    )  # fmt: skip
+    if not fused_rotary:
+        rotary_(qkv_T3D, *rotation, heads=width // (2 * half), adjacent=True)
+    return qkv_T3D, low_T2D
 
 
 def linear_residual_ref_(
@@ -205,7 +204,4 @@ def linear_residual_(
         statistics = x_TD.new_empty((2, -(-width // hopper_linear.BLOCK_N), tokens), dtype=torch.float32)
         hopper_linear.launch(h_TF, weight_DF, bias_D, x_TD, hopper_linear.RESIDUAL, statistics=statistics)
         return statistics
-    if uses_triton(x_TD):
-        x_TD += F.linear(h_TF, weight_DF, bias_D.to(x_TD.dtype))
-        return row_statistics(x_TD)
     return linear_residual_ref_(x_TD, h_TF, weight_DF, bias_D)

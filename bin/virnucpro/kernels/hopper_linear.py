@@ -145,9 +145,9 @@ def _fetch_residual(c, buffers, ready, top, left, UPPER: gl.constexpr, WIDTH: gl
 
 @gluon_jit
 def _consume(
-    c, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, tables, M, N, K, eps,
+    c, low, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, tables, M, N, K, eps,
     HALF: gl.constexpr, UPPER: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr, STAGES: gl.constexpr,
-    WIDTH: gl.constexpr, EPILOGUE: gl.constexpr, NORM: gl.constexpr, CHUNKS: gl.constexpr,
+    WIDTH: gl.constexpr, EPILOGUE: gl.constexpr, NORM: gl.constexpr, CHUNKS: gl.constexpr, LOW: gl.constexpr,
 ):  # fmt: skip
     ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
     PIECE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, WIDTH, 16])
@@ -193,11 +193,19 @@ def _consume(
                 x = x + buffer.load(PIECE).to(gl.float32)
                 total += gl.sum(x, 1)
                 squares += gl.sum(x * x, 1)
+            elif LOW:
+                hopper.tma.store_wait(0)
             else:
                 hopper.tma.store_wait(1)
             buffer.store(x.to(c.dtype))
             hopper.fence_async_shared()
             hopper.tma.async_copy_shared_to_global(c, [top, left], buffer)
+            if LOW:  # noqa: SIM102 (as above)
+                if left < 2 * K:
+                    rest = c_buffers.index(2 * UPPER + 1 - piece % 2)
+                    rest.store((x - x.to(c.dtype).to(gl.float32)).to(c.dtype))
+                    hopper.fence_async_shared()
+                    hopper.tma.async_copy_shared_to_global(low, [top, left], rest)
         if EPILOGUE == 3:
             gl.store(Statistics_ptr + tile_n * M + row, total, mask=row < M)
             gl.store(Statistics_ptr + (tiles_n + tile_n) * M + row, squares, mask=row < M)
@@ -209,6 +217,7 @@ def _linear_kernel(
     a,  # (M, K) descriptor, blocks of (64, BLOCK_K)
     b,  # (N, K) descriptor, blocks of (BLOCK_N, BLOCK_K)
     c,  # (M, N) descriptor, blocks of (64, WIDTH)
+    low,  # (M, 2K) descriptor, likewise: what rounding took from the first 2K columns of c, where LOW
     Bias_ptr,  # (N,)
     Statistics_ptr,  # (2, CHUNKS, M): read where NORM, written by the residual epilogue
     Position_ptr,  # (M,)
@@ -216,7 +225,8 @@ def _linear_kernel(
     Sin_ptr,  # (P, HALF)
     M, N, K, eps,
     HALF: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr, STAGES: gl.constexpr, WIDTH: gl.constexpr,
-    EPILOGUE: gl.constexpr, NORM: gl.constexpr, CHUNKS: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
+    EPILOGUE: gl.constexpr, NORM: gl.constexpr, CHUNKS: gl.constexpr, LOW: gl.constexpr,
+    CONSUMER_REGISTERS: gl.constexpr,
 ):  # fmt: skip
     a_ring = gl.allocate_shared_memory(a.dtype, [2 * STAGES, 64, BLOCK_K], a.layout)
     b_ring = gl.allocate_shared_memory(b.dtype, [STAGES, BLOCK_N, BLOCK_K], b.layout)
@@ -230,15 +240,13 @@ def _linear_kernel(
     for half in gl.static_range(2):
         hopper.mbarrier.init(residual_full.index(half), count=1)
     hopper.fence_async_shared()
-    barriers = (full, free)
-    buffers = (a_ring, b_ring)
-    tables = (Position_ptr, Cos_ptr, Sin_ptr)
+    barriers, buffers, tables = (full, free), (a_ring, b_ring), (Position_ptr, Cos_ptr, Sin_ptr)
     gl.warp_specialize(
         [
-            (_consume, (c, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, tables, M, N, K, eps,
-                        HALF, 0, BLOCK_N, BLOCK_K, STAGES, WIDTH, EPILOGUE, NORM, CHUNKS)),
-            (_consume, (c, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, tables, M, N, K, eps,
-                        HALF, 1, BLOCK_N, BLOCK_K, STAGES, WIDTH, EPILOGUE, NORM, CHUNKS)),
+            (_consume, (c, low, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, tables,
+                        M, N, K, eps, HALF, 0, BLOCK_N, BLOCK_K, STAGES, WIDTH, EPILOGUE, NORM, CHUNKS, LOW)),
+            (_consume, (c, low, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, tables,
+                        M, N, K, eps, HALF, 1, BLOCK_N, BLOCK_K, STAGES, WIDTH, EPILOGUE, NORM, CHUNKS, LOW)),
             (_produce, (a, b, barriers, buffers, M, N, K, BLOCK_N, BLOCK_K, STAGES)),
         ],
         [4, 1],
@@ -255,6 +263,7 @@ def launch(
     *,
     statistics: torch.Tensor | None = None,
     rotation: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
+    low_M2K: torch.Tensor | None = None,
     eps: float = 1e-5,
 ) -> None:
     """Run the kernel; all matrices contiguous and 16-bit, K and N multiples of 8.
@@ -267,12 +276,14 @@ def launch(
         epilogue: `BIAS`, `GELU`, `ROTARY` or `RESIDUAL`.
         statistics: rows' sums and sums of squares: read for the LayerNorm before the layer, or written by `RESIDUAL`.
         rotation: for `ROTARY`, positions (M,), cosines and sines (P, half): the first 2K columns are turned.
+        low_M2K: for `ROTARY`, takes what rounding took from the columns that are turned.
         eps: added to the variance.
     """
     rows, features = x_MK.shape
     outputs = weight_NK.shape[0]
     positions, cos, sin = rotation or (bias_N, bias_N, bias_N)
     half = cos.shape[1] if rotation else 1
+    low = out_MN if low_M2K is None else low_M2K
     width, stages = (64, 4) if epilogue == ROTARY and half <= 32 else (128, 3)
     layout = gl.NVMMASharedLayout(128, 16, 2)
     chunks = statistics.shape[1] if statistics is not None else 1
@@ -282,8 +293,10 @@ def launch(
             tensor_descriptor.from_tensor(x_MK, [64, 64], layout),
             tensor_descriptor.from_tensor(weight_NK, [BLOCK_N, 64], layout),
             tensor_descriptor.from_tensor(out_MN, [64, width], layout),
+            tensor_descriptor.from_tensor(low, [64, width], layout),
             bias_N, statistics if statistics is not None else bias_N, positions, cos, sin,
             rows, outputs, features, eps,
-            half, BLOCK_N, 64, stages, width, epilogue, epilogue != RESIDUAL and statistics is not None, chunks, 240,
+            half, BLOCK_N, 64, stages, width, epilogue, epilogue != RESIDUAL and statistics is not None, chunks,
+            low_M2K is not None, 240,
             num_warps=4, maxnreg=168,
         )  # fmt: skip

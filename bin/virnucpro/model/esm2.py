@@ -9,23 +9,18 @@ Shape letters: T tokens of the batch, S sequences, D embed_dim, N heads, H head_
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from virnucpro.errors import ModelError, UsageError
-from virnucpro.kernels.attention import attention_backend, varlen_attention
-from virnucpro.kernels.layer_norm import add_layer_norm
-from virnucpro.kernels.linear_gelu import linear_gelu
-from virnucpro.kernels.rotary import rotary_
+from virnucpro.kernels.attention import attention_backend
+from virnucpro.kernels.device import uses_hopper
+from virnucpro.model.layers import EncoderLayer, LayerNorm, Packing
 from virnucpro.model.parameters import (
     MASK,
-    EncoderLayer,
-    LayerNorm,
-    Linear,
     ParameterBuilder,
     dtype_of,
     inv_freq_key,
@@ -33,17 +28,6 @@ from virnucpro.model.parameters import (
     trained_inv_freq,
 )
 from virnucpro.model.registry import Esm2Config
-
-LAYER_NORM_EPS: Final = 1e-5
-
-
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """Where the sequences of a packed batch lie: offsets (S+1,) int32, positions (T,) int32, longest sequence."""
-
-    cu_seqlens: Tensor
-    positions: Tensor
-    max_seqlen: int
 
 
 class PackedEsm2:
@@ -62,7 +46,6 @@ class PackedEsm2:
         self._table_VD = table_VD
         self._layers = tuple(layers)
         self._final_norm = final_norm
-        self._scale = config.head_dim**-0.5
 
     @property
     def device(self) -> torch.device:
@@ -79,18 +62,27 @@ class PackedEsm2:
 
     @classmethod
     def from_state(
-        cls, config: Esm2Config, state: Mapping[str, Tensor], precision: str, device: torch.device | str
+        cls,
+        config: Esm2Config,
+        state: Mapping[str, Tensor],
+        precision: str,
+        device: torch.device | str,
+        *,
+        fused: bool | None = None,
     ) -> PackedEsm2:
         """Build the model from a state dict in fair-esm's key names, such as ``read_checkpoint`` returns.
 
-        Each tensor is moved and cast on its own; the model shares no memory with ``state``.
+        Each tensor is moved and cast on its own; the model shares no memory with ``state``. ``fused`` chooses the form
+        of the layers: unless given, the fused one where kernels for it exist, 16-bit on Hopper.
 
         Raises:
             UsageError: a precision that this model does not run in.
         """
         builder = ParameterBuilder(config, state, dtype_of(precision), torch.device(device))
-        layers = [builder.layer(index) for index in range(config.layers)]
-        return cls(config, precision, builder.embedding_table(), layers, builder.layer_norm("emb_layer_norm_after"))
+        table_VD = builder.embedding_table()
+        layer = builder.fused_layer if (uses_hopper(table_VD) if fused is None else fused) else builder.plain_layer
+        layers = [layer(index) for index in range(config.layers)]
+        return cls(config, precision, table_VD, layers, builder.layer_norm("emb_layer_norm_after"))
 
     @classmethod
     def from_fair_esm(
@@ -157,15 +149,14 @@ class PackedEsm2:
     def _run(self, x_TD: Tensor, packing: Packing, wanted: frozenset[int]) -> dict[int, Tensor]:
         last = max(wanted)
         kept = {0: x_TD.clone()} if 0 in wanted else {}
-        delta_TD: Tensor | None = None
+        pending: Tensor | None = self._layers[0].begin(x_TD) if last else None
         for number, layer in enumerate(self._layers[:last], start=1):
-            delta_TD = self._layer(layer, x_TD, delta_TD, packing)
+            pending = layer(x_TD, pending, packing)
             if number in wanted and number < self.config.layers:
-                x_TD += delta_TD
-                delta_TD = None
+                pending = layer.settle(x_TD, pending)
                 kept[number] = x_TD.clone()
         if last == self.config.layers:
-            kept[last] = _normalise(x_TD, delta_TD, self._final_norm, torch.float32)
+            kept[last] = self._layers[-1].finish(x_TD, pending, self._final_norm)
         return kept
 
     def _embed(self, ids_T: Tensor, cu_seqlens: Tensor, masked: bool | None) -> Tensor:
@@ -176,28 +167,6 @@ class PackedEsm2:
             if masked or bool(masks_T.any()):
                 x_TD = (x_TD / _unmasked_share(masks_T, cu_seqlens)[:, None]).to(x_TD.dtype)
         return x_TD
-
-    def _layer(self, layer: EncoderLayer, x_TD: Tensor, delta_TD: Tensor | None, packing: Packing) -> Tensor:
-        """Add the pending ``delta_TD`` and attention's output to ``x_TD``; the FFN's output is the next delta."""
-        hidden_TD = _normalise(x_TD, delta_TD, layer.attention_norm)
-        delta_TD = self._attend(layer, hidden_TD, packing)
-        hidden_TD = _normalise(x_TD, delta_TD, layer.ffn_norm)
-        return _project(linear_gelu(hidden_TD, layer.up.weight, layer.up.bias), layer.down)
-
-    def _attend(self, layer: EncoderLayer, hidden_TD: Tensor, packing: Packing) -> Tensor:
-        qkv_T3D = _project(hidden_TD, layer.qkv)
-        cos_PH, sin_PH = layer.rotary.up_to(packing.max_seqlen)
-        rotary_(qkv_T3D, packing.positions, cos_PH, sin_PH, self.config.heads)
-        attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.config.heads, self._scale)
-        return _project(attended_TD, layer.out)
-
-
-def _normalise(x_TD: Tensor, delta_TD: Tensor | None, norm: LayerNorm, out_dtype: torch.dtype | None = None) -> Tensor:
-    return add_layer_norm(x_TD, delta_TD, norm.weight, norm.bias, eps=LAYER_NORM_EPS, out_dtype=out_dtype)
-
-
-def _project(x_TD: Tensor, linear: Linear) -> Tensor:
-    return functional.linear(x_TD, linear.weight, linear.bias)
 
 
 def _unmasked_share(masks_T: Tensor, cu_seqlens: Tensor) -> Tensor:

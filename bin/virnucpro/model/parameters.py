@@ -6,71 +6,23 @@ Shape letters: V vocabulary, D embed_dim, H head_dim, P positions.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from virnucpro.errors import UsageError
+from virnucpro.kernels.fused_linear import fold_norm, interleave_pairs
+from virnucpro.model.layers import FusedLayer, LayerNorm, Linear, PlainLayer, RotaryTable
 from virnucpro.model.registry import VOCABULARY_SIZE, Esm2Config
 
 MASK: Final = 32
 #: 15 % of training tokens were chosen and 80 % of those masked; embeddings are scaled to that share of unmasked ones.
 TRAINING_MASK_SHARE: Final = 0.15 * 0.8
 DTYPES: Final = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-class RotaryTable:
-    """Cosines and sines of rotary position embedding (Su et al., RoFormer), in fp32, grown on demand.
-
-    Args:
-        inv_freq_H: (head_dim / 2,) inverse frequencies as the checkpoint holds them. ESM-2 was trained with values
-            rounded to fp16; recomputing them in fp32 turns position 1,000 by 0.16 rad.
-    """
-
-    def __init__(self, inv_freq_H: Tensor) -> None:
-        self._inv_freq_H = inv_freq_H.float()
-        self._cos_PH = self._sin_PH = torch.empty(0, inv_freq_H.numel(), device=inv_freq_H.device)
-
-    def up_to(self, positions: int) -> tuple[Tensor, Tensor]:
-        """(P, head_dim / 2) cosines and sines for P >= ``positions``, counted from 0 at <cls>."""
-        if positions > self._cos_PH.shape[0]:
-            size = max(1024, 1 << (positions - 1).bit_length())
-            steps_P = torch.arange(size, dtype=torch.float32, device=self._inv_freq_H.device)
-            # fp32 angles as in the reference; fp64 functions, so that no entry depends on the table's size.
-            angles_PH = torch.outer(steps_P, self._inv_freq_H).double()
-            self._cos_PH, self._sin_PH = angles_PH.cos().float(), angles_PH.sin().float()
-        return self._cos_PH, self._sin_PH
-
-
-@dataclass(frozen=True, slots=True)
-class LayerNorm:
-    """Scale and shift of one layer norm, both (D,) and always fp32."""
-
-    weight: Tensor
-    bias: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """Weight (out, in) and bias (out,) of one projection, in the model's precision."""
-
-    weight: Tensor
-    bias: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderLayer:
-    """One pre-norm transformer layer; ``qkv`` holds query, key and value one below the other, (3D, D)."""
-
-    attention_norm: LayerNorm
-    qkv: Linear
-    out: Linear
-    ffn_norm: LayerNorm
-    up: Linear
-    down: Linear
-    rotary: RotaryTable
+#: Up to this head_dim queries and keys carry twice the bits of a 16-bit precision. Rounding them is the largest error
+#: of a small model, and attention over so few dimensions has the matrix units idle.
+LOW_PARTS_HEAD_DIM: Final = 32
 
 
 class ParameterBuilder:
@@ -92,9 +44,10 @@ class ParameterBuilder:
             table_VD[MASK] = 0.0
         return table_VD.to(self._dtype)
 
-    def layer(self, index: int) -> EncoderLayer:
+    def plain_layer(self, index: int) -> PlainLayer:
         prefix = f"layers.{index}."
-        return EncoderLayer(
+        return PlainLayer(
+            heads=self._config.heads,
             attention_norm=self.layer_norm(prefix + "self_attn_layer_norm"),
             qkv=self._linear(*(f"{prefix}self_attn.{part}_proj" for part in "qkv")),
             out=self._linear(prefix + "self_attn.out_proj"),
@@ -103,6 +56,33 @@ class ParameterBuilder:
             down=self._linear(prefix + "fc2"),
             rotary=self._rotary(self._take(inv_freq_key(index), torch.float32)),
         )
+
+    def fused_layer(self, index: int) -> FusedLayer:
+        """The layer with its norms folded into the products after them; folded in fp32, then cast."""
+        prefix, heads = f"layers.{index}.", self._config.heads
+        attention_norm = self.layer_norm(prefix + "self_attn_layer_norm")
+        query, key, value = (self._folded(f"{prefix}self_attn.{part}_proj", attention_norm) for part in "qkv")
+        query, key = (
+            Linear(interleave_pairs(part.weight, heads), interleave_pairs(part.bias, heads)) for part in (query, key)
+        )
+        parts = (query, key, value)
+        return FusedLayer(
+            heads=heads,
+            qkv=Linear(torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])),
+            out=self._with_wide_bias(prefix + "self_attn.out_proj"),
+            up=self._folded(prefix + "fc1", self.layer_norm(prefix + "final_layer_norm")),
+            down=self._with_wide_bias(prefix + "fc2"),
+            rotary=self._rotary(self._take(inv_freq_key(index), torch.float32)),
+            low_parts=self._config.head_dim in (16, LOW_PARTS_HEAD_DIM),
+        )
+
+    def _folded(self, prefix: str, norm: LayerNorm) -> Linear:
+        weight, bias = (self._take(f"{prefix}.{part}", torch.float32) for part in ("weight", "bias"))
+        weight, bias = fold_norm(weight, bias, norm.weight, norm.bias)
+        return Linear(weight.to(self._dtype), bias)
+
+    def _with_wide_bias(self, prefix: str) -> Linear:
+        return Linear(self._take(prefix + ".weight", self._dtype), self._take(prefix + ".bias", torch.float32))
 
     def layer_norm(self, prefix: str) -> LayerNorm:
         return LayerNorm(self._take(prefix + ".weight", torch.float32), self._take(prefix + ".bias", torch.float32))

@@ -1,0 +1,165 @@
+"""One layer of ESM-2 over packed tokens, in two forms: as published, and with every norm inside the product after it.
+
+A layer adds to the residual stream in place. What it leaves pending is handed to the next layer: the plain form leaves
+the feed-forward output, which the next norm adds on its way; the fused form leaves the sums of the stream's rows.
+
+Shape letters: T tokens, S sequences, D embed_dim, F ffn_dim, H head_dim, P positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from virnucpro.kernels.attention import varlen_attention
+from virnucpro.kernels.fused_linear import linear_residual_, norm_linear_gelu, norm_linear_rotary, row_statistics
+from virnucpro.kernels.layer_norm import add_layer_norm
+from virnucpro.kernels.linear_gelu import linear_gelu
+from virnucpro.kernels.rotary import rotary_
+
+LAYER_NORM_EPS: Final = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Where the sequences of a packed batch lie: offsets (S+1,) int32, positions (T,) int32, longest sequence."""
+
+    cu_seqlens: Tensor
+    positions: Tensor
+    max_seqlen: int
+
+
+class RotaryTable:
+    """Cosines and sines of rotary position embedding (Su et al., RoFormer), in fp32, grown on demand.
+
+    Args:
+        inv_freq_H: (head_dim / 2,) inverse frequencies as the checkpoint holds them. ESM-2 was trained with values
+            rounded to fp16; recomputing them in fp32 turns position 1,000 by 0.16 rad.
+    """
+
+    def __init__(self, inv_freq_H: Tensor) -> None:
+        self._inv_freq_H = inv_freq_H.float()
+        self._cos_PH = self._sin_PH = torch.empty(0, inv_freq_H.numel(), device=inv_freq_H.device)
+
+    def up_to(self, positions: int) -> tuple[Tensor, Tensor]:
+        """(P, head_dim / 2) cosines and sines for P >= ``positions``, counted from 0 at <cls>."""
+        if positions > self._cos_PH.shape[0]:
+            size = max(1024, 1 << (positions - 1).bit_length())
+            steps_P = torch.arange(size, dtype=torch.float32, device=self._inv_freq_H.device)
+            # fp32 angles as in the reference; fp64 functions, so that no entry depends on the table's size.
+            angles_PH = torch.outer(steps_P, self._inv_freq_H).double()
+            self._cos_PH, self._sin_PH = angles_PH.cos().float(), angles_PH.sin().float()
+        return self._cos_PH, self._sin_PH
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNorm:
+    """Scale and shift of one layer norm, both (D,) and always fp32."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x_TD: Tensor, delta_TD: Tensor | None, out_dtype: torch.dtype | None = None) -> Tensor:
+        """Norm of ``x_TD`` after ``delta_TD``, where there is one, has been added to it in place."""
+        return add_layer_norm(x_TD, delta_TD, self.weight, self.bias, eps=LAYER_NORM_EPS, out_dtype=out_dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Weight (out, in) and bias (out,) of one projection."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x_TD: Tensor) -> Tensor:
+        return functional.linear(x_TD, self.weight, self.bias)
+
+
+class EncoderLayer(Protocol):
+    """What the encoder asks of a layer, whatever its form."""
+
+    def begin(self, x_TD: Tensor) -> Tensor | None:
+        """What is pending on a residual stream that no layer has touched."""
+
+    def __call__(self, x_TD: Tensor, pending: Tensor | None, packing: Packing) -> Tensor:
+        """Add the layer's output to ``x_TD`` but for what it returns, which is pending."""
+
+    def settle(self, x_TD: Tensor, pending: Tensor) -> Tensor | None:
+        """Make ``x_TD`` the layer's whole output; returns what is then pending."""
+
+    def finish(self, x_TD: Tensor, pending: Tensor | None, norm: LayerNorm) -> Tensor:
+        """(T, D) fp32, the final norm of the last layer's output; ``x_TD`` is used up."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainLayer:
+    """One pre-norm transformer layer; ``qkv`` holds query, key and value one below the other, (3D, D)."""
+
+    heads: int
+    attention_norm: LayerNorm
+    qkv: Linear
+    out: Linear
+    ffn_norm: LayerNorm
+    up: Linear
+    down: Linear
+    rotary: RotaryTable
+
+    def begin(self, x_TD: Tensor) -> None:
+        return None
+
+    def __call__(self, x_TD: Tensor, pending: Tensor | None, packing: Packing) -> Tensor:
+        qkv_T3D = self.qkv(self.attention_norm(x_TD, pending))
+        cos_PH, sin_PH = self.rotary.up_to(packing.max_seqlen)
+        rotary_(qkv_T3D, packing.positions, cos_PH, sin_PH, self.heads)
+        scale = (x_TD.shape[1] // self.heads) ** -0.5
+        attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale)
+        hidden_TD = self.ffn_norm(x_TD, self.out(attended_TD))
+        return self.down(linear_gelu(hidden_TD, self.up.weight, self.up.bias))
+
+    def settle(self, x_TD: Tensor, pending: Tensor) -> None:
+        x_TD += pending
+
+    def finish(self, x_TD: Tensor, pending: Tensor | None, norm: LayerNorm) -> Tensor:
+        return norm(x_TD, pending, torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class FusedLayer:
+    """The same layer as three fused products around attention, for weights prepared by ``ParameterBuilder``.
+
+    ``qkv`` and ``up`` hold the layer norms before them (`fold_norm`); queries and keys are in `interleave_pairs` order.
+    Weights are in the model's precision, biases fp32. With ``low_parts`` queries and keys carry twice its bits.
+    """
+
+    heads: int
+    qkv: Linear
+    out: Linear
+    up: Linear
+    down: Linear
+    rotary: RotaryTable
+    low_parts: bool
+
+    def begin(self, x_TD: Tensor) -> Tensor:
+        return row_statistics(x_TD)
+
+    def __call__(self, x_TD: Tensor, pending: Tensor | None, packing: Packing) -> Tensor:
+        assert pending is not None
+        rotation = (packing.positions, *self.rotary.up_to(packing.max_seqlen))
+        qkv_T3D, low_T2D = norm_linear_rotary(
+            x_TD, pending, self.qkv.weight, self.qkv.bias, *rotation, LAYER_NORM_EPS, low_parts=self.low_parts
+        )
+        scale = (x_TD.shape[1] // self.heads) ** -0.5
+        attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale, low_T2D)
+        statistics = linear_residual_(x_TD, attended_TD, self.out.weight, self.out.bias)
+        hidden_TF = norm_linear_gelu(x_TD, statistics, self.up.weight, self.up.bias, LAYER_NORM_EPS)
+        return linear_residual_(x_TD, hidden_TF, self.down.weight, self.down.bias)
+
+    def settle(self, x_TD: Tensor, pending: Tensor) -> Tensor:
+        return pending
+
+    def finish(self, x_TD: Tensor, pending: Tensor | None, norm: LayerNorm) -> Tensor:
+        return norm(x_TD, None, torch.float32)
