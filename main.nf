@@ -3,6 +3,7 @@ include { DESCRIBE_MODEL } from './modules/describe_model/main.nf'
 include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
+include { closing ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
 include { checkParameters ; codeFingerprint ; existingPaths ; help ; stop ; writableFolder } from './modules/parameters/main.nf'
@@ -24,30 +25,6 @@ def outputOptions(p, precision) {
 def splitOptions(p) {
     def options = "--shard-residues ${p.shard_residues} --shards-at-least ${Math.max(p.gpus, 1)}"
     return options + (p.dedup ? '' : ' --no-dedup') + (p.strict ? ' --strict' : '')
-}
-
-def plan(p, inputs, precision, model) {
-    def device = p.gpus > 0 ? "${p.gpus} GPU${p.gpus > 1 ? 's' : ''}" : 'CPU'
-    return """\
-        virnucpro-embed ${workflow.manifest.version}
-          input   ${inputs.size() > 3 ? "${inputs.size()} files" : inputs.join(', ')}
-          model   ${model}
-          vectors layers ${p.layers}, ${p.pooling} pooling${p.per_residue ? ', and one per residue' : ''}
-          compute ${device}, ${precision}
-          results ${p.outdir}
-        """.stripIndent()
-}
-
-def closing(outdir) {
-    def summary = outdir.resolve('metrics/run_summary.json')
-    if (!workflow.success || !summary.exists()) {
-        return "\nNo results: ${(workflow.errorMessage ?: 'the run did not finish').readLines().last()}"
-    }
-    def run = new groovy.json.JsonSlurper().parseText(summary.text)
-    def rejected = run.rejected ? "${run.rejected} rejected (reasons in ${outdir}/rejected.tsv)" : 'none rejected'
-    def page = outdir.resolve('report/multiqc_report.html')
-    def lines = ["\n${run.records} records, ${rejected}"] + (run.verdict ?: []) + ["Results are in ${outdir}/embeddings"]
-    return (lines + (page.exists() ? ["Report: ${page}"] : [])).join('\n')
 }
 
 workflow {
@@ -72,7 +49,7 @@ workflow {
 
     log.info(plan(p, inputs, precision, local.exists() ? local : "${p.model}, kept in ${modelCache(p.model_cache)}"))
     workflow.onComplete = {
-        log.info(closing(outdir))
+        log.info(closing(p, outdir))
     }
 
     // /models/esm2.pt or the folder of a downloaded model: one value, shared by every task
@@ -80,8 +57,17 @@ workflow {
     DESCRIBE_MODEL(model_ch, code)
     SPLIT_FASTA(inputs, inputs.collect { path -> path.toString() }, DESCRIBE_MODEL.out, reuse, "${splitOptions(p)} ${options}", code)
 
-    // [shard-00000.fasta, '1.2 MB']
-    shard_ch = SPLIT_FASTA.out.shards.flatten().map { shard -> [shard, (shard.size() as nextflow.util.MemoryUnit).toString()] }
+    // What the split found, as a map; printed before any shard is embedded
+    split_ch = SPLIT_FASTA.out.summary.combine(DESCRIBE_MODEL.out).map { summary, described ->
+        def slurper = new groovy.json.JsonSlurper()
+        def split = slurper.parseText(summary.text)
+        log.info(workload(split, p, precision, slurper.parseText(described.text).embed_dim))
+        return split
+    }
+    // [shard-00000.fasta, '12 sequences, 3,456 residues']
+    shard_ch = SPLIT_FASTA.out.shards.flatten().map { shard -> [shard.name, shard] }
+        .join(split_ch.flatMap { split -> shardSizes(split) }, failOnMismatch: true)
+        .map { _name, shard, size -> [shard, size] }
     EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, "${options}${budget}", code)
 
     // [shard-00000, shard-00001, ...], or [] where nothing is left to embed

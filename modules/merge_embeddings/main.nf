@@ -1,5 +1,5 @@
 process MERGE_EMBEDDINGS {
-    tag "${summary.name}"
+    tag "shards: ${[shards].flatten().size()}"
 
     input:
     path shards

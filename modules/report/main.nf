@@ -1,5 +1,5 @@
 process REPORT {
-    tag "${manifest.name}"
+    tag "parts: ${[parts].flatten().size()}"
 
     input:
     path parts, stageAs: 'results/embeddings/*'

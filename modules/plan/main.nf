@@ -1,0 +1,92 @@
+// What a run is about to do, in words, and at its end what it did.
+
+def plan(p, inputs, precision, model) {
+    return """\
+        virnucpro-embed ${workflow.manifest.version}
+          input   ${inputs.size() > 3 ? "${inputs.size()} files" : inputs.join(', ')}
+          model   ${model}
+          vectors layers ${p.layers}, ${p.pooling} pooling${p.per_residue ? ', and one per residue' : ''}
+          compute ${device(p)}, ${precision}
+          results ${p.outdir}
+        """.stripIndent()
+}
+
+def device(p) {
+    return p.gpus > 0 ? counted(p.gpus, 'GPU') : 'CPU'
+}
+
+def counted(number, what) {
+    return String.format(Locale.ROOT, '%,d %s%s', number as long, what, (number as long) == 1 ? '' : 's')
+}
+
+/** What the split found and what is to be computed of it, before the first shard is. */
+def workload(split, p, precision, dimensions) {
+    def shards = split.shards ?: []
+    def found = "${counted(split.records, 'record')}: ${counted(split.embedded ?: 0, 'distinct sequence')} to embed"
+    if (!shards) {
+        return "${found}; nothing is computed"
+    }
+    return "${found} in ${counted(shards.size(), 'shard')} on ${device(p)}${estimate(shards.sum { shard -> shard.cost ?: 0 }, p, precision, dimensions)}"
+}
+
+/** GPU time of the arithmetic alone. A task adds some seconds to start. */
+def estimate(operations, p, precision, dimensions) {
+    if (p.gpus == 0 || !(precision in ['fp16', 'bf16'])) {
+        return ''
+    }
+    def seconds = operations / (measuredTeraflops(dimensions) * 1e12)
+    def each = p.gpus > 1 ? ", ${duration(seconds / p.gpus)} with all of them" : ''
+    return "; about ${duration(seconds)} of GPU time on an H100${each}, other cards in proportion"
+}
+
+/** TFLOP/s of ours-fp16 on an H100 in benchmarks/results/engines-*.csv, of the largest model there not above this one. */
+def measuredTeraflops(dimensions) {
+    def measured = [320: 171, 1280: 453]
+    def known = measured.findAll { dimension, _rate -> dimension <= dimensions }
+    return known ? known.values().max() : measured.values().min()
+}
+
+def duration(seconds) {
+    if (seconds < 1) {
+        return '1 second'
+    }
+    def unit = seconds < 120 ? ['second', 1] : (seconds < 7200 ? ['minute', 60] : ['hour', 3600])
+    return counted(Math.round((seconds as double) / unit[1]), unit[0])
+}
+
+/** [shard-00000.fasta, '12 sequences, 3,456 residues'] of each shard. */
+def shardSizes(split) {
+    return split.shards.collect { shard ->
+        [shard.file, "${counted(shard.sequences, 'sequence')}, ${counted(shard.residues, 'residue')}"]
+    }
+}
+
+def closing(p, outdir) {
+    def summary = outdir.resolve('metrics/run_summary.json')
+    if (!workflow.success || !summary.exists()) {
+        return "\nNo results: ${(workflow.errorMessage ?: 'the run did not finish').readLines().last()}"
+    }
+    def run = new groovy.json.JsonSlurper().parseText(summary.text)
+    def rejected = run.rejected ? "${run.rejected} rejected (reasons in ${outdir}/rejected.tsv)" : 'none rejected'
+    def lines = ["\n${run.records} records, ${rejected}"] + (run.verdict ?: []) + ["Results are in ${outdir}/embeddings"]
+    return (lines + (p.report ? [page(outdir)] : [])).join('\n')
+}
+
+def page(outdir) {
+    def file = outdir.resolve('report/multiqc_report.html')
+    // A page of an earlier run does not count.
+    if (workflow.stats.ignoredCount == 0 && file.exists()) {
+        return "Report: ${file}"
+    }
+    return "No report: ${failure(outdir.resolve('pipeline_info/trace.txt'), 'REPORT')}. The results are whole; to draw it: " +
+        "${projectDir}/bin/report.py --results ${outdir} --outdir ${outdir}/report"
+}
+
+/** The last line that the failed task of a process wrote. Nextflow prints none of a task whose failure is ignored. */
+def failure(trace, process) {
+    def rows = trace.exists() ? trace.readLines().collect { line -> line.tokenize('\t') } : []
+    def failed = rows.find { row -> row.contains('FAILED') && row.any { cell -> cell.tokenize(' ')[0] == process } }
+    def hash = failed?.find { cell -> cell ==~ '[0-9a-f]{2}/[0-9a-f]{6}' }
+    def said = hash ? files("${workflow.workDir}/${hash}*/.command.err", hidden: true).collectMany { log -> log.readLines() } : []
+    return said ? said.last() : "${process} failed"
+}

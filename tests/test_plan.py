@@ -1,0 +1,29 @@
+"""The GPU time that a run foretells rests on measured rates."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MEASURED = sorted((ROOT / "benchmarks" / "results").glob("engines-*.csv"))
+DIMENSIONS = {"8M": 320, "35M": 480, "150M": 640, "650M": 1280, "3B": 2560}
+
+
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)
+def test_the_rates_of_the_estimate_are_those_of_the_benchmarks(path: Path) -> None:
+    text = (ROOT / "modules" / "plan" / "main.nf").read_text()
+    told = {int(dim): float(rate) for dim, rate in re.findall(r"(\d+): (\d+)", text.split("def measured = ")[1])}
+    with path.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["engine"] == "ours-fp16" and "H100" in row["device"]]
+    assert len(rows) == 1
+    dimensions = DIMENSIONS[rows[0]["model"]]
+    if dimensions in told:
+        assert told[dimensions] == pytest.approx(float(rows[0]["tflops"]), rel=0.25)
+
+
+def test_some_rate_was_measured() -> None:
+    assert MEASURED
