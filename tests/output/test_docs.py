@@ -105,6 +105,7 @@ def test_snippets_run_as_they_stand(results: Path, monkeypatch: pytest.MonkeyPat
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
     monkeypatch.chdir(results)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(results / "cache"))
     names: dict[str, object] = {}
     exec(compile(snippet, "docs/output.md", "exec"), names)
     if "matrix" in names and "neighbours" not in names:
