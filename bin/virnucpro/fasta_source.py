@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -44,6 +47,18 @@ _OTHER_FORMATS: Final = {
 _NOT_LETTERS: Final = bytes(byte for byte in range(256) if not chr(byte).isascii() or not chr(byte).isalpha())
 
 
+@dataclass(frozen=True)
+class PlainFile:
+    """An uncompressed FASTA file: where its first ``>`` stands (its size, if nowhere), and on which line."""
+
+    path: Path
+    name: str
+    start: int
+    first_line: int
+    size: int
+    modified: int
+
+
 class FastaSource:
     """One FASTA file, plain, gzip or zstd (told by content, not by name), or ``-`` for standard input.
 
@@ -64,8 +79,7 @@ class FastaSource:
         """Yield the decompressed bytes from the first ``>`` on, in pieces of at most ``size``.
 
         ``first_line`` holds the line of that ``>`` once the first piece is out, ``newlines`` the line ends up to the
-        end of the latest piece. A file with nothing but white
-        space yields nothing.
+        end of the latest piece. A file with nothing but white space yields nothing.
 
         Raises:
             InputMissingError: the file is not there or cannot be opened.
@@ -89,6 +103,29 @@ class FastaSource:
                     piece = chunk[i : i + size]
                     self.newlines += _count_newlines(piece)
                     yield piece
+
+    def plain_file(self) -> PlainFile | None:
+        """Look at the file, and return where to find the records in it; None where ``blocks`` has to read it.
+
+        Raises:
+            InputMissingError, FastaFormatError: as ``blocks``, as far as the head of the file shows it.
+        """
+        if str(self._path) == "-":
+            return None
+        with self._open() as stream:
+            facts = os.fstat(stream.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                return None
+            head = bytearray()
+            while len(head) < HEAD_BYTES and (more := stream.read(HEAD_BYTES - len(head))):
+                head += more
+        if head.startswith((GZIP_MAGIC, ZSTD_MAGIC, *_OTHER_FORMATS)):
+            return None
+        start = self._check_head(head)
+        if start is None:
+            start = facts.st_size
+        line = head.count(b"\n", 0, start) + 1
+        return PlainFile(self._path, self.name, start, line, facts.st_size, facts.st_mtime_ns)
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO | io.FileIO]:
@@ -185,14 +222,19 @@ class FastaSource:
     def _check_binary(self, block: bytes) -> None:
         position = block.find(b"\0")
         if position >= 0:
-            line = self.newlines + block.count(b"\n", 0, position) + 1
-            raise self._error("a zero byte: binary data or UTF-16 text", line, "give plain ASCII or UTF-8 FASTA")
+            raise zero_byte(self.name, self.newlines + block.count(b"\n", 0, position) + 1)
 
     def _line(self) -> int | None:
         return self.newlines + 1 if self.newlines else None
 
     def _error(self, message: str, line: int | None, remedy: str) -> FastaFormatError:
         return FastaFormatError(message, file=self.name, line=line, remedy=remedy)
+
+
+def zero_byte(file: str, line: int) -> FastaFormatError:
+    """Return the error for a file that is no text."""
+    message = "a zero byte: binary data or UTF-16 text"
+    return FastaFormatError(message, file=file, line=line, remedy="give plain ASCII or UTF-8 FASTA")
 
 
 def _count_newlines(text: bytes) -> int:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import xxhash
@@ -268,15 +269,19 @@ def test_shards_read_back_as_records(tmp_path: Path) -> None:
 
 
 def test_keys_that_share_half_their_bits_stay_apart() -> None:
-    import numpy as np
-
     high = np.array([7, 7, 7, 1, 7], np.uint64)
     low = np.array([2, 1, 2, 9, 1], np.uint64)
-    order = dedup.sort_keys(high, low)
-    assert sorted(dedup.group_starts(high[order], low[order]).tolist()) == [0, 1, 3]
+    assert dedup.first_appearances(high, low, 0).tolist() == [0, 1, 0, 3, 1]
+    assert dedup.first_appearances(high << np.uint64(58), low, 2).tolist() == [0, 1, 0, 3, 1]
     known_high = np.array([3, 7, 7, 2**64 - 1, 2**64 - 1], np.uint64)
     known_low = np.array([1, 1, 3, 0, 8], np.uint64)
     ask_high = np.array([1, 7, 7, 7, 2**64 - 1], np.uint64)
     at, found = dedup._find(ask_high, np.array([9, 1, 2, 3, 8], np.uint64), known_high, known_low)
     assert found.tolist() == [False, True, False, True, True]
     assert at[found].tolist() == [1, 2, 4]
+
+
+@pytest.mark.parametrize(("records", "bits"), [(1, 0), (1 << 20, 0), ((1 << 20) + 1, 1), (5_000_000, 3), (10**9, 10)])
+def test_partitions_hold_a_million_keys_at_most(records: int, bits: int) -> None:
+    assert dedup.partition_bits(records) == bits
+    assert records / 2**bits <= dedup.PARTITION_RECORDS

@@ -169,5 +169,5 @@ def test_each_record_has_one_source(
 
 
 def test_index_of_nothing(tmp_path: Path) -> None:
-    index = ReuseIndex(tmp_path / "reuse.bin", {})
-    assert [len(column) for column in index.partition(0, 1)] == [0, 0, 0, 0]
+    index = ReuseIndex(tmp_path / "reuse.bin", {}, 0)
+    assert [len(column) for column in index.partition(0)] == [0, 0, 0, 0]

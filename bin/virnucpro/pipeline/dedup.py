@@ -1,27 +1,28 @@
 """Second pass of a split: give each distinct sequence its index, in the order of first appearance.
 
-Keys are grouped one range of hash values at a time, so that memory does not depend on the number of records, but
-for 8 bytes each of a file mapped into memory.
+Keys are dealt to partitions by their first bits, and each partition is grouped in memory, so that memory does not
+depend on the number of records, but for 8 bytes each of a file mapped into memory (20 with earlier results).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from virnucpro.pipeline.split_spool import DUPLICATE, EMBEDDED, REJECTED, REUSED, Spool
+from virnucpro.pipeline.split_spool import CHUNK_RECORDS, DUPLICATE, EMBEDDED, REJECTED, REUSED, Spool
+from virnucpro.pipeline.split_workers import Workers
 
-#: Records grouped in memory at once, at about 70 bytes each.
-PARTITION_RECORDS: Final = 1 << 22
-#: Records read at once from the spool.
-CHUNK_RECORDS: Final = 1 << 18
+#: Records grouped in memory at once, at about 100 bytes each; twice as many where keys are dealt unevenly.
+PARTITION_RECORDS: Final = 1 << 20
 #: In the file of first ordinals: the sequence is in earlier results.
 _IN_REUSE: Final = -2
 _MODULUS: Final = 1 << 128
+#: One accepted record, as it is dealt to its partition.
+_KEYED: Final = np.dtype([("high", np.uint64), ("low", np.uint64), ("ordinal", np.int64)])
 
 Array = npt.NDArray[Any]
 
@@ -29,8 +30,8 @@ Array = npt.NDArray[Any]
 class KnownKeys(Protocol):
     """Keys whose vectors exist already (``reuse.ReuseIndex``)."""
 
-    def partition(self, partition: int, partitions: int) -> tuple[Array, Array, Array, Array]:
-        """Distinct (high, low) of one hash range in ascending order, with their source and row."""
+    def partition(self, partition: int) -> tuple[Array, Array, Array, Array]:
+        """Distinct (high, low) of one partition in ascending order, with their source and row."""
 
 
 @dataclass
@@ -44,46 +45,64 @@ class DedupTotals:
     key_sum: int = 0
 
 
-def deduplicate(spool: Spool, *, enabled: bool, known: KnownKeys | None) -> DedupTotals:
+def deduplicate(spool: Spool, workers: Workers, *, enabled: bool, known: KnownKeys | None) -> DedupTotals:
     """Write the columns ``unique`` and ``status`` (and those of reuse), and set ``first_unique`` of each block.
 
     Args:
         enabled: otherwise each record gets an index of its own.
         known: keys that need not be embedded.
     """
-    records = spool.records
-    if not records:
+    if not spool.records:
         raise ValueError("nothing to deduplicate")
-    first = np.memmap(spool.path("unique"), np.int64, "w+", shape=(records,))
-    reuse = _ReuseColumns(spool) if known is not None else None
-    partitions = -(-records // PARTITION_RECORDS)
-    for partition in range(partitions if enabled or known is not None else 0):
-        _group(spool, partition, partitions, first, enabled, known, reuse)
-    totals = _number(spool, first, grouped=enabled or known is not None)
-    first.flush()
+    first = spool.map("unique", spool.records)
+    if known is not None:
+        for column in ("reuse_source", "reuse_row"):
+            spool.map(column, spool.records)
+    bits = partition_bits(spool.records)
+    columns = replace(spool, blocks=[])
+    share = -(-spool.records // workers.processes)
+    deals = [
+        workers.submit(_deal, columns, bits, range(start, min(start + share, spool.records)), number)
+        for number, start in enumerate(range(0, spool.records, share))
+    ]
+    for dealing in deals:
+        dealing.result()
+    groups = [
+        workers.submit(_group, columns, spool.records, partition, bits, len(deals), enabled, known)
+        for partition in range(1 << bits)
+    ]
+    key_sum = sum(group.result() for group in groups) % _MODULUS
+    totals = _number(spool, first)
+    totals.key_sum = key_sum
     return totals
 
 
-class _ReuseColumns:
-    """Source and row of reused records, -1 elsewhere; mapped into memory."""
-
-    def __init__(self, spool: Spool) -> None:
-        self.source = np.memmap(spool.path("reuse_source"), np.int32, "w+", shape=(spool.records,))
-        self.row = np.memmap(spool.path("reuse_row"), np.int64, "w+", shape=(spool.records,))
+def partition_bits(records: int) -> int:
+    """How many first bits of a key tell its partition."""
+    return max(records - 1, 0).bit_length() - PARTITION_RECORDS.bit_length() + 1 if records > PARTITION_RECORDS else 0
 
 
-def partition_of(high: Array, partitions: int) -> Array:
-    """Hash range of each key: ``partitions`` equal ranges of its first 32 bits."""
-    return (high >> np.uint64(32)) * np.uint64(partitions) >> np.uint64(32)
+def partition_of(high: Array, bits: int) -> Array:
+    """Partition of each key: its first ``bits`` bits."""
+    return high >> np.uint64(64 - bits) if bits else np.zeros_like(high)
 
 
-def sort_keys(high: Array, low: Array) -> Array:
-    """Return the order that sorts keys; equal high words with unequal low words are rare, and looked for."""
-    order = np.argsort(high)
-    same = high[order[1:]] == high[order[:-1]]
-    if (same & (low[order[1:]] != low[order[:-1]])).any():
-        order = np.lexsort((low, high))
-    return order
+def deal(entries: Array, bits: int, path: Path) -> None:
+    """Append entries, which have a field ``high``, to the files of their partitions; each keeps their order."""
+    partitions = partition_of(entries["high"], bits).astype(np.uint16)
+    entries = entries[np.argsort(partitions, kind="stable")] if bits else entries
+    stop = 0
+    for partition, size in enumerate(np.bincount(partitions, minlength=1 << bits).tolist()):
+        start, stop = stop, stop + size
+        if size:
+            with path.with_name(f"{path.name}-{partition}").open("ab") as stream:
+                stream.write(entries[start:stop].tobytes())
+
+
+def dealt(path: Path, partition: int, kind: np.dtype[Any]) -> Array:
+    """What was dealt to a partition."""
+    file = path.with_name(f"{path.name}-{partition}")
+    return np.fromfile(file, kind) if file.exists() else np.empty(0, kind)
 
 
 def group_starts(high: Array, low: Array) -> Array:
@@ -92,52 +111,92 @@ def group_starts(high: Array, low: Array) -> Array:
     return np.concatenate(([0], np.flatnonzero(changes) + 1))
 
 
+def first_appearances(high: Array, low: Array, bits: int) -> Array:
+    """For each key of a partition, the position of the first that is equal.
+
+    The bits of ``high`` after the partition's are sorted together with the positions, as one number: a sort of plain
+    integers is several times faster than one that carries the rest of the key. Keys that share those bits and are
+    not equal are told apart afterwards; in 2^20 keys there are hardly any.
+    """
+    count = len(high)
+    position_bits = max(count - 1, 1).bit_length()
+    position_mask = np.uint64((1 << position_bits) - 1)
+    together = high << np.uint64(bits) & ~position_mask | np.arange(count, dtype=np.uint64)
+    together.sort()
+    positions = (together & position_mask).astype(np.int64)
+    together >>= np.uint64(position_bits)
+    starts = np.concatenate(([0], np.flatnonzero(together[1:] != together[:-1]) + 1))
+    first = np.empty(count, np.int64)
+    first[positions] = np.repeat(positions[starts], np.diff(np.append(starts, count)))
+    unequal = (high[first] != high) | (low[first] != low)
+    if unequal.any():
+        mixed = np.flatnonzero(np.isin(first, first[unequal]))
+        order = mixed[np.lexsort((low[mixed], high[mixed]))]
+        starts = group_starts(high[order], low[order])
+        first[order] = np.repeat(order[starts], np.diff(np.append(starts, len(order))))
+    return first
+
+
+def _deal(spool: Spool, bits: int, ordinals: range, number: int) -> None:
+    """Deal the accepted records of a range to partitions (a task of ``Workers``)."""
+    for start in ordinals[::CHUNK_RECORDS]:
+        size = min(CHUNK_RECORDS, ordinals.stop - start)
+        accepted = np.flatnonzero(spool.read("lengths", start, size) >= 0)
+        keys = spool.read("keys", start, size)[accepted]
+        entries = np.empty(len(accepted), _KEYED)
+        entries["high"], entries["low"], entries["ordinal"] = keys["high"], keys["low"], accepted + start
+        deal(entries, bits, spool.path(f"dealt-{number}"))
+
+
 def _group(
-    spool: Spool,
-    partition: int,
-    partitions: int,
-    first: Array,
-    enabled: bool,
-    known: KnownKeys | None,
-    reuse: _ReuseColumns | None,
-) -> None:
-    """Write to ``first`` the ordinal of each record's first appearance, for one hash range."""
-    high, low, ordinals = _select(spool, partition, partitions)
-    if not len(high):
-        return
-    order = sort_keys(high, low)
-    high, low, ordinals = high[order], low[order], ordinals[order]
-    starts = group_starts(high, low)
-    sizes = np.diff(np.append(starts, len(high)))
-    first[ordinals] = np.repeat(np.minimum.reduceat(ordinals, starts), sizes) if enabled else ordinals
-    if known is None or reuse is None:
-        return
-    known_high, known_low, source, row = known.partition(partition, partitions)
-    if not len(known_high):
-        return
-    at, found = _find(high[starts], low[starts], known_high, known_low)
-    members = np.repeat(found, sizes)
-    first[ordinals[members]] = _IN_REUSE
-    reuse.source[ordinals[members]] = np.repeat(source[at], sizes)[members]
-    reuse.row[ordinals[members]] = np.repeat(row[at], sizes)[members]
+    spool: Spool, records: int, partition: int, bits: int, deals: int, enabled: bool, known: KnownKeys | None
+) -> int:
+    """Write the ordinal of each record's first appearance, for one partition (a task of ``Workers``).
+
+    Args:
+        records: rows of the columns.
+        deals: how many times records were dealt.
+
+    Returns:
+        The sum of the keys to embed.
+    """
+    entries = np.concatenate([dealt(spool.path(f"dealt-{number}"), partition, _KEYED) for number in range(deals)])
+    if not len(entries):
+        return 0
+    high, low, ordinals = (np.ascontiguousarray(entries[name]) for name in _KEYED.names or ())
+    del entries
+    itself = np.arange(len(high))
+    positions = first_appearances(high, low, bits) if enabled else itself
+    origin = ordinals[positions]
+    new = positions == itself
+    if known is not None:
+        reused, source, row = _look_up(high, low, new, known.partition(partition))
+        members = np.flatnonzero(reused[positions])
+        origin[members] = _IN_REUSE
+        spool.map("reuse_source", records)[ordinals[members]] = source[positions[members]]
+        spool.map("reuse_row", records)[ordinals[members]] = row[positions[members]]
+        new &= ~reused
+    spool.map("unique", records)[ordinals] = origin
+    return (_sum_words(high[new]) << 64) + _sum_words(low[new])
 
 
-def _select(spool: Spool, partition: int, partitions: int) -> tuple[Array, Array, Array]:
-    """Keys and ordinals of the records of one hash range, rejected ones left out."""
-    parts: list[tuple[Array, Array, Array]] = []
-    for start in range(0, spool.records, CHUNK_RECORDS):
-        keys = spool.read("keys", start, CHUNK_RECORDS)
-        high = keys["high"].astype(np.uint64)
-        chosen = spool.read("lengths", start, CHUNK_RECORDS) >= 0
-        if partitions > 1:
-            chosen &= partition_of(high, partitions) == partition
-        parts.append((high[chosen], keys["low"][chosen].astype(np.uint64), np.flatnonzero(chosen) + start))
-    high, low, ordinals = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return high, low, ordinals
+def _look_up(
+    high: Array, low: Array, new: Array, known: tuple[Array, Array, Array, Array]
+) -> tuple[Array, Array, Array]:
+    """Whether each key that is ``new`` here is known, and its source and row."""
+    known_high, known_low, known_source, known_row = known
+    reused = np.zeros(len(high), np.bool_)
+    source, row = np.empty(len(high), np.int32), np.empty(len(high), np.int64)
+    if len(known_high):
+        asked = np.flatnonzero(new)
+        at, found = _find(high[asked], low[asked], known_high, known_low)
+        reused[asked] = found
+        source[asked], row[asked] = known_source[at], known_row[at]
+    return reused, source, row
 
 
 def _find(high: Array, low: Array, known_high: Array, known_low: Array) -> tuple[Array, Array]:
-    """Where each key stands among the known ones (both sorted and distinct), and whether it is there."""
+    """Where each key stands among the known ones (both distinct, these sorted), and whether it is there."""
     at = np.minimum(np.searchsorted(known_high, high), len(known_high) - 1)
     found = (known_high[at] == high) & (known_low[at] == low)
     for i in np.flatnonzero((known_high[at] == high) & ~found):
@@ -148,46 +207,34 @@ def _find(high: Array, low: Array, known_high: Array, known_low: Array) -> tuple
     return at, found
 
 
-def _number(spool: Spool, first: Array, *, grouped: bool) -> DedupTotals:
+def _number(spool: Spool, first: Array) -> DedupTotals:
     """Turn first ordinals into indices, in place: a first appearance always stands before its duplicates."""
     totals = DedupTotals()
+    block_starts = np.array([block.first_ordinal for block in spool.blocks])
     with spool.path("status").open("wb") as status_file:
-        for number, (start, lengths, kept, keys) in enumerate(_columns(spool)):
-            spool.blocks[number] = replace(spool.blocks[number], first_unique=totals.embedded)
-            stop = start + len(lengths)
-            ordinals = np.arange(start, stop)
-            origin = np.array(first[start:stop]) if grouped else ordinals
-            rejected = lengths < 0
+        for start, count in spool.chunks(CHUNK_RECORDS):
+            stop = start + count
+            origin = np.array(first[start:stop])
+            rejected = spool.read("lengths", start, count) < 0
             reused = (origin == _IN_REUSE) & ~rejected
-            embedded = (origin == ordinals) & ~rejected
-            duplicate = ~(rejected | reused | embedded)
-            unique = np.full(len(lengths), -1, np.int64)
-            count = int(embedded.sum())
-            unique[embedded] = totals.embedded + np.arange(count)
-            first[start:stop] = unique
-            first[start + np.flatnonzero(duplicate)] = first[origin[duplicate]]
-            status = np.full(len(lengths), DUPLICATE, np.uint8)
+            embedded = (origin == np.arange(start, stop)) & ~rejected
+            duplicates = np.flatnonzero(~(rejected | reused | embedded))
+            indices = np.cumsum(embedded) - embedded + totals.embedded
+            first[start:stop] = np.where(embedded, indices, -1)
+            first[start + duplicates] = first[origin[duplicates]]
+            status = np.full(count, DUPLICATE, np.uint8)
             status[embedded], status[reused], status[rejected] = EMBEDDED, REUSED, REJECTED
             status_file.write(status.tobytes())
-            totals.embedded += count
-            totals.duplicate += int(duplicate.sum())
+            for number in range(*np.searchsorted(block_starts, (start, stop)).tolist()):
+                first_unique = int(indices[block_starts[number] - start])
+                spool.blocks[number] = replace(spool.blocks[number], first_unique=first_unique)
+            totals.embedded += int(embedded.sum())
+            totals.duplicate += len(duplicates)
             totals.reused += int(reused.sum())
-            totals.residues += int(kept[embedded].sum())
-            totals.key_sum = (totals.key_sum + _sum_keys(keys[embedded])) % _MODULUS
+            totals.residues += int(spool.kept_lengths(start, count)[embedded].sum())
     return totals
 
 
-def _columns(spool: Spool) -> Iterator[tuple[int, Array, Array, Array]]:
-    for block in spool.blocks:
-        start, count = block.first_ordinal, block.records
-        yield (
-            start,
-            spool.read("lengths", start, count),
-            spool.kept_lengths(block),
-            spool.read("keys", start, count),
-        )
-
-
-def _sum_keys(keys: Array) -> int:
-    words = keys.view(">u4").reshape(-1, 4).sum(axis=0, dtype=np.uint64)
-    return sum(int(word) << 32 * (3 - i) for i, word in enumerate(words))
+def _sum_words(words: Array) -> int:
+    """Sum of 64-bit numbers, in Python's integers at the end: 2^32 of them fit."""
+    return (int((words >> np.uint64(32)).sum()) << 32) + int((words & np.uint64(0xFFFFFFFF)).sum())

@@ -22,7 +22,8 @@ from virnucpro.output.schema import (
     embedding_type,
     vector_columns,
 )
-from virnucpro.pipeline.dedup import CHUNK_RECORDS, group_starts, partition_of
+from virnucpro.pipeline.dedup import deal, dealt, group_starts
+from virnucpro.pipeline.split_spool import CHUNK_RECORDS
 
 #: One known vector: its key, the position of its results in ``--reuse``, its row over all their parts.
 ENTRY_TYPE: Final = np.dtype(
@@ -84,31 +85,23 @@ def mismatch(
 
 
 class ReuseIndex:
-    """Keys of earlier results, spooled to ``path`` so that memory does not depend on how many there are.
+    """Keys of earlier results, dealt to partitions on disk so that memory does not depend on how many there are.
 
     Args:
-        path: a file to write.
+        path: where to write; the partition's number is added to the name.
         sources: results to use, by their position in ``--reuse``.
+        bits: how many first bits of a key tell its partition.
     """
 
-    def __init__(self, path: Path, sources: Mapping[int, Path]) -> None:
+    def __init__(self, path: Path, sources: Mapping[int, Path], bits: int) -> None:
         self._path = path
-        self.rows = 0
-        with path.open("wb") as stream:
-            for source, results in sources.items():
-                for entries in _entries(source, results):
-                    stream.write(entries.tobytes())
-                    self.rows += len(entries)
+        for source, results in sources.items():
+            for entries in _entries(source, results):
+                deal(entries, bits, path)
 
-    def partition(self, partition: int, partitions: int) -> tuple[Array, Array, Array, Array]:
-        """Distinct (high, low) of one hash range in ascending order, with source and row of their first vector."""
-        chosen = [np.empty(0, ENTRY_TYPE)]
-        for start in range(0, self.rows, CHUNK_RECORDS):
-            entries = np.fromfile(self._path, ENTRY_TYPE, CHUNK_RECORDS, offset=start * ENTRY_TYPE.itemsize)
-            if partitions > 1:
-                entries = entries[partition_of(entries["high"], partitions) == partition]
-            chosen.append(entries)
-        entries = np.concatenate(chosen)
+    def partition(self, partition: int) -> tuple[Array, Array, Array, Array]:
+        """Distinct (high, low) of one partition in ascending order, with source and row of their first vector."""
+        entries = dealt(self._path, partition, ENTRY_TYPE)
         if len(entries):
             entries = entries[np.lexsort((entries["low"], entries["high"]))]
             entries = entries[group_starts(entries["high"], entries["low"])]

@@ -18,11 +18,11 @@ from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, InputMissingError, UsageError
 from virnucpro.fasta_source import FastaSource
 from virnucpro.output.schema import IDENTITY_KEYS, MANIFEST_FILE, REJECTED_FILE
-from virnucpro.pipeline.dedup import DedupTotals, deduplicate
+from virnucpro.pipeline.dedup import DedupTotals, deduplicate, partition_bits
 from virnucpro.pipeline.reuse import ReuseIndex, mismatch
 from virnucpro.pipeline.split_ledger import write_ledger
 from virnucpro.pipeline.split_scan import BLOCK_BYTES, ScanTotals, scan
-from virnucpro.pipeline.split_shards import ShardTask, ShardTotals, write_shard
+from virnucpro.pipeline.split_shards import WINDOW_BYTES, ShardTask, ShardTotals, write_shard
 from virnucpro.pipeline.split_spool import Spool
 from virnucpro.pipeline.split_workers import Workers
 from virnucpro.shards import SPECIAL_TOKENS, cost_per_unit, cost_units, shard_count, shard_name, shard_starts
@@ -75,13 +75,14 @@ def _split_into(work: Path, config: SplitConfig, model: _Model) -> dict[str, Any
         with (work / REJECTED_FILE).open("w", encoding="utf-8", newline="\n") as rejected:
             scanned = scan(config, spool, rejected, workers)
         _check_not_empty(spool, scanned)
-        known, reuse = _open_reuse(config, model, spool_directory / "reuse.bin")
-        deduplicated = deduplicate(spool, enabled=config.deduplicate, known=known)
+        known, reuse = _open_reuse(config, model, spool)
+        deduplicated = deduplicate(spool, workers, enabled=config.deduplicate, known=known)
         starts = _plan(config, model, spool, deduplicated)
         ledger = workers.submit(write_ledger, spool, starts, work / MANIFEST_FILE)
         tasks = _shard_tasks(starts, deduplicated.embedded, shards_directory)
+        window = WINDOW_BYTES // workers.processes
         written = [
-            workers.submit(write_shard, spool.section(task.first_unique, task.sequences), task, model.embed_dim)
+            workers.submit(write_shard, spool.section(task.first_unique, task.sequences), task, model.embed_dim, window)
             for task in tasks
         ]
         shards = [
@@ -90,6 +91,7 @@ def _split_into(work: Path, config: SplitConfig, model: _Model) -> dict[str, Any
         ]
         if ledger.result() != spool.records:
             raise AssertionError("the ledger lacks records")
+    scanned.check_unchanged()
     summary = _summary(config, model, spool, scanned, deduplicated)
     summary |= {"shards": shards, "reuse": reuse}
     (work / SPLIT_SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
@@ -122,7 +124,7 @@ def _check_not_empty(spool: Spool, scanned: ScanTotals) -> None:
         print(f"warning: {name}: empty, no sequence in it", file=sys.stderr)
 
 
-def _open_reuse(config: SplitConfig, model: _Model, path: Path) -> tuple[ReuseIndex | None, list[dict[str, Any]]]:
+def _open_reuse(config: SplitConfig, model: _Model, spool: Spool) -> tuple[ReuseIndex | None, list[dict[str, Any]]]:
     """Return the keys of all results that fit, and one entry for each asked for: its path, and why it is not used."""
     output = _output(config, model) | {"weights_sha256": model.weights_sha256}
     expected = {key: output[key] for key in IDENTITY_KEYS}
@@ -133,7 +135,9 @@ def _open_reuse(config: SplitConfig, model: _Model, path: Path) -> tuple[ReuseIn
             print(f"warning: {results}: not reused, its sequences are embedded anew: {reason}", file=sys.stderr)
         entries.append({"results": str(results), "used": reason is None, "reason": reason})
     usable = {i: config.reuse[i] for i, entry in enumerate(entries) if entry["used"]}
-    return (ReuseIndex(path, usable) if usable else None), entries
+    if not usable:
+        return None, entries
+    return ReuseIndex(spool.path("reuse"), usable, partition_bits(spool.records)), entries
 
 
 def _plan(config: SplitConfig, model: _Model, spool: Spool, deduplicated: DedupTotals) -> npt.NDArray[np.int64]:

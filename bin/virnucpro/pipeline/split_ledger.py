@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from virnucpro.output.ledger import LedgerWriter
+from virnucpro.output.ledger import LEDGER_ROW_GROUP_ROWS, LedgerWriter
 from virnucpro.output.schema import STATUSES
 from virnucpro.pipeline.split_columns import numbers, repeated, strings
 from virnucpro.pipeline.split_spool import KEY_TYPE, REJECTED, REUSED, Block, Spool
@@ -26,25 +27,38 @@ def write_ledger(spool: Spool, starts: npt.NDArray[np.int64], path: Path) -> int
         starts: first unique index of each shard.
     """
     with LedgerWriter(path) as ledger:
-        for block in spool.blocks:
-            ledger.write(_rows(spool, block, starts))
+        for blocks in _groups(spool.blocks):
+            ledger.write(_rows(spool, blocks, starts))
     return ledger.rows
 
 
-def _rows(spool: Spool, block: Block, starts: npt.NDArray[np.int64]) -> dict[str, Any]:
-    span = block.first_ordinal, block.records
+def _groups(blocks: Sequence[Block]) -> Iterator[list[Block]]:
+    """Blocks that follow each other, about a row group of records at once."""
+    group: list[Block] = []
+    for block in blocks:
+        group.append(block)
+        if block.first_ordinal + block.records - group[0].first_ordinal >= LEDGER_ROW_GROUP_ROWS:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _rows(spool: Spool, blocks: list[Block], starts: npt.NDArray[np.int64]) -> dict[str, Any]:
+    records = np.array([block.records for block in blocks])
+    span = blocks[0].first_ordinal, int(records.sum())
     status = spool.read("status", *span)
     lengths = spool.read("lengths", *span)
     unique = spool.read("unique", *span)
     rejected = status == REJECTED
     unplaced = rejected | (status == REUSED)
-    headers = pa.ipc.open_stream(spool.load(block.headers)).read_all()
+    headers = pa.concat_tables([pa.ipc.open_stream(spool.load(block.headers)).read_all() for block in blocks])
     limit = np.iinfo(np.int32).max if spool.residue_limit is None else spool.residue_limit
     rows = {
-        "ordinal": numbers(np.arange(block.first_ordinal, block.first_ordinal + block.records)),
+        "ordinal": numbers(np.arange(span[0], sum(span))),
         "id": headers["id"],
         "description": headers["description"],
-        "file": repeated(np.full(block.records, block.file_index), spool.files),
+        "file": repeated(np.repeat([block.file_index for block in blocks], records), spool.files),
         "length": numbers(lengths, rejected),
         "truncated": numbers(lengths > limit, rejected),
         "unknown_residues": headers["unknown_residues"],

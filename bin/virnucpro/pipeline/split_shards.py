@@ -1,11 +1,12 @@
 """Third pass of a split: write one shard, its sequences sorted by length, in bounded memory.
 
-The place of every sequence in the shard follows from the lengths alone, so that the spool is read in its own order,
-once for each window of the output.
+The place of every sequence in the shard follows from the lengths alone, so that the texts are read in their own
+order, once for each window of the output.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from virnucpro.pipeline.split_columns import numbers, strings, texts
+from virnucpro.errors import DataError
+from virnucpro.pipeline.split_columns import joined, numbers, offsets_of, pieces, strings, texts
 from virnucpro.pipeline.split_spool import EMBEDDED, Block, Spool
 from virnucpro.shards import SPECIAL_TOKENS, cost_units
 
-#: Bytes of a shard put together in memory; a larger shard takes another pass over its part of the spool for each.
-WINDOW_BYTES: Final = 1 << 27
+#: Bytes of shards put together in memory at once, by all processes. A shard larger than its process's part takes
+#: another pass over its texts for each.
+WINDOW_BYTES: Final = 384 << 20
+#: Sequences written at once: few enough that their lines stay in the processor's cache until they are written.
+LINES_AT_ONCE: Final = 4096
 
 _POWERS_OF_TEN: Final = 10 ** np.arange(1, 19, dtype=np.int64)
 
@@ -47,17 +52,16 @@ class ShardTotals:
 
 @dataclass(frozen=True)
 class _Members:
-    """The sequences of a shard that stand in one block: their rows, and the offsets of all rows of the block."""
+    """The sequences of a shard that stand in one block: their rows, indices, residues, and bytes of their lines."""
 
     block: Block
-    offsets: Array
     rows: Array
     unique: Array
     lengths: Array
     sizes: Array
 
 
-def write_shard(spool: Spool, task: ShardTask, embed_dim: int) -> ShardTotals:
+def write_shard(spool: Spool, task: ShardTask, embed_dim: int, window_bytes: int) -> ShardTotals:
     """Write a shard, longest sequence first, equal lengths by index (a task of ``Workers``)."""
     by_length = np.zeros(1, np.int64)
     residues = cost = 0
@@ -70,34 +74,49 @@ def write_shard(spool: Spool, task: ShardTask, embed_dim: int) -> ShardTotals:
         cost += int(cost_units(members.lengths + SPECIAL_TOKENS, embed_dim).sum())
     total = int(by_length.sum())
     first_positions = total - np.cumsum(by_length)
-    with task.path.open("wb") as shard:
-        for window_start in range(0, total, WINDOW_BYTES):
-            for lines in _window(spool, task, first_positions.copy(), window_start):
-                shard.write(lines)
+    with task.path.open("wb", buffering=0) as shard:
+        for window in range(0, total, window_bytes):
+            for lines in _window(spool, task, first_positions.copy(), range(window, window + window_bytes)):
+                _write_all(shard, memoryview(lines))
     return ShardTotals(residues, cost)
 
 
-def _window(spool: Spool, task: ShardTask, positions: Array, window_start: int) -> Iterator[pa.Buffer]:
-    """Yield the lines of every sequence that begins in the window, in order; at most one buffer."""
-    sequences: list[pa.StringArray] = []
-    found: list[tuple[Array, Array]] = []
+def _write_all(stream: io.FileIO, data: memoryview) -> None:
+    while len(data):
+        data = data[stream.write(data) :]
+
+
+def _window(spool: Spool, task: ShardTask, positions: Array, window: range) -> Iterator[pa.Buffer]:
+    """Yield the lines of every sequence that begins in the window, in order."""
+    residues = bytearray()
+    found: list[tuple[Array, Array, Array]] = []
     for members in _members(spool, task):
         places = _places(members, positions)
-        chosen = np.flatnonzero((places >= window_start) & (places < window_start + WINDOW_BYTES))
+        chosen = np.flatnonzero((places >= window.start) & (places < window.stop))
         if len(chosen):
-            block = strings(spool.load(members.block.sequences), members.offsets)
-            sequences.append(block.take(numbers(members.rows[chosen])))
-            found.append((places[chosen], members.unique[chosen]))
-    if not sequences:
+            residues += _residues(spool, members, chosen)
+            found.append((places[chosen], members.unique[chosen], members.lengths[chosen]))
+    if not found:
         return
-    places, unique = (np.concatenate(column) for column in zip(*found, strict=True))
+    places, unique, lengths = (np.concatenate(column) for column in zip(*found, strict=True))
+    sequences = strings(pa.py_buffer(residues), offsets_of(lengths))
     order = np.argsort(places)
     begin, nothing, end = texts([">", "", "\n"])
-    names = pc.binary_join_element_wise(begin, numbers(unique[order]).cast(pa.string()), nothing)
-    sorted_sequences = pa.concat_arrays(sequences).take(numbers(order))
-    del sequences
-    lines = pc.binary_join_element_wise(names, sorted_sequences, nothing, end)
-    yield lines.buffers()[2]
+    for start in range(0, len(order), LINES_AT_ONCE):
+        rows = order[start : start + LINES_AT_ONCE]
+        names = pc.binary_join_element_wise(begin, numbers(unique[rows]).cast(pa.string()), nothing)
+        lines = pc.binary_join_element_wise(names, sequences.take(numbers(rows)), nothing, end)
+        yield lines.buffers()[2]
+
+
+def _residues(spool: Spool, members: _Members, chosen: Array) -> bytes:
+    """The chosen sequences of a block, end to end."""
+    text = spool.load(members.block.text)
+    taken = joined(pieces(text, spool.places(members.block), 0, members.rows[chosen])).tobytes()
+    residues = taken.replace(b"\n", b"")
+    if len(residues) != members.lengths[chosen].sum():
+        raise DataError(f"{members.block.text.file}: changed while it was read; run again once it is complete")
+    return residues
 
 
 def _places(members: _Members, positions: Array) -> Array:
@@ -116,16 +135,14 @@ def _places(members: _Members, positions: Array) -> Array:
 
 def _members(spool: Spool, task: ShardTask) -> Iterator[_Members]:
     for block in spool.blocks:
-        kept = spool.kept_lengths(block)
-        embedded = np.flatnonzero(spool.read("status", block.first_ordinal, block.records) == EMBEDDED)
+        span = block.first_ordinal, block.records
+        embedded = np.flatnonzero(spool.read("status", *span) == EMBEDDED)
         first = max(task.first_unique - block.first_unique, 0)
         stop = min(task.first_unique + task.sequences - block.first_unique, len(embedded))
         if first >= stop:
             continue
         rows = embedded[first:stop]
         unique = block.first_unique + np.arange(first, stop)
-        lengths = kept[rows]
-        offsets = np.zeros(len(kept) + 1, np.int32)
-        np.cumsum(kept, out=offsets[1:])
+        lengths = spool.kept_lengths(*span)[rows]
         digits = np.searchsorted(_POWERS_OF_TEN, unique, side="right") + 1
-        yield _Members(block, offsets, rows, unique, lengths, lengths + digits + len(">\n\n"))
+        yield _Members(block, rows, unique, lengths, lengths + digits + len(">\n\n"))

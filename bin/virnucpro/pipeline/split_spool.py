@@ -1,7 +1,8 @@
 """What a split keeps on disk between its passes: one file for each column, and the blocks they are made of.
 
-Numbers stand in ordinal order in one file per column. Sequences (normalised, truncated, end to end) and headers (an
-Arrow stream for each block) stand where the process that parsed the block put them.
+Numbers stand in ordinal order in one file per column. Headers (an Arrow stream for each block) and the places of the
+sequences stand where the process that parsed the block put them. The sequences of a plain file stay in it; those of a
+compressed file, or that the rules change, are in the spool.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from virnucpro.pipeline.split_cut import Span
+
+#: Records read at once from the spool.
+CHUNK_RECORDS: Final = 1 << 18
 EMBEDDED, DUPLICATE, REUSED, REJECTED = range(4)
 
 #: Keys are two big-endian 64-bit words, the more significant first.
@@ -30,7 +35,7 @@ COLUMN_TYPES: Final = {
 
 @dataclass(frozen=True)
 class Extent:
-    """A stretch of a file in the spool."""
+    """A stretch of a file: a name in the spool, or the path of an input."""
 
     file: str
     offset: int
@@ -39,12 +44,17 @@ class Extent:
 
 @dataclass(frozen=True)
 class Block:
-    """Records that were parsed together. ``first_unique`` is known once they are deduplicated."""
+    """Records that were parsed together.
+
+    ``places`` holds where each truncated sequence begins and ends in ``text``, in which line ends do not count;
+    ``first_unique`` is known once the records are deduplicated.
+    """
 
     first_ordinal: int
     records: int
     file_index: int
-    sequences: Extent
+    text: Extent
+    places: Extent
     headers: Extent
     first_unique: int = 0
 
@@ -70,24 +80,39 @@ class Spool:
         kind = COLUMN_TYPES[column]
         return np.fromfile(self.path(column), kind, count, offset=first * kind.itemsize)
 
+    def map(self, column: str, records: int) -> np.memmap[Any, Any]:
+        """A column of ``records`` values mapped into memory, zeros where it is new."""
+        mode: Literal["r+", "w+"] = "r+" if self.has(column) else "w+"
+        return np.memmap(self.path(column), COLUMN_TYPES[column], mode, shape=(records,))
+
     def has(self, column: str) -> bool:
         return self.path(column).exists()
 
-    def kept_lengths(self, block: Block) -> npt.NDArray[np.int64]:
-        """Residues of each record of a block that are embedded: truncated, 0 where it is rejected."""
-        lengths = self.read("lengths", block.first_ordinal, block.records).astype(np.int64)
-        return np.clip(lengths, 0, self.residue_limit)
+    def chunks(self, size: int) -> Iterator[tuple[int, int]]:
+        """First ordinal and number of the records, at most ``size`` at once."""
+        for start in range(0, self.records, size):
+            yield start, min(size, self.records - start)
+
+    def kept_lengths(self, first: int, count: int) -> npt.NDArray[np.int64]:
+        """Residues of each record that are embedded: truncated, 0 where it is rejected."""
+        return np.clip(self.read("lengths", first, count).astype(np.int64), 0, self.residue_limit)
 
     def embedded_lengths(self) -> Iterator[npt.NDArray[np.int64]]:
-        """Residues of the sequences to embed, in the order of their unique index, block by block."""
-        for block in self.blocks:
-            status = self.read("status", block.first_ordinal, block.records)
-            yield self.kept_lengths(block)[status == EMBEDDED]
+        """Residues of the sequences to embed, in the order of their unique index."""
+        for span in self.chunks(CHUNK_RECORDS):
+            yield self.kept_lengths(*span)[self.read("status", *span) == EMBEDDED]
 
     def load(self, extent: Extent) -> bytes:
-        with (self.directory / extent.file).open("rb") as stream:
-            stream.seek(extent.offset)
-            return stream.read(extent.size)
+        """The bytes of a stretch.
+
+        Raises:
+            DataError: an input has become shorter.
+        """
+        return Span(self.directory / extent.file, extent.offset, extent.size, extent.file).read()
+
+    def places(self, block: Block) -> npt.NDArray[np.int32]:
+        """Where each sequence of a block begins and ends in its text: (records, 2)."""
+        return np.frombuffer(self.load(block.places), np.int32).reshape(-1, 2)
 
     def section(self, first_unique: int, count: int) -> Spool:
         """The part of this spool that holds ``count`` sequences to embed from ``first_unique`` on."""

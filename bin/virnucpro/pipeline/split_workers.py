@@ -37,6 +37,7 @@ class Workers:
         self._slots: list[mmap.mmap] = []
         self._free: list[int] = []
         self._executor: ProcessPoolExecutor | None = None
+        self.processes = 1
 
     def fork(self) -> None:
         """Start the processes; call it before anything here starts threads."""
@@ -45,6 +46,7 @@ class Workers:
         count = min(MAX_PROCESSES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
         self._slots = [mmap.mmap(-1, self._slot_bytes) for _ in range(2 * count)]
         self._free = list(range(len(self._slots)))
+        self.processes = count
         self._executor = ProcessPoolExecutor(
             count,
             mp_context=multiprocessing.get_context("fork"),
@@ -52,10 +54,9 @@ class Workers:
             initargs=(os.getpid(), self._slots),
         )
 
-    @property
-    def full(self) -> bool:
-        """Whether to collect a result before the next ``put``."""
-        return not self._free
+    def full(self, in_flight: int) -> bool:
+        """Whether to collect a result before the next ``put`` or ``submit``."""
+        return not self._free or in_flight >= len(self._slots)
 
     def put(self, block: bytes) -> Payload:
         """Place a block where a task can read it; ``release`` what this returns once the task is done."""
@@ -65,9 +66,9 @@ class Workers:
         self._slots[slot][: len(block)] = block
         return slot, len(block)
 
-    def release(self, payload: Payload) -> None:
-        """Make the slot of a payload free again."""
-        if not isinstance(payload, bytes):
+    def release(self, payload: object) -> None:
+        """Make the slot of a payload free again, if it has one."""
+        if isinstance(payload, tuple):
             self._free.append(payload[0])
 
     def submit(self, task: Callable[..., Result], *arguments: Any) -> Future[Result]:

@@ -1,0 +1,110 @@
+"""A FASTA file in blocks of whole records: as bytes, or for a plain file as stretches that a task reads itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from virnucpro.errors import DataError, FastaFormatError
+from virnucpro.fasta import record_too_long
+from virnucpro.fasta_source import RECORD_BYTES, FastaSource, PlainFile
+
+#: Bytes read at once in search of the next header.
+SEARCH_BYTES: Final = 1 << 16
+_BOUNDARY: Final = b"\n>"
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a file; ``what`` is its name in messages."""
+
+    path: Path
+    offset: int
+    size: int
+    what: str
+
+    def read(self) -> bytes:
+        """Return its bytes.
+
+        Raises:
+            DataError: the file has become shorter.
+        """
+        with self.path.open("rb", buffering=0) as stream:
+            data = os.pread(stream.fileno(), self.size, self.offset)
+            while len(data) < self.size:
+                more = os.pread(stream.fileno(), self.size - len(data), self.offset + len(data))
+                if not more:
+                    raise DataError(f"{self.what}: changed while it was read; run again once it is complete")
+                data += more
+        return data
+
+
+def cut_stream(source: FastaSource, size: int) -> Iterator[bytes]:
+    """Yield pieces of about ``size`` bytes that begin with ``>`` and hold whole records.
+
+    Raises:
+        FastaFormatError: as ``FastaSource.blocks``, or a record is longer than any protein.
+    """
+    rest = b""
+    gathered: list[bytes] = []
+    gathered_bytes = 0
+    for piece in source.blocks(size):
+        gathered.append(piece)
+        gathered_bytes += len(piece)
+        if gathered_bytes < size:
+            continue
+        searched = max(len(rest) - 1, 0)
+        pending = b"".join([rest, *gathered])
+        gathered, gathered_bytes = [], 0
+        cut = pending.rfind(_BOUNDARY, searched) + 1
+        rest = pending[cut:]
+        if cut:
+            yield pending[:cut]
+        if len(rest) > RECORD_BYTES:
+            raise record_too_long(source.name, source.newlines - rest.count(b"\n") + 1)
+    if rest or gathered:
+        yield b"".join([rest, *gathered])
+
+
+def cut_file(plain: PlainFile, size: int) -> Iterator[Span]:
+    """Yield the same as stretches of a file, which is read near their ends only.
+
+    Raises:
+        FastaFormatError: a record is longer than any protein.
+    """
+    with plain.path.open("rb", buffering=0) as stream:
+        start = plain.start
+        while start < plain.size:
+            stop = _next_header(stream.fileno(), plain, start, min(start + size, plain.size))
+            yield Span(plain.path, start, stop - start, plain.name)
+            start = stop
+
+
+def _next_header(descriptor: int, plain: PlainFile, start: int, position: int) -> int:
+    """Where the first header at or after ``position`` begins, or the end of the file."""
+    searched = position - 1
+    while searched + 1 < plain.size:
+        window = os.pread(descriptor, SEARCH_BYTES, searched)
+        found = window.find(_BOUNDARY)
+        if found >= 0:
+            return searched + found + 1
+        if len(window) < len(_BOUNDARY):
+            break
+        searched += len(window) - 1
+        if searched - position > RECORD_BYTES:
+            raise _too_long(descriptor, plain, start, position)
+    return plain.size
+
+
+def _too_long(descriptor: int, plain: PlainFile, start: int, position: int) -> FastaFormatError:
+    """The error for the last record that begins before ``position``, whose line is counted here only."""
+    last = os.pread(descriptor, position - start, start).rfind(_BOUNDARY) + 1
+    line, read = plain.first_line, plain.start
+    while read < start + last:
+        chunk = os.pread(descriptor, min(RECORD_BYTES, start + last - read), read)
+        line += chunk.count(b"\n")
+        read += len(chunk)
+    return record_too_long(plain.name, line)
