@@ -121,6 +121,13 @@ def test_verdict_names_the_cause_and_one_setting(
     assert setting in verdict.verdict
 
 
+def test_a_cpu_is_not_told_to_make_larger_batches() -> None:
+    verdict = bottleneck([30.0], 0.0, 0.1, on_gpu=False)
+    assert verdict.cause == "cores"
+    assert "raise `cpus`" in verdict.verdict
+    assert bottleneck([30.0], 60.0, 0.1, on_gpu=False).cause == "loader"
+
+
 @given(
     st.lists(st.tuples(st.floats(0, 100), st.floats(0, 10)).map(lambda pair: (pair[0], pair[0] + pair[1])), min_size=1)
 )

@@ -163,7 +163,7 @@ def write_shard_metrics(
         **_energy_spent(batches, samples, energy, joules),
         **_reached(batches, samples, summary),
     }
-    computed |= _judged(batches, samples, computed)
+    computed |= _judged(batches, samples, computed, on_gpu=summary.get("device_uuid") is not None)
     complete = {**summary, **{key: value for key, value in computed.items() if value is not None}, "shard": shard}
     complete = {**dict.fromkeys(computed), **complete}
     write_table(outdir / "batches.parquet", batches_table(shard, batches, ends - starts, utilization, joules))
@@ -242,11 +242,13 @@ def _reached(batches: Sequence[BatchRecord], samples: Sequence[Sample], summary:
     }
 
 
-def _judged(batches: Sequence[BatchRecord], samples: Sequence[Sample], computed: Mapping[str, Any]) -> dict[str, Any]:
+def _judged(
+    batches: Sequence[BatchRecord], samples: Sequence[Sample], computed: Mapping[str, Any], *, on_gpu: bool
+) -> dict[str, Any]:
     waits = wait_statistics(batch_waits(batches))
     startup, wall = computed["startup_seconds"], computed["wall_seconds"]
     share = startup / wall if startup is not None and wall else None
-    verdict = bottleneck(_within(samples, batches), waits["pct_starved"], share)
+    verdict = bottleneck(_within(samples, batches), waits["pct_starved"], share, on_gpu=on_gpu)
     waited = {key: waits[key] for key in ("avg_wait_time_ms", "p95_wait_time_ms", "max_wait_time_ms", "pct_starved")}
     return {
         **waited,

@@ -91,7 +91,8 @@ def run_bottleneck(shards: Sequence[Shard]) -> Bottleneck:
         severity = "critical" if spent["compute"] < CRITICAL_COMPUTE * total else "mild"
         verdict = f"{WORDS[cause]}, {100 * spent[cause] / total:.0f} % of the time; {_remedy(cause, worked)}"
         return Bottleneck(severity, utilization, cause, verdict)
-    judged = bottleneck([] if utilization is None else [utilization], _weighted(worked, "pct_starved", "batches"))
+    known, starved = [] if utilization is None else [utilization], _weighted(worked, "pct_starved", "batches")
+    judged = bottleneck(known, starved, on_gpu=_on_gpu(worked))
     return replace(judged, verdict=f"none: {judged.verdict}") if judged.severity == "none" else judged
 
 
@@ -162,9 +163,13 @@ def million_more(shards: Sequence[Shard]) -> dict[str, float | None]:
 
 def _estimate(shards: Sequence[Shard]) -> str:
     cost = million_more(shards)
-    unit = "GPU-hours" if any(shard.get("device_uuid") for shard in shards) else "CPU-hours of this machine"
+    unit = "GPU-hours" if _on_gpu(shards) else "CPU-hours of this machine"
     energy = "" if cost["kwh"] is None else f" and {cost['kwh']:,.3g} kWh"
     return f"A million more sequences like these: about {cost['device_hours']:,.3g} {unit}{energy}."
+
+
+def _on_gpu(shards: Iterable[Shard]) -> bool:
+    return any(shard.get("device_uuid") for shard in shards)
 
 
 def _devices(shards: Sequence[Shard]) -> str:

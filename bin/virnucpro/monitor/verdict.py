@@ -24,7 +24,7 @@ class Bottleneck:
     Attributes:
         severity: "none", "mild" (below 80 % utilisation), "critical" (below 50 %), or "unknown".
         utilization_percent: the mean utilisation it rests on.
-        cause: "none", "loader", "startup", "batches" or "unknown".
+        cause: "none", "loader", "startup", "batches", on a CPU "cores" in place of that, or "unknown".
         verdict: one sentence with the setting to change.
     """
 
@@ -35,7 +35,11 @@ class Bottleneck:
 
 
 def bottleneck(
-    utilization: Sequence[float], pct_starved: float | None = None, startup_share: float | None = None
+    utilization: Sequence[float],
+    pct_starved: float | None = None,
+    startup_share: float | None = None,
+    *,
+    on_gpu: bool = True,
 ) -> Bottleneck:
     """Judge a run by its utilisation samples, and name the cause as far as the other figures show it.
 
@@ -43,6 +47,7 @@ def bottleneck(
         utilization: percent, one per sample.
         pct_starved: percent of batches that the device waited for longer than 50 ms.
         startup_share: seconds before the first batch divided by the wall time.
+        on_gpu: whether the device is a GPU; a CPU's utilisation is the share of all usable cores.
     """
     if not utilization:
         return Bottleneck("unknown", None, "unknown", "the device's utilisation is not known, so nothing is judged")
@@ -50,16 +55,18 @@ def bottleneck(
     severity = "critical" if mean < CRITICAL_BELOW else "mild" if mean < MILD_BELOW else "none"
     if severity == "none":
         return Bottleneck(severity, mean, "none", f"the device was busy {mean:.0f} % of the time; nothing to change")
-    cause, advice = _cause(pct_starved, startup_share)
+    cause, advice = _cause(pct_starved, startup_share, on_gpu)
     return Bottleneck(severity, mean, cause, f"the device was busy only {mean:.0f} % of the time: {advice}")
 
 
-def _cause(pct_starved: float | None, startup_share: float | None) -> tuple[str, str]:
+def _cause(pct_starved: float | None, startup_share: float | None, on_gpu: bool) -> tuple[str, str]:
     if startup_share is not None and startup_share > STARTUP_ABOVE:
         share = f"{100 * startup_share:.0f} % of it went into start-up"
         return "startup", f"{share}; raise --shard_residues, so that each task has more to do"
     if pct_starved is not None and pct_starved > STARVED_ABOVE:
         return "loader", f"it starved before {pct_starved:.0f} % of its batches; {MORE_LOADERS}"
+    if not on_gpu:
+        return "cores", "other work held the cores, or the task may use few of them; raise `cpus` of EMBED_SHARD"
     if pct_starved is not None:
         return "batches", "batches were ready, but too small to fill it; raise --token_budget"
     return "unknown", "look at the loader's waits and the batch sizes"

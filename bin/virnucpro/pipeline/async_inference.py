@@ -157,7 +157,9 @@ class AsyncInferenceRunner:
             "dataloader_stats": loader,
             "gpu_stats": device_statistics(samples),
             "bottleneck": bottleneck(
-                [sample.utilization for sample in samples if sample.utilization is not None], loader["pct_starved"]
+                [sample.utilization for sample in samples if sample.utilization is not None],
+                loader["pct_starved"],
+                on_gpu=self.device.type == "cuda",
             ),
         }
 
