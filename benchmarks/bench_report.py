@@ -1,12 +1,12 @@
-"""Time, memory and size of the page of a made-up run of a million records.
+"""Time, memory and size of the page of a made-up run of a million records; writes benchmarks/results/report.csv.
 
-PYTHONPATH=bin:tests/report python benchmarks/bench_report.py --folder /tmp/bench_report
+PYTHONPATH=bin:tests/report python benchmarks/bench_report.py
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import importlib.metadata
 import resource
 import subprocess
 import sys
@@ -14,12 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from environment import RESULTS, ROOT, conditions, write_csv
 from synthetic_results import Run, make_results
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
+    """Make the run, draw its page, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--folder", type=Path, help="where to make the run, kept for the next time; else a temporary one"
@@ -57,8 +57,10 @@ def main() -> int:
             "seconds": round(seconds, 1),
             "peak_mib": round(peak),
             "page_mb": round(page.stat().st_size / 1e6, 2),
+            "multiqc": importlib.metadata.version("multiqc"),
         }
-        print(json.dumps(figures))
+        write_csv(RESULTS / "report.csv", [{**figures, **conditions()}])
+        print(figures)
     return 0
 
 
