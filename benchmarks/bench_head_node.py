@@ -1,0 +1,166 @@
+"""What Nextflow itself costs as shards grow in number: stub runs, in which a task makes one folder and one empty file.
+
+    python benchmarks/bench_head_node.py --shards 100 1000 10000
+
+Everything of the pipeline but the work is there: channels, staging, the task cache, trace, report and timeline, and the
+merge with a link for every shard. The head process's own seconds and memory are sampled, those of tasks left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+RESULTS: Final = ROOT / "benchmarks" / "results" / "head-node.csv"
+PIPELINE: Final = ("bin", "conf", "modules", "main.nf", "nextflow.config", "nextflow_schema.json")
+SAMPLE_SECONDS: Final = 0.5
+#: In place of the stub of SPLIT_FASTA, which makes two shards.
+STUB: Final = r'''stub:
+    """
+    mkdir shards
+    for i in \$(seq -f %05.0f 0 {last}); do printf '>0\\\\nMKV\\\\n' > shards/shard-\$i.fasta; done
+    touch manifest.parquet rejected.tsv
+    seq -f '{{"file": "shard-%05.0f.fasta", "sequences": 1, "residues": 3}}' 0 {last} | paste -sd, > shards.json
+    printf '{{"records": {shards}, "embedded": {shards}, "rejected": 0, "shards": [' | cat - shards.json > split_summary.json
+    printf ']}}' >> split_summary.json
+    """
+}}
+'''
+CONFIG: Final = """
+executor {{
+    cpus = {at_once}
+    memory = '1 TB'
+    queueSize = {at_once}
+    pollInterval = '100 ms'
+}}
+process {{
+    withName: EMBED_SHARD {{
+        maxForks = {at_once}
+        cpus = 1
+        memory = '100 MB'
+    }}
+}}
+"""
+
+
+@dataclass
+class Run:
+    """One run; seconds and memory (MiB) are those of the head process, without its tasks."""
+
+    shards: int
+    tasks_at_once: int
+    wall_seconds: float
+    head_cpu_seconds: float
+    head_peak_mib: float
+
+
+def run(shards: int, at_once: int, scratch: Path) -> Run:
+    """Run the pipeline's stub with so many shards."""
+    project = scratch / "project"
+    project.mkdir()
+    for name in PIPELINE:
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, project / name)  # type: ignore[operator]
+    module = project / "modules" / "split_fasta" / "main.nf"
+    stub = STUB.format(last=shards - 1, shards=shards)
+    text, found = re.subn(r"stub:\n.*\Z", lambda _: stub, module.read_text(), flags=re.DOTALL)
+    if not found:
+        raise RuntimeError(f"{module}: no stub in it")
+    module.write_text(text)
+    config = scratch / "head.config"
+    config.write_text(CONFIG.format(at_once=at_once))
+    (scratch / "in.fasta").write_text(">a\nMKV\n")
+    (scratch / "model.pt").touch()
+    command = ["nextflow", "run", str(project), "-c", str(config), "-stub", "-ansi-log", "false", "--gpus", "0"]
+    command += ["--input", "in.fasta", "--model", "model.pt", "--report", "false"]
+    begun = time.perf_counter()
+    with (scratch / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=scratch, stdout=log, stderr=subprocess.STDOUT)
+        peak, cpu = watch(process)
+    seconds = time.perf_counter() - begun
+    if process.returncode:
+        raise RuntimeError((scratch / "log").read_text()[-2000:])
+    with (scratch / "results" / "pipeline_info" / "trace.txt").open() as trace:
+        embedded = sum(row["name"].startswith("EMBED_SHARD") for row in csv.DictReader(trace, delimiter="\t"))
+    if embedded != shards:
+        raise RuntimeError(f"{embedded} of {shards} shards ran")
+    return Run(shards, at_once, seconds, cpu, peak)
+
+
+def watch(process: subprocess.Popen[bytes]) -> tuple[float, float]:
+    """Wait for the end; return the peak memory (MiB) and the processor seconds of the process alone."""
+    peak = cpu = 0.0
+    done = threading.Event()
+    threading.Thread(target=lambda: (process.wait(), done.set()), daemon=True).start()
+    while not done.wait(SAMPLE_SECONDS):
+        try:
+            head = psutil.Process(process.pid)
+            peak = max(peak, head.memory_info().rss / 2**20)
+            times = head.cpu_times()
+            cpu = max(cpu, times.user + times.system)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return peak, cpu
+
+
+def conditions() -> dict[str, object]:
+    """Where and with what this was measured."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    version = subprocess.run(["nextflow", "-v"], capture_output=True, text=True).stdout
+    processor = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1] for line in processor if line.startswith("model name")), "")
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit.strip(),
+        "cpu": f"{model.strip()} x{os.cpu_count()}",
+        "nextflow": version.split()[-1] if version else "",
+        "nxf_opts": os.environ.get("NXF_OPTS", ""),
+        "load_average": f"{os.getloadavg()[0]:.2f}",
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure each number of shards, print and append to the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--at-once", type=int, default=16, help="tasks that run at the same time")
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
+    options = parser.parse_args(argv)
+    for shards in options.shards:
+        with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+            before = conditions()
+            measured = run(shards, options.at_once, Path(scratch))
+        print(
+            f"{shards} shards: {measured.wall_seconds:.1f} s, {1000 * measured.wall_seconds / shards:.1f} ms each; "
+            f"head process {measured.head_cpu_seconds:.1f} s of CPU, peak {measured.head_peak_mib:.0f} MiB"
+        )
+        row = before | {
+            name: f"{value:.1f}" if isinstance(value, float) else value for name, value in asdict(measured).items()
+        }
+        new = not RESULTS.exists()
+        with RESULTS.open("a", newline="") as stream:
+            writer = csv.DictWriter(stream, list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
