@@ -1,6 +1,6 @@
 """Measure attention's tiles on this GPU and rewrite the package's table (``make tune``).
 
-    PYTHONPATH=bin python benchmarks/tune.py
+PYTHONPATH=bin python benchmarks/tune.py
 """
 
 from __future__ import annotations
