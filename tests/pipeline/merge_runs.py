@@ -183,7 +183,8 @@ class Run:
             "max_length": LIMIT,
             "long_sequences": "truncate",
             "keys_digest": digest.hexdigest(),
-            "output": {"layers": [6], "pooling": self.pooling(), "precision": "fp32", "embedding_dtype": self.dtype},
+            "output": {"layers": [6], "pooling": self.pooling(), "precision": "fp32", "embedding_dtype": self.dtype}
+            | {"per_residue": self.residues},
             "shards": plan,
             "reuse": [{"results": str(path), "used": True, "reason": None} for path, _ in self.earlier],
         }

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from merge_runs import Run, key, length, metadata, read_results, residues, vector, vectors
 
+from virnucpro.errors import LedgerError
 from virnucpro.output.schema import read_metadata
 from virnucpro.pipeline import merge as merge_module
 from virnucpro.pipeline.merge import merge
@@ -171,11 +172,33 @@ def test_everything_rejected_still_gives_a_readable_result(tmp_path: Path) -> No
     assert _check(run).num_rows == 0
 
 
+def _check_residues(results: Path, sequences: set[int]) -> None:
+    table = pq.read_table(results / "residues")
+    assert sorted(table["sequence_key"].to_pylist()) == sorted(key(s) for s in sequences)
+    got = dict(zip(table["sequence_key"].to_pylist(), table["residues"].to_pylist(), strict=True))
+    for sequence in sequences:
+        np.testing.assert_array_equal(np.array(got[key(sequence)], np.float16), residues(sequence).astype(np.float16))
+
+
 def test_residues_are_joined_by_key(tmp_path: Path) -> None:
     run = Run(tmp_path, [3, 4, 3, 5, 6], shards=2, residues=True)
     merge(run.config())
-    table = pq.read_table(tmp_path / "results" / "residues")
-    assert sorted(table["sequence_key"].to_pylist()) == sorted(key(s) for s in (3, 4, 5, 6))
-    got = dict(zip(table["sequence_key"].to_pylist(), table["residues"].to_pylist(), strict=True))
-    for sequence in (3, 4, 5, 6):
-        np.testing.assert_array_equal(np.array(got[key(sequence)], np.float16), residues(sequence).astype(np.float16))
+    _check_residues(tmp_path / "results", {3, 4, 5, 6})
+
+
+def test_residues_of_reused_sequences_are_taken_over(tmp_path: Path) -> None:
+    first = Run(tmp_path / "first", [3, 4, 3, 5], shards=2, residues=True)
+    second = Run(tmp_path / "second", [8, 5], residues=True)
+    for run in (first, second):
+        merge(run.config(part_bytes=1))
+    earlier = [(run.config().outdir, run.kept()) for run in (first, second)]
+    mixed = Run(tmp_path / "mixed", [7, 3, 8, 7, 3, None, 5], earlier=earlier, residues=True)
+    merge(mixed.config())
+    _check_residues(mixed.config().outdir, {7, 3, 8, 5})
+    whole = Run(tmp_path / "whole", [8, 3, 8], earlier=earlier, residues=True)
+    merge(whole.config())
+    _check_residues(whole.config().outdir, {8, 3})
+    (first.config().outdir / "residues" / "part-00000.parquet").unlink()
+    again = Run(tmp_path / "again", [7, 3, 4], earlier=earlier, residues=True)
+    with pytest.raises(LedgerError, match=r"first/results: no residues of 1 sequences that are reused"):
+        merge(again.config())

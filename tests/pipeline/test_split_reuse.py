@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, InputMissingError
-from virnucpro.output.schema import results_schema
+from virnucpro.output.schema import merged_residues_schema, results_schema, shard_residues_schema
 from virnucpro.pipeline import dedup
 from virnucpro.pipeline.reuse import ReuseIndex
 from virnucpro.pipeline.split import split
@@ -49,8 +49,9 @@ def write_results(
             ordinal += 1
         pq.write_table(pa.Table.from_pylist(rows, schema), folder / "embeddings" / f"part-{number:05d}.parquet")
     if residues:
-        (folder / "embeddings" / "residues").mkdir()
-        (folder / "embeddings" / "residues" / "part-00000.parquet").touch()
+        (folder / "residues").mkdir()
+        kind = merged_residues_schema(shard_residues_schema({"residues": EMBED_DIM}, {}), METADATA | changes)
+        pq.write_table(kind.empty_table(), folder / "residues" / "part-00000.parquet")
     return folder
 
 

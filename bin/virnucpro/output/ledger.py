@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, InputMissingError
+from virnucpro.output.partial import PartialParquet
 from virnucpro.output.schema import LEDGER_SCHEMA, encode_metadata
 
 __all__ = ["LEDGER_SCHEMA", "LedgerReader", "LedgerWriter"]
@@ -50,13 +50,12 @@ class LedgerWriter:
     ) -> None:
         self.path = path
         self.rows = 0
-        self._temporary = path.with_name(f".{path.name}.partial")
         self._row_group_rows = row_group_rows
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
         self._schema = LEDGER_SCHEMA.with_metadata(encode_metadata(metadata or {}))
-        self._writer: pq.ParquetWriter | None = pq.ParquetWriter(
-            self._temporary,
+        self._file = PartialParquet(
+            path,
             self._schema,
             compression="zstd",
             compression_level=1,
@@ -82,24 +81,13 @@ class LedgerWriter:
 
     def close(self) -> None:
         """Write what is left, flush to disk and rename to the final name."""
-        if self._writer is None:
-            return
-        self._flush(whole_groups_only=False)
-        self._writer.close()
-        self._writer = None
-        with self._temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        self._temporary.replace(self.path)
+        if not self._file.closed:
+            self._flush(whole_groups_only=False)
+            self._file.close()
 
     def abort(self) -> None:
         """Drop everything written so far."""
-        if self._writer is None:
-            return
-        try:
-            self._writer.close()
-        finally:
-            self._writer = None
-            self._temporary.unlink(missing_ok=True)
+        self._file.abort()
 
     def __enter__(self) -> Self:
         return self
@@ -113,13 +101,11 @@ class LedgerWriter:
             self.abort()
 
     def _flush(self, *, whole_groups_only: bool) -> None:
-        if self._writer is None:
-            raise ValueError(f"{self.path}: the ledger is closed")
         table = pa.concat_tables(self._pending) if self._pending else self._schema.empty_table()
         size = self._row_group_rows
         end = table.num_rows - table.num_rows % size if whole_groups_only else table.num_rows
         for start in range(0, end, size):
-            self._writer.write_table(table.slice(start, min(size, end - start)), row_group_size=size)
+            self._file.write(table.slice(start, min(size, end - start)), size)
         self._pending = [table.slice(end)] if end < table.num_rows else []
         self._pending_rows = table.num_rows - end
 

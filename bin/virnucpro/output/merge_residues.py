@@ -1,8 +1,8 @@
-"""Per-residue vectors of all shards, in parts, with the sequence key that joins them to the records."""
+"""Per-residue vectors of shards and of earlier results, in parts, with the key that joins them to the records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,60 +10,138 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, LedgerError
-from virnucpro.output.layout import EMBEDDED, statuses
+from virnucpro.output.layout import EMBEDDED, REUSED, statuses
 from virnucpro.output.ledger import LedgerReader
 from virnucpro.output.parts import PartWriter
-from virnucpro.output.schema import RESIDUES_FILE, merged_residues_schema
+from virnucpro.output.schema import RESIDUES_DIR, RESIDUES_FILE, merged_residues_schema
 from virnucpro.output.shard_set import ShardFiles
 from virnucpro.output.writer import VECTOR_STORAGE
 
 
 def merge_residues(
-    shards: Sequence[ShardFiles], ledger: LedgerReader, folder: Path, metadata: dict[str, object], part_bytes: int
-) -> list[Path]:
-    """Copy the shards' residues into ``folder``, one row per distinct sequence; returns the files.
+    shards: Sequence[ShardFiles],
+    reuse: Sequence[Path],
+    ledger: LedgerReader,
+    folder: Path,
+    metadata: Mapping[str, object],
+    part_bytes: int,
+) -> None:
+    """Write into ``folder`` what the shards and the earlier results hold, if they hold residues.
 
     Raises:
         LedgerError: a sequence's residues are missing or there twice.
-        DataError: a file cannot be read.
+        DataError: a file cannot be read, or has other columns.
     """
-    first = pq.read_schema(shards[0].folder / RESIDUES_FILE)
-    schema = merged_residues_schema(first, metadata)
-    writer = PartWriter(folder, schema, None, VECTOR_STORAGE)
-    keys = _KeyStream(ledger)
-    written = 0
-    for shard in shards:
-        shard_keys = keys.take(shard.sequences)
-        seen = np.zeros(shard.sequences, np.bool_)
-        for table in _row_groups(shard):
-            rows = table["unique_index"].to_numpy() - shard.first_unique_index
-            inside = (rows >= 0) & (rows < shard.sequences)
-            if not inside.all() or seen[rows].any() or len(np.unique(rows)) != len(rows):
+    if shards:
+        like = shards[0].residues
+    else:
+        like = next((path for results in reuse for path in residue_parts(results)), None)
+    if like is None:
+        return
+    residues = _Residues(folder, like, metadata, part_bytes)
+    try:
+        residues.take_shards(shards, ledger)
+        residues.take_reused(reuse, ledger)
+        residues.close()
+    except BaseException:
+        residues.abort()
+        raise
+
+
+class _Residues:
+    """Writes per-residue vectors, from shards and from earlier results, one row per distinct sequence.
+
+    Args:
+        folder: where the parts go.
+        like: a file whose columns they have.
+        metadata: of every part.
+        part_bytes: about what a part holds.
+    """
+
+    def __init__(self, folder: Path, like: Path, metadata: Mapping[str, object], part_bytes: int) -> None:
+        self._schema = merged_residues_schema(pq.read_schema(like), metadata)
+        self._writer = PartWriter(folder, self._schema, None, VECTOR_STORAGE)
+        self._part_bytes = part_bytes
+        self._written = 0
+
+    def close(self) -> None:
+        """Finish the last part."""
+        self._writer.close()
+
+    def abort(self) -> None:
+        """Let go of the open part."""
+        self._writer.abort()
+
+    def take_shards(self, shards: Sequence[ShardFiles], ledger: LedgerReader) -> None:
+        """Copy what the shards computed."""
+        keys = _KeyStream(ledger)
+        for shard in shards:
+            shard_keys = keys.take(shard.sequences)
+            seen = np.zeros(shard.sequences, np.bool_)
+            for table in _row_groups(shard.folder / RESIDUES_FILE, f"shard {shard.number}", "embed it again"):
+                rows = table["unique_index"].to_numpy() - shard.first_unique_index
+                inside = (rows >= 0) & (rows < shard.sequences)
+                if not inside.all() or seen[rows].any() or len(np.unique(rows)) != len(rows):
+                    raise LedgerError(
+                        f"shard {shard.number} ({shard.folder}): residues of a sequence twice; embed it again"
+                    )
+                seen[rows] = True
+                self._write(table.append_column("sequence_key", shard_keys.take(pa.array(rows))))
+            if not seen.all():
+                missing = int(np.flatnonzero(~seen)[0]) + shard.first_unique_index
+                raise LedgerError(f"shard {shard.number} ({shard.folder}): no residues of unique_index {missing}")
+
+    def take_reused(self, results: Sequence[Path], ledger: LedgerReader) -> None:
+        """Copy what earlier results hold of the sequences that are reused.
+
+        Memory holds the keys of these, about 100 bytes each: their vectors take a thousand times as much on disk.
+        """
+        for source, wanted in sorted(_reused_keys(ledger).items()):
+            for path in residue_parts(results[source]):
+                for table in _row_groups(path, str(results[source]), "leave it out of --reuse and split again"):
+                    if set(table.column_names) != set(self._schema.names):
+                        raise DataError(f"{path}: other columns than this run; leave it out of --reuse")
+                    keys = [bytes.fromhex(key) for key in table["sequence_key"].to_pylist()]
+                    rows = [row for row, key in enumerate(keys) if key in wanted]
+                    wanted.difference_update(keys)
+                    if rows:
+                        self._write(table.take(pa.array(rows)))
+            if wanted:
                 raise LedgerError(
-                    f"shard {shard.number} ({shard.folder}): residues of a sequence twice; embed it again"
+                    f"{results[source]}: no residues of {len(wanted)} sequences that are reused, the first with key "
+                    f"{min(wanted).hex()}; leave it out of --reuse and split again"
                 )
-            seen[rows] = True
-            table = table.drop_columns("unique_index").add_column(0, "sequence_key", shard_keys.take(pa.array(rows)))
-            if written + table.nbytes > part_bytes and written:
-                writer.start_part()
-                written = 0
-            writer.write(table.cast(schema))
-            written += table.nbytes
-        if not seen.all():
-            missing = int(np.flatnonzero(~seen)[0]) + shard.first_unique_index
-            raise LedgerError(f"shard {shard.number} ({shard.folder}): no residues of unique_index {missing}")
-    writer.close()
-    return writer.paths
+
+    def _write(self, table: pa.Table) -> None:
+        if self._written + table.nbytes > self._part_bytes and self._written:
+            self._writer.start_part()
+            self._written = 0
+        self._writer.write(table.select(self._schema.names).cast(self._schema))
+        self._written += table.nbytes
 
 
-def _row_groups(shard: ShardFiles) -> Iterator[pa.Table]:
-    path = shard.folder / RESIDUES_FILE
+def residue_parts(results: Path) -> list[Path]:
+    """The files with the residues of earlier results."""
+    return sorted((results / RESIDUES_DIR).glob("part-*.parquet"))
+
+
+def _reused_keys(ledger: LedgerReader) -> dict[int, set[bytes]]:
+    """Keys of the reused sequences, by the position of their results in ``--reuse``."""
+    wanted: dict[int, set[bytes]] = {}
+    for batch in ledger.batches(["status", "sequence_key", "reuse_source"]):
+        reused = batch.filter(pa.array(statuses(batch) == REUSED))
+        for source, key in zip(reused["reuse_source"].to_pylist(), reused["sequence_key"].to_pylist(), strict=True):
+            wanted.setdefault(source, set()).add(bytes.fromhex(key))
+    return wanted
+
+
+def _row_groups(path: Path, whose: str, remedy: str) -> Iterator[pa.Table]:
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group, use_threads=False)
     except (pa.ArrowInvalid, FileNotFoundError) as error:
-        raise DataError(f"shard {shard.number}: {path}: unreadable ({error}); embed it again") from error
+        raise DataError(f"{whose}: {path}: unreadable ({error}); {remedy}") from error
 
 
 class _KeyStream:

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import LedgerError
+from virnucpro.output.directories import sync
 from virnucpro.output.keys import KeyDigest
 from virnucpro.output.schema import row_bytes, vector_columns
-from virnucpro.output.writer import sync
 
 #: Columns whose values repeat within a row group.
 _DICTIONARY_COLUMNS: Final = (

@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError
+from virnucpro.output.partial import PartialParquet
 from virnucpro.output.schema import residues_type, shard_residues_schema
 
 #: Bytes of vectors per row group, so that a reader of one row group needs little memory.
@@ -30,14 +30,13 @@ class ResidueWriter:
     def __init__(self, path: Path, columns: Mapping[str, int], metadata: Mapping[str, object]) -> None:
         self.rows = 0
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.partial")
         self._columns = dict(columns)
         self._schema = shard_residues_schema(columns, metadata)
         self._indices: list[int] = []
         self._pending: dict[str, list[npt.NDArray[np.float16]]] = {name: [] for name in columns}
         self._pending_bytes = 0
-        self._writer: pq.ParquetWriter | None = pq.ParquetWriter(
-            self._temporary, self._schema, compression="none", write_statistics=False, use_dictionary=False
+        self._file = PartialParquet(
+            path, self._schema, compression="none", write_statistics=False, use_dictionary=False
         )
 
     def write(self, unique_index: int, residues: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -61,26 +60,15 @@ class ResidueWriter:
 
     def close(self) -> None:
         """Write what is left and give the file its final name."""
-        if self._writer is None:
-            return
-        self._flush()
-        self._writer.close()
-        self._writer = None
-        self._temporary.replace(self._path)
+        if not self._file.closed:
+            self._flush()
+            self._file.close()
 
     def abort(self) -> None:
         """Drop the unfinished file; harmless after ``close``."""
-        if self._writer is None:
-            return
-        try:
-            self._writer.close()
-        finally:
-            self._writer = None
-            self._temporary.unlink(missing_ok=True)
+        self._file.abort()
 
     def _flush(self) -> None:
-        if self._writer is None:
-            raise ValueError(f"{self._path}: closed")
         if not self._indices:
             return
         arrays = next(iter(self._pending.values()))
@@ -89,7 +77,7 @@ class ResidueWriter:
         for name, dim in self._columns.items():
             columns.append(_residue_array(self._pending[name], lengths, dim))
             self._pending[name] = []
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema), row_group_size=len(lengths))
+        self._file.write(pa.Table.from_arrays(columns, schema=self._schema), len(lengths))
         self._indices = []
         self._pending_bytes = 0
 

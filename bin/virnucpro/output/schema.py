@@ -140,8 +140,9 @@ def shard_residues_schema(columns: Mapping[str, int], metadata: Mapping[str, obj
 
 
 def merged_residues_schema(shard: pa.Schema, metadata: Mapping[str, object]) -> pa.Schema:
-    """Schema of results/residues/part-*.parquet, from that of a shard's residues.parquet."""
-    fields = [pa.field("sequence_key", pa.string(), nullable=False), *(f for f in shard if f.name != "unique_index")]
+    """Schema of results/residues/part-*.parquet, from that of a shard's residues.parquet or of earlier results."""
+    others = (field for field in shard if field.name not in ("unique_index", "sequence_key"))
+    fields = [pa.field("sequence_key", pa.string(), nullable=False), *others]
     return pa.schema(fields, metadata=encode_metadata(metadata))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from virnucpro.errors import DataError, LedgerError, UsageError
+from virnucpro.errors import DataError, LedgerError
+from virnucpro.output.directories import prepare_new_directory, publish_directory, remove_tree, sync
 from virnucpro.output.residues import ResidueWriter
 from virnucpro.output.schema import EMBEDDINGS_FILE, RESIDUES_FILE, ROW_GROUP_ROWS, shard_schema
 from virnucpro.output.schema import row_group_rows as fitting_rows
@@ -248,43 +248,6 @@ def write_parquet(
         raise
     sync(path.parent)
     return rows
-
-
-def sync(path: Path) -> None:
-    """Have the system write a file or directory to its disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def prepare_new_directory(outdir: Path) -> Path:
-    """An empty directory beside ``outdir``, to be renamed to it when all is done; a killed run's leftover is cleared.
-
-    Raises:
-        UsageError: ``outdir`` is there already and holds something.
-    """
-    if outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
-        raise UsageError(f"{outdir}: exists already and is not empty; remove it or name another --outdir")
-    temporary = outdir.with_name(f".{outdir.name}.partial")
-    remove_tree(temporary)
-    temporary.mkdir(parents=True)
-    return temporary
-
-
-def publish_directory(temporary: Path, outdir: Path) -> None:
-    """Give a finished folder its final name, once all of it has reached the disk."""
-    for folder in (temporary, *(path for path in temporary.rglob("*") if path.is_dir())):
-        sync(folder)
-    temporary.replace(outdir)
-    sync(outdir.parent)
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a folder and all in it, if it is there."""
-    if path.exists():
-        shutil.rmtree(path)
 
 
 def _some(values: npt.NDArray[np.int64]) -> str:

@@ -19,6 +19,7 @@ from virnucpro.errors import DataError, InputMissingError, LedgerError
 from virnucpro.monitor.run_metrics import merge_metrics, run_figures
 from virnucpro.output.assemble import Assembler
 from virnucpro.output.buckets import SpillBuckets
+from virnucpro.output.directories import prepare_new_directory, publish_directory, remove_tree, sync
 from virnucpro.output.layout import REQUEST, Layout
 from virnucpro.output.ledger import LedgerReader
 from virnucpro.output.merge_residues import merge_residues
@@ -41,7 +42,6 @@ from virnucpro.output.schema import (
 )
 from virnucpro.output.shard_set import ShardFiles, check_alike, merged_metadata, open_shards, value_dtype
 from virnucpro.output.vectors import ReuseReader, ShardReader, record_type
-from virnucpro.output.writer import prepare_new_directory, publish_directory, remove_tree, sync
 from virnucpro.shards import sequence_cost
 
 #: Bytes of vectors that are worked on at once, and rows at most: narrow vectors still have ids and keys.
@@ -93,10 +93,9 @@ def _merge_into(temporary: Path, config: MergeConfig, inputs: _Inputs) -> dict[s
         paths = _write_parts(temporary / EMBEDDINGS_DIR, config, inputs, layout, ledger, scratch)
         remove_tree(scratch)
         prove_conservation(paths, layout.keys)
-        if inputs.shards and inputs.shards[0].residues is not None:
-            if layout.totals.reused:
-                raise LedgerError("reused sequences have no residues here; split again without --reuse")
-            merge_residues(inputs.shards, ledger, temporary / RESIDUES_DIR, inputs.metadata, config.part_bytes)
+        if inputs.shards or inputs.summary["output"].get("per_residue"):
+            residues = temporary / RESIDUES_DIR
+            merge_residues(inputs.shards, config.reuse, ledger, residues, inputs.metadata, config.part_bytes)
     metrics = temporary / METRICS_DIR
     summaries = [{"attention": shard.metadata.get("attention"), **shard.summary} for shard in inputs.shards]
     merge_metrics([shard.folder for shard in inputs.shards], summaries, metrics)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.output.keys import key_words
+from virnucpro.output.merge_residues import residue_parts
 from virnucpro.output.schema import (
     EMBEDDINGS_DIR,
     IDENTITY_KEYS,
@@ -20,6 +21,8 @@ from virnucpro.output.schema import (
     decode_metadata,
     embedding_columns,
     embedding_type,
+    residue_columns,
+    residues_type,
     vector_columns,
 )
 from virnucpro.pipeline.dedup import deal, dealt, group_starts
@@ -79,8 +82,21 @@ def mismatch(
             wanted = embedding_type(embedding_dtype, embed_dim)
             if (kind.value_type, kind.list_size) != (wanted.value_type, wanted.list_size):
                 return f"embedding_dtype is {kind.value_type}[{kind.list_size}] there and {wanted.value_type} here"
-    if per_residue and not any((results / EMBEDDINGS_DIR / RESIDUES_DIR).glob("*.parquet")):
+    return _residues_mismatch(results, _numbers(expected["layers"]), embed_dim) if per_residue else None
+
+
+def _residues_mismatch(results: Path, layers: list[int], embed_dim: int) -> str | None:
+    parts = residue_parts(results)
+    if not parts:
         return "vectors of single residues (--per_residue) are not there"
+    for part in parts:
+        try:
+            schema = pq.read_schema(part)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{part}: not a readable Parquet file ({error}); leave it out of --reuse") from error
+        for column in residue_columns(layers):
+            if column not in schema.names or schema.field(column).type != residues_type(embed_dim):
+                return f"{RESIDUES_DIR} have no column {column} of {embed_dim} numbers"
     return None
 
 
