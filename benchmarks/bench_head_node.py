@@ -1,9 +1,11 @@
-"""What Nextflow itself costs as shards grow in number: stub runs, in which a task makes one folder and one empty file.
+"""What Nextflow itself costs as shards grow in number: stub runs on a scheduler that runs a job as it is submitted.
 
     python benchmarks/bench_head_node.py --shards 100 1000 10000
 
-Everything of the pipeline but the work is there: channels, staging, the task cache, trace, report and timeline, and the
-merge with a link for every shard. The head process's own seconds and memory are sampled, those of tasks left out.
+``sbatch``, ``squeue`` and ``scancel`` are three shell scripts made here. A job makes one folder and one empty file and
+skips the wrapper that stages and traces, so that the machine is left to the head process: its channels, hashes, task
+folders, scripts (a merge with a link for every shard among them), polling, trace, report and timeline. Seconds and
+memory are those of the head process, sampled; the jobs' are left out.
 """
 
 from __future__ import annotations
@@ -44,20 +46,27 @@ STUB: Final = r'''stub:
 }}
 '''
 CONFIG: Final = """
-executor {{
-    cpus = {at_once}
-    memory = '1 TB'
-    queueSize = {at_once}
-    pollInterval = '100 ms'
-}}
+executor.queueSize = {at_once}
+executor.pollInterval = '1 s'
+executor.submitRateLimit = null
+process.executor = 'slurm'
 process {{
     withName: EMBED_SHARD {{
         maxForks = {at_once}
-        cpus = 1
-        memory = '100 MB'
     }}
 }}
 """
+#: Programs of the scheduler: a job ends before its submission does.
+SCHEDULER: Final = {
+    "sbatch": """#!/bin/sh
+: > .command.begin
+bash -ue .command.sh > .command.out 2> .command.err
+printf $? > .exitcode
+echo "Submitted batch job $$"
+""",
+    "squeue": "#!/bin/sh\n",
+    "scancel": "#!/bin/sh\n",
+}
 
 
 @dataclass
@@ -65,7 +74,7 @@ class Run:
     """One run; seconds and memory (MiB) are those of the head process, without its tasks."""
 
     shards: int
-    tasks_at_once: int
+    queue_size: int
     wall_seconds: float
     head_cpu_seconds: float
     head_peak_mib: float
@@ -86,13 +95,19 @@ def run(shards: int, at_once: int, scratch: Path) -> Run:
     module.write_text(text)
     config = scratch / "head.config"
     config.write_text(CONFIG.format(at_once=at_once))
+    programs = scratch / "bin"
+    programs.mkdir()
+    for name, script in SCHEDULER.items():
+        (programs / name).write_text(script)
+        (programs / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
     (scratch / "in.fasta").write_text(">a\nMKV\n")
     (scratch / "model.pt").touch()
     command = ["nextflow", "run", str(project), "-c", str(config), "-stub", "-ansi-log", "false", "--gpus", "0"]
     command += ["--input", "in.fasta", "--model", "model.pt", "--report", "false"]
     begun = time.perf_counter()
     with (scratch / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=scratch, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=scratch, stdout=log, stderr=subprocess.STDOUT, env=environment)
         peak, cpu = watch(process)
     seconds = time.perf_counter() - begun
     if process.returncode:
@@ -140,13 +155,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure each number of shards, print and append to the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, nargs="+", default=[100, 1000, 10_000])
-    parser.add_argument("--at-once", type=int, default=16, help="tasks that run at the same time")
+    parser.add_argument("--queue-size", type=int, default=1000, help="jobs submitted and not yet seen to end")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     options = parser.parse_args(argv)
     for shards in options.shards:
         with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
             before = conditions()
-            measured = run(shards, options.at_once, Path(scratch))
+            measured = run(shards, options.queue_size, Path(scratch))
         print(
             f"{shards} shards: {measured.wall_seconds:.1f} s, {1000 * measured.wall_seconds / shards:.1f} ms each; "
             f"head process {measured.head_cpu_seconds:.1f} s of CPU, peak {measured.head_peak_mib:.0f} MiB"

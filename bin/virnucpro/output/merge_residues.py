@@ -32,10 +32,8 @@ def merge_residues(
         LedgerError: a sequence's residues are missing or there twice.
         DataError: a file cannot be read, or has other columns.
     """
-    if shards:
-        like = shards[0].residues
-    else:
-        like = next((path for results in reuse for path in residue_parts(results)), None)
+    earlier = (path for results in reuse for path in residue_parts(results))
+    like = shards[0].residues if shards else next(earlier, None)
     if like is None:
         return
     residues = _Residues(folder, like, metadata, part_bytes)
