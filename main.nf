@@ -6,7 +6,7 @@ include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
 include { closing ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
-include { checkParameters ; codeFingerprint ; existingPaths ; help ; stop ; writableFolder } from './modules/parameters/main.nf'
+include { checkParameters ; codeFingerprint ; existingPaths ; exitLikeTheTask ; help ; stop ; writableFolder } from './modules/parameters/main.nf'
 
 def modelCache(given) {
     if (workflow.stubRun) {
@@ -41,6 +41,9 @@ workflow {
     def reuse = existingPaths('reuse', p.reuse, [type: 'dir'])
     def outdir = writableFolder(p.outdir)
     def local = file(p.model, glob: false)
+    if (p.model.contains('/') && !local.exists()) {
+        stop(66, "--model ${p.model}: no such file or folder; check the path")
+    }
     def device = p.gpus > 0 ? 'cuda' : 'cpu'
     def precision = p.gpus > 0 ? p.precision : 'fp32'
     def options = outputOptions(p, precision)
@@ -50,6 +53,9 @@ workflow {
     log.info(plan(p, inputs, precision, local.exists() ? local : "${p.model}, kept in ${modelCache(p.model_cache)}"))
     workflow.onComplete = {
         log.info(closing(p, outdir))
+        if (!workflow.success) {
+            exitLikeTheTask(workflow.exitStatus)
+        }
     }
 
     // /models/esm2.pt or the folder of a downloaded model: one value, shared by every task

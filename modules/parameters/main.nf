@@ -4,6 +4,13 @@ def stop(exitCode, message) {
     nextflow.Nextflow.exit(exitCode as int, "virnucpro-embed: error: ${message}".toString())
 }
 
+/** Makes the run end with a task's own exit code, once Nextflow has written its reports; by itself it ends with 1. */
+def exitLikeTheTask(exitCode) {
+    if (exitCode in 2..255) {
+        Runtime.runtime.addShutdownHook(new Thread({ Runtime.runtime.halt(exitCode as int) }))
+    }
+}
+
 def schemaProperties(schema) {
     def groups = new groovy.json.JsonSlurper().parseText(schema.text)['$defs'].values()
     return groups.collectMany { group -> group.properties.entrySet().toList() }.collectEntries { entry -> [entry.key, entry.value] }
@@ -87,9 +94,9 @@ def help(schema) {
     return (['nextflow run virnucpro-embed --input proteins.fasta --outdir results', ''] + lines).join('\n')
 }
 
-/** Changes with every edit of the package, which Nextflow itself does not see. */
+/** Changes with every edit of the package, which Nextflow itself does not see; what Python compiles of it is no edit. */
 def codeFingerprint() {
     def bin = file("${projectDir}/bin")
-    def sources = files("${projectDir}/bin/**.py").sort { path -> path.toString() }
-    return sources.collect { path -> "${bin.relativize(path)}\n${path.text}" }.join('\n').md5()
+    def sources = files("${projectDir}/bin/**", type: 'file').findAll { path -> !path.toString().contains('__pycache__') }
+    return sources.sort { path -> path.toString() }.collect { path -> "${bin.relativize(path)}\n${path.text}" }.join('\n').md5()
 }

@@ -49,6 +49,10 @@ class Launch:
         files = (path.relative_to(self.results) for path in self.results.rglob("*") if path.is_file())
         return sorted(str(path) for path in files if path.parts[0] != "pipeline_info")
 
+    def reports(self) -> list[str]:
+        """Nextflow's own reports."""
+        return sorted(path.name for path in (self.results / "pipeline_info").iterdir())
+
     def statuses(self) -> dict[str, set[str]]:
         """What became of the tasks of each process."""
         seen: dict[str, set[str]] = {}

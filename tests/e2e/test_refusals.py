@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import os
 import pickle
@@ -34,6 +35,7 @@ class Malicious:
         ([], 2, "no --input"),
         (["--input", "nowhere.fasta"], 66, "--input nowhere.fasta: no such file"),
         (["--input", "c$HOME.fasta"], 66, "Nextflow cannot stage a path with a dollar sign"),
+        (["--input", PROTEINS, "--model", "none/model.pt"], 66, "--model none/model.pt: no such file or folder"),
     ],
 )
 def test_parameters(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
@@ -44,14 +46,21 @@ def test_parameters(arguments: list[str], code: int, message: str, tmp_path: Pat
     assert run.published() == []
 
 
-def test_an_outdir_that_cannot_be_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("outdir", ["file", "file/results"])
+def test_an_outdir_that_cannot_be_made(outdir: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    run = launch(tmp_path, "--input", PROTEINS, "--model", MODEL, "--outdir", "file/results")
-    # Nextflow 24.10 opens its trace before any pipeline code runs, and stops there by itself.
-    assert (run.code, "cannot be written" in run.last_lines) == (74, True) or (
-        run.code == 1 and "file/results: Not a directory" in run.last_lines
-    ), run.output
+    run = launch(tmp_path, "--input", PROTEINS, "--model", MODEL, "--outdir", outdir)
+    assert run.code == 74, run.output
+    assert f"--outdir {outdir} cannot be written" in run.last_lines
     assert (tmp_path / "file").read_bytes() == b""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_outdir_without_the_right_to_write(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    run = launch(tmp_path, "--input", PROTEINS, "--model", MODEL, "--outdir", "closed/results")
+    assert run.code == 74, run.output
+    assert "--outdir closed/results cannot be written" in run.last_lines
 
 
 def nucleotide(folder: Path) -> list[str | Path]:
@@ -69,6 +78,11 @@ def truncated_gzip(folder: Path) -> list[str | Path]:
     return ["--input", "in.fasta.gz", "--model", MODEL]
 
 
+def archive(folder: Path) -> list[str | Path]:
+    (folder / "in.fasta").write_bytes(bz2.compress(b">a\nMKV\n"))
+    return ["--input", "in.fasta", "--model", MODEL]
+
+
 def strict(folder: Path) -> list[str | Path]:
     (folder / "in.fasta").write_text(">good\nMKV\n>bad\nMK7\n")
     return ["--input", "in.fasta", "--model", MODEL, "--strict"]
@@ -76,6 +90,10 @@ def strict(folder: Path) -> list[str | Path]:
 
 def unknown_model(folder: Path) -> list[str | Path]:
     return ["--input", PROTEINS, "--model", "esm2_t33_650M", "--model_cache", "cache"]
+
+
+def model_out_of_reach(folder: Path) -> list[str | Path]:
+    return ["--input", PROTEINS, "--model", "esm2_t6_8M_UR50D", "--model_cache", "cache"]
 
 
 def corrupt_checkpoint(folder: Path) -> list[str | Path]:
@@ -96,16 +114,21 @@ def malicious_pickle(folder: Path) -> list[str | Path]:
         (nucleotide, 65, "split_fasta.py: error: {folder}/in.fasta"),
         (not_fasta, 65, "split_fasta.py: error: {folder}/in.fasta"),
         (truncated_gzip, 65, "split_fasta.py: error: {folder}/in.fasta.gz"),
+        (archive, 65, "split_fasta.py: error: {folder}/in.fasta"),
         (strict, 65, "split_fasta.py: error: {folder}/in.fasta, line 3: record 'bad'"),
         (unknown_model, 69, "fetch_model.py: error: unknown model 'esm2_t33_650M'"),
+        (model_out_of_reach, 69, "fetch_model.py: error: esm2_t6_8M_UR50D cannot be had"),
         (corrupt_checkpoint, 69, "fetch_model.py: error: "),
         (malicious_pickle, 69, "fetch_model.py: error: "),
     ],
 )
 def test_a_task_that_refuses_its_input(prepare, code: int, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     run = launch(tmp_path, *prepare(tmp_path))
-    assert run.code != 0
-    assert f"exit status ({code})" in run.output, run.output
-    assert message.format(folder=tmp_path) in run.last_lines
+    expected = message.format(folder=tmp_path)
+    assert run.code == code, run.output
+    assert f"exit status ({code})" in run.output
+    assert expected in run.last_lines
+    assert f"No results: {expected}" in run.last_lines
     assert run.published() == []
+    assert run.reports() == ["dag.html", "report.html", "timeline.html", "trace.txt"]
     assert not (tmp_path / "executed").exists()

@@ -43,9 +43,11 @@ def test_an_edit_anywhere_in_the_package_reruns_everything_and_nothing_else_does
     (cache / "attention.cpython-311.pyc").write_bytes(b"compiled")
     assert launch(folder, *stub, project=project).statuses() == everywhere("CACHED")
 
-    with (project / "bin" / "virnucpro" / "kernels" / "attention.py").open("a") as file:
-        file.write("# changed\n")
-    assert launch(folder, *stub, project=project).statuses() == everywhere("COMPLETED")
+    for name in ("kernels/attention.py", "kernels/tiles.json", "errors.py"):
+        with (project / "bin" / "virnucpro" / name).open("a") as file:
+            file.write("\n")
+        assert launch(folder, *stub, project=project).statuses() == everywhere("COMPLETED"), name
+    assert launch(folder, *stub, project=project).statuses() == everywhere("CACHED")
 
 
 def test_a_stub_run_leaves_the_model_cache_alone(tmp_path: Path) -> None:
