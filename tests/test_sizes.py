@@ -1,0 +1,68 @@
+"""Sizes that keep each part readable at one sitting."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+CODE = (".py", ".nf", ".sh", ".config", ".test")
+
+
+def tracked() -> list[Path]:
+    """Code that is ours: what git knows, or without git what lies in our folders."""
+    listed = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=False)
+    if listed.returncode == 0:
+        files = [PROJECT / line for line in listed.stdout.splitlines()]
+    else:
+        folders = ("benchmarks", "bin", "conf", "containers", "examples", "modules", "tests", "tools")
+        files = [path for folder in folders for path in (PROJECT / folder).rglob("*")]
+        files += [PROJECT / "main.nf", PROJECT / "nextflow.config"]
+    return [path for path in files if path.suffix in CODE and path.is_file()]
+
+
+FILES = tracked()
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def test_the_files_were_found() -> None:
+    assert len(FILES) > 150
+    assert PROJECT / "main.nf" in FILES
+
+
+def test_no_file_is_longer_than_300_lines() -> None:
+    assert {str(path.relative_to(PROJECT)): lines(path) for path in FILES if lines(path) > 300} == {}
+
+
+def test_no_function_is_longer_than_60_lines() -> None:
+    long = {}
+    for path in FILES:
+        if path.suffix == ".py" and "bash" not in path.read_text().partition("\n")[0]:
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60:
+                    long[f"{path.relative_to(PROJECT)}:{node.name}"] = node.end_lineno - node.lineno + 1
+    assert long == {}
+
+
+def test_main_is_at_most_120_lines() -> None:
+    assert lines(PROJECT / "main.nf") <= 120
+
+
+@pytest.mark.parametrize("path", sorted(PROJECT.glob("modules/*/main.nf")), ids=lambda path: path.parent.name)
+def test_a_process_is_at_most_25_lines_and_has_a_stub(path: Path) -> None:
+    for process in re.findall(r"^process \w+ \{\n(.*?)^\}", path.read_text(), re.DOTALL | re.MULTILINE):
+        body, stub, _ = process.partition("    stub:\n")
+        assert len([line for line in body.splitlines() if line.strip()]) <= 25
+        assert stub
+
+
+@pytest.mark.parametrize("path", sorted(PROJECT.glob("conf/*.config")), ids=lambda path: path.stem)
+def test_a_profile_is_at_most_15_lines(path: Path) -> None:
+    assert path.name == "base.config" or lines(path) <= 15
