@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 #: (module, what it imports all the same) -> why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("cli.py", "virnucpro.model.describe"): "FETCH_MODEL is these two calls; a step in pipeline would only pass them on",
+    ("cli.py", "virnucpro.model.describe"): "FETCH_MODEL is these two calls; a pipeline step would only pass them on",
     ("cli.py", "virnucpro.model.fetch"): "as above",
     ("pipeline/engine.py", "virnucpro.kernels.pooling"): "pools the states that the model returns; no part of ESM-2",
 }

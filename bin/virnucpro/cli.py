@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from virnucpro import __version__
 from virnucpro.config import (
@@ -17,6 +19,7 @@ from virnucpro.config import (
     MergeConfig,
     ReportConfig,
     SplitConfig,
+    VectorConfig,
 )
 from virnucpro.errors import UsageError, run_reporting_errors
 
@@ -62,7 +65,7 @@ def split_main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", action="append", default=[], help="what to call a FASTA file; once for each")
     parser.add_argument("--reuse", action="append", type=Path, default=[], metavar="RESULTS")
     parser.add_argument("--strict", action="store_true", help="a record that would be rejected ends the run")
-    _add_output_options(parser)
+    _add_vector_options(parser)
     options = parser.parse_args(argv)
 
     def run() -> None:
@@ -74,18 +77,12 @@ def split_main(argv: Sequence[str] | None = None) -> int:
                 names=tuple(options.name),
                 outdir=options.outdir,
                 model_json=options.model_json,
-                max_length=options.max_length,
-                long_sequences=options.long_sequences,
                 shard_residues=options.shard_residues,
                 shards_at_least=options.shards_at_least,
                 deduplicate=not options.no_dedup,
                 reuse=tuple(options.reuse),
                 strict=options.strict,
-                layers=_integers("layers", options.layers),
-                pooling=_words(options.pooling),
-                precision=options.precision,
-                embedding_dtype=options.embedding_dtype,
-                per_residue=options.per_residue,
+                **_vector_options(options),
             )
         )
 
@@ -105,7 +102,7 @@ def embed_main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=EmbedConfig.workers, help="loader processes")
     parser.add_argument("--prefetch", type=int, default=EmbedConfig.prefetch, help="batches each worker prepares ahead")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
-    _add_output_options(parser)
+    _add_vector_options(parser)
     options = parser.parse_args(argv)
 
     def run() -> None:
@@ -114,19 +111,13 @@ def embed_main(argv: Sequence[str] | None = None) -> int:
             model=options.model,
             model_json=options.model_json,
             outdir=options.outdir,
-            max_length=options.max_length,
-            long_sequences=options.long_sequences,
-            layers=_integers("layers", options.layers),
-            pooling=_words(options.pooling),
-            per_residue=options.per_residue,
-            precision=options.precision,
-            embedding_dtype=options.embedding_dtype,
             device=options.device,
             token_budget=options.token_budget,
             attempt=options.attempt,
             workers=options.workers,
             prefetch=options.prefetch,
             threads=options.threads,
+            **_vector_options(options),
         )
         from virnucpro.pipeline.embed import embed_shard
 
@@ -187,18 +178,24 @@ def _parser(program: str, main: object) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_output_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--max-length", type=int, default=SplitConfig.max_length, help="residues kept of a sequence")
-    parser.add_argument("--long-sequences", choices=LONG_SEQUENCES, default=SplitConfig.long_sequences)
+def _add_vector_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--max-length", type=int, default=VectorConfig.max_length, help="residues kept of a sequence")
+    parser.add_argument("--long-sequences", choices=LONG_SEQUENCES, default=VectorConfig.long_sequences)
     parser.add_argument(
-        "--layers", default=_comma(EmbedConfig.layers), help="comma-separated; 0 is the embedding layer, -1 the last"
+        "--layers", default=_comma(VectorConfig.layers), help="comma-separated; 0 is the embedding layer, -1 the last"
     )
-    parser.add_argument("--pooling", default=_comma(EmbedConfig.pooling), help="comma-separated: mean, bos, max")
+    parser.add_argument("--pooling", default=_comma(VectorConfig.pooling), help="comma-separated: mean, bos, max")
     parser.add_argument("--per-residue", action="store_true", help="keep a vector for every residue too")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default=EmbedConfig.precision, help="on a GPU; a CPU computes in fp32"
+        "--precision", choices=PRECISIONS, default=VectorConfig.precision, help="on a GPU; a CPU computes in fp32"
     )
-    parser.add_argument("--embedding-dtype", choices=EMBEDDING_DTYPES, default=EmbedConfig.embedding_dtype)
+    parser.add_argument("--embedding-dtype", choices=EMBEDDING_DTYPES, default=VectorConfig.embedding_dtype)
+
+
+def _vector_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of VectorConfig that ``options`` holds."""
+    given = {each.name: getattr(options, each.name) for each in fields(VectorConfig)}
+    return {**given, "layers": _integers("layers", options.layers), "pooling": _words(options.pooling)}
 
 
 def _comma(values: Sequence[object]) -> str:

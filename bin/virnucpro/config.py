@@ -24,38 +24,29 @@ CPU_TOKEN_BUDGET: Final = 4096
 MAX_TOKEN_BUDGET: Final = 65_536
 
 
-@dataclass(frozen=True)
-class SplitConfig:
-    """What SPLIT_FASTA does. ``shards_at_least`` is the number of GPUs that wait for work; ``names`` are the inputs as
-    the user named them, where they lie elsewhere now."""
+@dataclass(frozen=True, kw_only=True)
+class VectorConfig:
+    """What decides what a vector is. ``layers`` counts from 0 (the embedding layer); negative counts from the end."""
 
-    inputs: tuple[Path, ...]
-    outdir: Path
-    model_json: Path
     max_length: int = DEFAULT_MAX_LENGTH
     long_sequences: str = "truncate"
-    shard_residues: int = DEFAULT_SHARD_RESIDUES
-    shards_at_least: int = 1
-    deduplicate: bool = True
-    reuse: tuple[Path, ...] = ()
-    strict: bool = False
-    layers: tuple[int, ...] = ()
+    layers: tuple[int, ...] = (-1,)
     pooling: tuple[str, ...] = ("mean",)
+    per_residue: bool = False
     precision: str = "fp16"
     embedding_dtype: str = "float32"
-    per_residue: bool = False
-    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.inputs:
-            raise UsageError("no input file given; name at least one FASTA file, or - for standard input")
-        if self.names and len(self.names) != len(self.inputs):
-            raise UsageError(f"--name is given {len(self.names)} times for {len(self.inputs)} files; give one for each")
         _check_positive("max_length", self.max_length)
-        _check_positive("shard_residues", self.shard_residues)
-        _check_positive("shards_at_least", self.shards_at_least)
         _check_choice("long_sequences", self.long_sequences, LONG_SEQUENCES)
-        _check_output_options(self.pooling, self.precision, self.embedding_dtype)
+        if not self.layers:
+            raise UsageError("no layer asked for; name at least one in --layers")
+        if not self.pooling:
+            raise UsageError(f"no pooling asked for; name at least one of {', '.join(POOLINGS)}")
+        for name in self.pooling:
+            _check_choice("pooling", name, POOLINGS)
+        _check_choice("precision", self.precision, PRECISIONS)
+        _check_choice("embedding_dtype", self.embedding_dtype, EMBEDDING_DTYPES)
 
     @property
     def residue_limit(self) -> int | None:
@@ -64,20 +55,38 @@ class SplitConfig:
 
 
 @dataclass(frozen=True)
-class EmbedConfig:
-    """What EMBED_SHARD does. ``layers`` counts from 0 (the embedding layer); negative counts from the end."""
+class SplitConfig(VectorConfig):
+    """What SPLIT_FASTA does. ``shards_at_least`` is the number of GPUs that wait for work; ``names`` are the inputs as
+    the user named them, where they lie elsewhere now."""
+
+    inputs: tuple[Path, ...]
+    outdir: Path
+    model_json: Path
+    shard_residues: int = DEFAULT_SHARD_RESIDUES
+    shards_at_least: int = 1
+    deduplicate: bool = True
+    reuse: tuple[Path, ...] = ()
+    strict: bool = False
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise UsageError("no input file given; name at least one FASTA file, or - for standard input")
+        if self.names and len(self.names) != len(self.inputs):
+            raise UsageError(f"--name is given {len(self.names)} times for {len(self.inputs)} files; give one for each")
+        super().__post_init__()
+        _check_positive("shard_residues", self.shard_residues)
+        _check_positive("shards_at_least", self.shards_at_least)
+
+
+@dataclass(frozen=True)
+class EmbedConfig(VectorConfig):
+    """What EMBED_SHARD does."""
 
     shard: Path
     model: Path
     model_json: Path
     outdir: Path
-    max_length: int = DEFAULT_MAX_LENGTH
-    long_sequences: str = "truncate"
-    layers: tuple[int, ...] = (-1,)
-    pooling: tuple[str, ...] = ("mean",)
-    per_residue: bool = False
-    precision: str = "fp16"
-    embedding_dtype: str = "float32"
     device: str = "auto"
     token_budget: int | None = None
     attempt: int = 1
@@ -86,15 +95,12 @@ class EmbedConfig:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        _check_output_options(self.pooling, self.precision, self.embedding_dtype)
+        super().__post_init__()
         _check_choice("device", self.device, DEVICES)
-        _check_positive("attempt", self.attempt)
-        _check_positive("workers", self.workers)
-        _check_positive("prefetch", self.prefetch)
+        for name in ("attempt", "workers", "prefetch"):
+            _check_positive(name, getattr(self, name))
         if self.token_budget is not None:
             _check_positive("token_budget", self.token_budget)
-        if not self.layers:
-            raise UsageError("no layer asked for; name at least one in --layers")
 
 
 @dataclass(frozen=True)
@@ -133,12 +139,3 @@ def _check_positive(name: str, value: int) -> None:
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise UsageError(f"--{name} is '{value}', but must be one of {', '.join(allowed)}")
-
-
-def _check_output_options(pooling: tuple[str, ...], precision: str, embedding_dtype: str) -> None:
-    if not pooling:
-        raise UsageError(f"no pooling asked for; name at least one of {', '.join(POOLINGS)}")
-    for name in pooling:
-        _check_choice("pooling", name, POOLINGS)
-    _check_choice("precision", precision, PRECISIONS)
-    _check_choice("embedding_dtype", embedding_dtype, EMBEDDING_DTYPES)

@@ -88,6 +88,11 @@ def parse_header(header: bytes) -> tuple[str, str]:
 def read_records(path: Path, *, refuse_nucleotide: bool = False) -> Iterator[Record]:
     """Yield the records of a FASTA file (plain, .gz, .zst, or ``-``) in order.
 
+    Args:
+        path: the file, or ``-`` for standard input.
+        refuse_nucleotide: end with an error where nearly all letters are ACGTUN. Off unless asked for: a shard, or a
+            few peptides, may well hold nothing but A, C, G and T, and SPLIT_FASTA has looked at the whole input.
+
     Raises:
         InputMissingError: the file cannot be opened.
         FastaFormatError: the file is not FASTA, or a record would be rejected; the message says where.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,8 @@ TRYPTOPHAN = 22
 class Overflowing(PackedEsm2):
     """A model whose 16-bit arithmetic overflows in sequences that hold tryptophan."""
 
-    def forward(
-        self,
-        ids_T: torch.Tensor,
-        cu_seqlens: torch.Tensor,
-        positions_T: torch.Tensor,
-        max_seqlen: int,
-        layers: Sequence[int],
-        masked: bool | None = None,
-    ) -> dict[int, torch.Tensor]:
-        states = super().forward(ids_T, cu_seqlens, positions_T, max_seqlen, layers, masked)
+    def forward(self, ids_T: torch.Tensor, *others: Any) -> dict[int, torch.Tensor]:
+        states = super().forward(ids_T, *others)
         return {layer: x.masked_fill((ids_T == TRYPTOPHAN)[:, None], float("inf")) for layer, x in states.items()}
 
 

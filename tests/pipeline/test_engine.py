@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -23,18 +23,10 @@ class SmallMemory(PackedEsm2):
     limit = 0
     error: Exception = torch.OutOfMemoryError("CUDA out of memory.")
 
-    def forward(
-        self,
-        ids_T: torch.Tensor,
-        cu_seqlens: torch.Tensor,
-        positions_T: torch.Tensor,
-        max_seqlen: int,
-        layers: Sequence[int],
-        masked: bool | None = None,
-    ) -> dict[int, torch.Tensor]:
+    def forward(self, ids_T: torch.Tensor, *others: Any) -> dict[int, torch.Tensor]:
         if len(ids_T) > self.limit:
             raise self.error
-        return super().forward(ids_T, cu_seqlens, positions_T, max_seqlen, layers, masked)
+        return super().forward(ids_T, *others)
 
 
 def run(engine: Engine, batch: PackedBatch) -> torch.Tensor:

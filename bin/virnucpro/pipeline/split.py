@@ -109,8 +109,8 @@ def _read_model(config: SplitConfig) -> _Model:
         raise InputMissingError(f"{path}: no model description there; write it with fetch_model.py") from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a model description ({error!r}); write it with fetch_model.py") from None
-    layers = tuple(layer + depth + 1 if layer < 0 else layer for layer in config.layers or (-1,))
-    for asked, layer in zip(config.layers, layers, strict=False):
+    layers = tuple(layer + depth + 1 if layer < 0 else layer for layer in config.layers)
+    for asked, layer in zip(config.layers, layers, strict=True):
         if not 0 <= layer <= depth:
             raise UsageError(f"--layers holds {asked}, but the model has layers 0 to {depth}")
     return _Model(weights, depth, embed_dim, layers)
