@@ -33,8 +33,7 @@ def _tile(index, tiles_m, tiles_n, GROUP: gl.constexpr):
 def _produce(a, b, barriers, buffers, M, N, K, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr, STAGES: gl.constexpr):
     full, free = barriers
     a_ring, b_ring = buffers
-    tiles_m = gl.cdiv(M, 128)
-    tiles_n = gl.cdiv(N, BLOCK_N)
+    tiles_m, tiles_n = gl.cdiv(M, 128), gl.cdiv(N, BLOCK_N)
     step = 0
     for index in range(gl.program_id(0), tiles_m * tiles_n, gl.num_programs(0)):
         tile_m, tile_n = _tile(index, tiles_m, tiles_n, 8)
@@ -63,19 +62,22 @@ def _columns(acc, BLOCK_N: gl.constexpr, WIDTH: gl.constexpr):
 
 @gluon_jit
 def _gelu(x):
-    """erf GELU for a 16-bit result: odd polynomial for erf(x/sqrt 2) on [-4.25, 4.25], largest error 5e-5."""
+    """erf GELU for a 16-bit result, by the polynomial of `linear_gelu`."""
     z = gl.minimum(gl.maximum(x, -4.25), 4.25)
     u = z * z
-    p = 9.093990213e-11 * u - 9.030492657e-09
-    p = p * u + 3.972282986e-07
-    p = p * u - 1.029497124e-05
-    p = p * u + 1.769777594e-04
-    p = p * u - 2.158153182e-03
-    p = p * u + 1.943754963e-02
-    p = p * u - 1.323805514e-01
-    p = p * u + 7.976384335e-01
+    p = 1.827713441e-13 * u - 2.216696841e-11
+    p = p * u + 1.225612938e-09
+    p = p * u - 4.128526463e-08
+    p = p * u + 9.585734265e-07
+    p = p * u - 1.649358314e-05
+    p = p * u + 2.204076983e-04
+    p = p * u - 2.345229684e-03
+    p = p * u + 1.989827841e-02
+    p = p * u - 1.329399559e-01
+    p = p * u + 7.978726461e-01
     half = 0.5 * x
-    return half * (z * p) + half
+    y = gl.where(x <= -4.25, 0.0, half * (z * p) + half)  # NaN stays NaN
+    return gl.where(x >= 4.25, x, y)
 
 
 @gluon_jit
@@ -152,8 +154,7 @@ def _consume(
     ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
     PIECE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, WIDTH, 16])
     PIECES: gl.constexpr = BLOCK_N // WIDTH
-    tiles_m = gl.cdiv(M, 128)
-    tiles_n = gl.cdiv(N, BLOCK_N)
+    tiles_m, tiles_n = gl.cdiv(M, 128), gl.cdiv(N, BLOCK_N)
     acc = gl.zeros((64, BLOCK_N), gl.float32, ACC)
     step = 0
     turn = 0
@@ -279,11 +280,9 @@ def launch(
         low_M2K: for `ROTARY`, takes what rounding took from the columns that are turned.
         eps: added to the variance.
     """
-    rows, features = x_MK.shape
-    outputs = weight_NK.shape[0]
+    (rows, features), outputs = x_MK.shape, weight_NK.shape[0]
     positions, cos, sin = rotation or (bias_N, bias_N, bias_N)
     half = cos.shape[1] if rotation else 1
-    low = out_MN if low_M2K is None else low_M2K
     width, stages = (64, 4) if epilogue == ROTARY and half <= 32 else (128, 3)
     layout = gl.NVMMASharedLayout(128, 16, 2)
     chunks = statistics.shape[1] if statistics is not None else 1
@@ -293,10 +292,9 @@ def launch(
             tensor_descriptor.from_tensor(x_MK, [64, 64], layout),
             tensor_descriptor.from_tensor(weight_NK, [BLOCK_N, 64], layout),
             tensor_descriptor.from_tensor(out_MN, [64, width], layout),
-            tensor_descriptor.from_tensor(low, [64, width], layout),
+            tensor_descriptor.from_tensor(out_MN if low_M2K is None else low_M2K, [64, width], layout),
             bias_N, statistics if statistics is not None else bias_N, positions, cos, sin,
             rows, outputs, features, eps,
             half, BLOCK_N, 64, stages, width, epilogue, epilogue != RESIDUAL and statistics is not None, chunks,
-            low_M2K is not None, 240,
-            num_warps=4, maxnreg=168,
+            low_M2K is not None, 240, num_warps=4, maxnreg=168,
         )  # fmt: skip
