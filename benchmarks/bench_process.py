@@ -35,18 +35,18 @@ def write_shard(sequences: list[str], repeats: int, path: Path) -> int:
     return repeats * sum(len(s) + 2 for s in sequences)
 
 
-def run_process(shard: Path, model: Path, folder: Path, precision: str) -> dict[str, float]:
+def describe(model: Path, folder: Path) -> Path:
+    """The model's description, as DESCRIBE_MODEL makes it before any shard."""
+    command = [sys.executable, ROOT / "bin" / "fetch_model.py", "--model", model, "--outdir", folder]
+    subprocess.run(command, check=True, cwd=folder)
+    return folder / "model.json"
+
+
+def run_process(shard: Path, model: Path, description: Path, outdir: Path, precision: str) -> dict[str, float]:
     """Embed in a process of its own; times from its own records."""
-    description = folder / "model.json"
-    scripts = ROOT / "bin"
-    subprocess.run(
-        [sys.executable, scripts / "fetch_model.py", "--model", model, "--outdir", folder], check=True, cwd=folder
-    )
-    outdir = folder / f"out-{precision}-{len(list(folder.iterdir()))}"
     command = ["--shard", shard, "--model", model, "--model-json", description, "--outdir", outdir]
-    subprocess.run(
-        [sys.executable, scripts / "embed_shard.py", *command, "--precision", precision, "--device", "cuda"], check=True
-    )
+    program = [sys.executable, ROOT / "bin" / "embed_shard.py"]
+    subprocess.run([*program, *command, "--precision", precision, "--device", "cuda"], check=True)
     summary = json.loads((outdir / "summary.json").read_text())
     batches = pq.read_table(outdir / "batches.parquet").to_pydict()
     first, last = 0, len(batches["end"]) - 1
@@ -75,8 +75,9 @@ def main() -> None:
         folder = Path(name)
         shard = folder / "shard-00000.fasta"
         tokens = write_shard(sequences, options.repeats, shard)
-        run_process(shard, options.checkpoint, folder, options.precision)
-        measured = run_process(shard, options.checkpoint, folder, options.precision)
+        description = describe(options.checkpoint, folder)
+        for outdir in (folder / "first", folder / "second"):
+            measured = run_process(shard, options.checkpoint, description, outdir, options.precision)
     device = torch.device("cuda")
     model = load_model(options.checkpoint, options.precision, device)
     engine = Engine(model, device, OutputPlan.resolve([-1], ["mean"], model.config.layers))
