@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from virnucpro.config import SplitConfig
-from virnucpro.errors import TryAgainError
+from virnucpro.errors import ExitCode, TryAgainError, run_reporting_errors
 from virnucpro.pipeline import split as split_module
 from virnucpro.pipeline import split_scan
 from virnucpro.pipeline.split import split
@@ -61,9 +63,9 @@ def test_killed_at_any_moment(config: SplitConfig) -> None:
     expected = (config.outdir / "split_summary.json").read_text()
     (config.outdir / "split_summary.json").unlink()
     unfinished = 0
-    for step in range(4):
+    for moment in [0.0, *(random.uniform(0, 0.9) for _ in range(4))]:
         with start(config) as process:
-            time.sleep(seconds * step / 5)
+            time.sleep(seconds * moment)
             process.send_signal(signal.SIGKILL)
             process.wait()
         if finished(config.outdir):
@@ -105,3 +107,19 @@ def test_no_room(config: SplitConfig, monkeypatch: pytest.MonkeyPatch, step: str
     with pytest.raises(OSError, match="No space left"):
         split(config)
     assert list(config.outdir.iterdir()) == []
+
+
+@pytest.mark.parametrize("kib", [100, 400, 800])
+def test_a_full_disk_ends_the_split_with_74_and_leaves_nothing(
+    config: SplitConfig, small_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kib: int
+) -> None:
+    """Room for a part of what this split takes: it ends in another pass each time."""
+    monkeypatch.setattr(split_scan, "BLOCK_BYTES", 20_000)
+    full = replace(config, outdir=small_disk / "split")
+    (small_disk / "other").write_bytes(bytes((1024 - kib) << 10))
+    assert run_reporting_errors("split_fasta.py", lambda: split(full) and None) == ExitCode.IO_ERROR
+    assert "No space left on device" in capsys.readouterr().err
+    assert list((small_disk / "split").iterdir()) == []
+    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
+    assert split(full)["embedded"] == 3000
+    assert finished(full.outdir)

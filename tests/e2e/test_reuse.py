@@ -1,0 +1,60 @@
+"""Earlier results in the whole pipeline: only what is new is embedded, and nothing at all where all is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from launch import MODEL, PROJECT, Launch, launch
+
+DEMO = PROJECT / "assets" / "proteins.fasta"
+NEW = (
+    "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ",
+    "MVLSPADKTNVKAAWGKVGAHAGEYGAEALERMF",
+    "MGSSHHHHHHSSGLVPRGSHMASMTGGQ",
+    "MASNDYTQ",
+)
+
+
+def embed(folder: Path, fasta: Path, *options: str | Path) -> Launch:
+    common = ("--input", fasta, "--model", MODEL, "--max_length", "40", "--report", "false")
+    run = launch(folder, *common, *options)
+    assert run.code == 0, run.output
+    return run
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Launch:
+    return embed(tmp_path_factory.mktemp("earlier"), DEMO)
+
+
+def summary(run: Launch) -> dict[str, int]:
+    found: dict[str, int] = json.loads((run.results / "metrics" / "run_summary.json").read_text())
+    return found
+
+
+def test_one_per_cent_more_embeds_exactly_that(earlier: Launch, tmp_path: Path) -> None:
+    known = summary(earlier)
+    fasta = tmp_path / "release.fasta"
+    added = "".join(f">new{i}\n{residues}\n" for i, residues in enumerate(NEW))
+    fasta.write_text(f"{DEMO.read_text()}{added}")
+    assert 0.01 <= len(NEW) / known["records"] < 0.02
+    run = embed(tmp_path / "run", fasta, "--reuse", earlier.results)
+    rows = pq.read_table(run.results / "manifest.parquet").to_pylist()
+    assert [row["id"] for row in rows if row["status"] == "embedded"] == [f"new{i}" for i in range(len(NEW))]
+    assert {row["status"] for row in rows} <= {"embedded", "reused"}
+    first, second = (pq.read_table(each.results / "embeddings") for each in (earlier, run))
+    count = first.num_rows
+    assert second.num_rows == count + len(NEW)
+    before, after = (np.array(table["embedding"].to_pylist()) for table in (first, second))
+    assert np.array_equal(before, after[:count]) and np.isfinite(after[count:]).all()
+
+
+def test_reusing_everything_runs_no_task_on_the_gpu(earlier: Launch, tmp_path: Path) -> None:
+    run = embed(tmp_path / "run", DEMO, "--reuse", earlier.results)
+    assert set(run.statuses()) == {"DESCRIBE_MODEL", "SPLIT_FASTA", "MERGE_EMBEDDINGS"}
+    first, second = (pq.read_table(each.results / "embeddings") for each in (earlier, run))
+    assert first["embedding"].equals(second["embedding"])
