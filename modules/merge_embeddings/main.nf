@@ -18,7 +18,7 @@ process MERGE_EMBEDDINGS {
     path 'results/manifest.parquet', emit: manifest
 
     script:
-    def reused = reuse.collect { directory -> "--reuse ${directory}" }.join(' ')
+    def reused = [reuse].flatten().collect { directory -> "--reuse ${directory}" }.join(' ')
     """
     merge_embeddings.py --manifest ${manifest} --split-summary ${summary} --model-json ${model_json} \\
         --outdir results ${options} ${reused} -- ${shards}

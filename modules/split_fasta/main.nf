@@ -17,7 +17,7 @@ process SPLIT_FASTA {
 
     script:
     def named = names.collect { name -> "--name='" + name.replace("'", "'\\''") + "'" }.join(' ')
-    def reused = reuse.collect { directory -> "--reuse ${directory}" }.join(' ')
+    def reused = [reuse].flatten().collect { directory -> "--reuse ${directory}" }.join(' ')
     """
     split_fasta.py --model-json ${model_json} --outdir . ${options} ${reused} \\
         ${named} -- ${inputs}
