@@ -42,7 +42,7 @@ types: .venv/.dev ## mypy --strict
 	.venv/bin/mypy
 
 bench-cpu: .venv/.dev $(MODEL) ## against fair-esm's extract on this machine's CPU
-	$(RUN) .venv/bin/python benchmarks/bench_cpu.py
+	$(RUN) .venv/bin/python benchmarks/bench_cpu.py assets/proteins.fasta $(MODEL) --at-least 1.5
 
 screenshot: demo ## docs/report.png anew, of the demo's report
 	tools/install_chromium.sh
