@@ -7,6 +7,8 @@ weights, whose queries and keys are scaled up so that attention is sharp enough 
 from __future__ import annotations
 
 import os
+import pickle
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,11 @@ from typing import Any
 import esm
 import pytest
 import torch
+from torch.utils.data import DataLoader
+from worker_datasets import Items, LoggingCollator, open_cuda, show_a_gpu
 
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader
+from virnucpro.data.cuda_isolation import CudaHiddenSpawnContext
 from virnucpro.data.dataloader_utils import AsyncDataLoader, cuda_safe_worker_init
 from virnucpro.pipeline import AsyncInferenceRunner
 
@@ -137,6 +142,29 @@ class TestAsyncDataLoader:
         for _ in range(3):
             assert [name for batch in loader for name in batch["sequence_ids"]] == expected
 
+    def test_batches_are_ready_before_they_are_asked_for(self, tmp_path) -> None:
+        log = tmp_path / "made.log"
+        items = [{"id": f"s{index}", "sequence": "M" * 60} for index in range(12)]
+        loader = create_async_dataloader(
+            Items(items), LoggingCollator(log), num_workers=1, prefetch_factor=3, timeout=120
+        )
+        batches = iter(loader)
+        assert next(batches) == ["s0"]
+        deadline = time.monotonic() + 60
+        while len(log.read_text().split()) < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert log.read_text().split() == ["s0", "s1", "s2", "s3"]
+        assert list(batches) == [[f"s{index}"] for index in range(1, 12)]
+
+    def test_everything_handed_to_workers_pickles(self, loader) -> None:
+        for value in (loader.collate_fn, loader.worker_init_fn):
+            assert pickle.loads(pickle.dumps(value)) is value
+        text = pickle.dumps(loader.dataset)
+        assert b"esm" not in text and len(text) < 4096
+        again = [batch["input_ids"] for batch in pickle.loads(text)]
+        assert all(map(torch.equal, again, [batch["input_ids"] for batch in loader]))
+
     def test_dataloader_uses_spawn_context(self, test_fasta_files, esm_model_and_converter) -> None:
         _, batch_converter, _ = esm_model_and_converter
         loader = create_async_dataloader(
@@ -148,6 +176,35 @@ class TestAsyncDataLoader:
     def test_at_least_one_worker_is_needed(self, test_fasta_files) -> None:
         with pytest.raises(ValueError, match="num_workers is 0"):
             create_async_dataloader(SequenceDataset(test_fasta_files), VarlenCollator(), num_workers=0)
+
+
+class TestConservation:
+    """Each id comes out once, in order, in batches that keep to the budget, for any number of workers."""
+
+    BUDGET = 100  # five sequences of 18 residues
+
+    @pytest.fixture(scope="class", params=[1, 2, 3, 4, 5])
+    def rewritable(self, request, tmp_path_factory) -> tuple[AsyncDataLoader, Path]:
+        path = tmp_path_factory.mktemp("conservation") / "input.fasta"
+        path.touch()
+        collator = VarlenCollator(max_tokens=self.BUDGET)
+        return create_async_dataloader(SequenceDataset([path]), collator, num_workers=request.param, timeout=120), path
+
+    @pytest.mark.filterwarnings("ignore:This DataLoader will create")
+    @pytest.mark.parametrize("count", [0, 1, 2, 4, 5, 6, 7, 24, 25, 26, 97])
+    @pytest.mark.parametrize("kind", ["equal", "varied", "over-budget"])
+    def test_ids_in_are_ids_out(self, rewritable, count: int, kind: str) -> None:
+        loader, path = rewritable
+        lengths = {"equal": [18], "varied": [1, 38, 7, 60, 18], "over-budget": [150, 10, 98, 99]}[kind]
+        path.write_text("".join(f">s{i}\n{'M' * lengths[i % len(lengths)]}\n" for i in range(count)))
+        batches = list(loader)
+        assert [name for batch in batches for name in batch["sequence_ids"]] == [f"s{i}" for i in range(count)]
+        assert sum(len(batch["input_ids"]) for batch in batches) == sum(
+            lengths[i % len(lengths)] + 2 for i in range(count)
+        )
+        assert all(len(batch["input_ids"]) <= self.BUDGET or batch["num_sequences"] == 1 for batch in batches)
+        if kind == "equal":
+            assert len(batches) == -(-count // 5)
 
 
 class TestAsyncInference:
@@ -215,6 +272,20 @@ class TestCUDASafety:
         cuda_safe_worker_init(0)
         assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
         assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
+
+    @pytest.mark.parametrize(
+        ("init", "message"), [(show_a_gpu, "CUDA is visible in a data worker"), (open_cuda, "CUDA is initialised")]
+    )
+    def test_a_worker_that_sees_cuda_fails(self, test_fasta_files, init, message: str) -> None:
+        loader = DataLoader(
+            SequenceDataset(test_fasta_files),
+            num_workers=1,
+            worker_init_fn=init,
+            multiprocessing_context=CudaHiddenSpawnContext(),
+            timeout=120,
+        )
+        with pytest.raises(RuntimeError, match=message):
+            list(loader)
 
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA not available")
