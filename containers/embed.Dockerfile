@@ -16,9 +16,12 @@ LABEL org.opencontainers.image.title="virnucpro-embed" \
       org.opencontainers.image.description="virnucpro-embed's tasks with a model: ESM-2 on PyTorch and Triton" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.licenses="MIT"
-# Nextflow's wrapper needs bash and ps; Triton compiles a kernel's launcher with the C compiler and Python's headers.
+# Nextflow's wrapper needs bash and ps; Triton compiles a kernel's launcher with the C compiler and Python's headers,
+# which takes neither link-time optimisation nor static libraries but the compiler's own.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 procps gcc libc6-dev libpython3-dev \
+    && rm -f /usr/bin/*lto-dump* /usr/lib/gcc/*/*/lto1 \
+    && find /usr/lib -name '*.a' ! -name 'libgcc*.a' ! -name 'libc_nonshared.a' -delete \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/apt /var/log/dpkg.log
 COPY --from=build /opt/virnucpro /opt/virnucpro
 ENV PATH=/opt/virnucpro/bin:$PATH PYTHONDONTWRITEBYTECODE=1 \

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from pipeline_run import PROJECT, Run, run_pipeline
-from slurm_cluster import SLURM, cluster, needs_slurm
+from slurm_cluster import SLURM, cluster, devices_of_containers, needs_slurm
 
 IMAGES = [PROJECT / "containers" / f"virnucpro-{name}-0.1.0.img" for name in ("tools", "embed")]
 
@@ -35,7 +35,7 @@ def test_the_vectors_are_those_of_a_bare_run(tmp_path: Path, inputs: Path, local
 @pytest.mark.slurm
 @needs_slurm
 def test_under_slurm_the_jobs_device_reaches_the_container(tmp_path: Path, inputs: Path, local: Run) -> None:
-    with cluster(tmp_path, "open", SLURM / "apptainer") as environment:
+    with cluster(tmp_path, "open", SLURM / "engines") as environment:
         run = run_pipeline(
             tmp_path / "run",
             *("-profile", "slurm,apptainer", "--gpus", "0", "--shard_residues", "480"),
@@ -46,8 +46,7 @@ def test_under_slurm_the_jobs_device_reaches_the_container(tmp_path: Path, input
         )
     assert run.code == 0, run.output
     assert run.vectors() == local.vectors()
-    notes = (tmp_path / "run" / "work").glob("*/*/.container-device")
-    seen = [dict(fact.split("=", 1) for fact in note.read_text().split()) for note in notes]
+    seen = devices_of_containers(tmp_path / "run")
     assert len(seen) == 3
-    assert all(row["job"] == row["inside"] != "" for row in seen), seen
+    assert all(row["job"] == row["visible"] != "" for row in seen), seen
     assert len({row["job"] for row in seen}) > 1

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from pipeline_run import Run, pipeline_command, pipeline_environment, run_pipeline, small_fasta
-from slurm_cluster import SLURM, cluster, needs_slurm
+from slurm_cluster import SLURM, cluster, devices_of_containers, needs_slurm
 
 SOCKET = Path("/var/run/docker.sock")
 IMAGES = ("virnucpro-tools:0.1.0", "virnucpro-embed:0.1.0")
@@ -67,7 +67,7 @@ def test_a_user_without_name_or_home_on_a_read_only_root(tmp_path: Path, inputs:
     launch.mkdir()
     os.chown(launch, NAMELESS, SOCKET.stat().st_gid)
     read_only = tmp_path / "read_only.config"
-    read_only.write_text("docker.runOptions = '--init --read-only --tmpfs /tmp -u $(id -u):$(id -g)'\n")
+    read_only.write_text("process.containerOptions = '--shm-size 4g --read-only --tmpfs /tmp'\n")
     run = run_pipeline(
         launch,
         *("-profile", "docker", "--gpus", "0"),
@@ -82,6 +82,10 @@ def test_a_user_without_name_or_home_on_a_read_only_root(tmp_path: Path, inputs:
     assert {path.lstat().st_uid for path in launch.rglob("*")} == {NAMELESS}
     weights = list((launch / "work").glob("*/*/model/model.pt"))
     assert weights and all(path.is_symlink() for path in weights), "weights are mounted, not copied"
+    wrappers = [path.read_text() for path in (launch / "work").glob("*/*/.command.run")]
+    assert wrappers and all("docker run" in text and "--init -u $(id -u):$(id -g)" in text for text in wrappers)
+    for cache in ("HF_HOME", "TORCH_HOME", "TRITON_CACHE_DIR", "XDG_CACHE_HOME"):
+        assert all(f'export {cache}="$PWD/.cache' in text for text in wrappers), cache
     assert containers() == []
 
 
@@ -95,6 +99,15 @@ def test_no_toolkit_in_the_tools_image_and_no_cache_in_either() -> None:
     assert all(set(lines[1:]) <= skeleton for lines in found.values()), found
     form = '{{.Config.Entrypoint}} {{.Config.User}} {{index .Config.Labels "org.opencontainers.image.version"}}'
     assert [docker("image", "inspect", "--format", form, image).split() for image in IMAGES] == [["[]", "0.1.0"]] * 2
+
+
+def test_triton_can_compile_in_the_embed_image() -> None:
+    """For GPUs that are not here: a kernel to machine code, and its launcher by the C compiler, as anyone's user."""
+    script = Path(__file__).parent / "compile_kernel.py"
+    options = ["--init", "--read-only", "--tmpfs", "/tmp:exec", "--user", f"{NAMELESS}:{NAMELESS}"]
+    options += ["--env", "TRITON_CACHE_DIR=/tmp/triton", "--volume", f"{script}:{script}:ro", "--workdir", "/tmp"]
+    words = docker("run", "--rm", *options, "virnucpro-embed:0.1.0", "python", str(script)).split()
+    assert words == ["sm_80", "sm_90", "sm_100", "launcher"]
 
 
 def test_a_stopped_run_leaves_no_container(tmp_path: Path, long_inputs: Path) -> None:
@@ -113,7 +126,7 @@ def test_a_stopped_run_leaves_no_container(tmp_path: Path, long_inputs: Path) ->
 @pytest.mark.slurm
 @needs_slurm
 def test_under_slurm_a_container_gets_the_jobs_own_device(tmp_path: Path, inputs: Path, local: Run) -> None:
-    with cluster(tmp_path, "constrained", SLURM / "docker") as environment:
+    with cluster(tmp_path, "constrained", SLURM / "engines") as environment:
         run = run_pipeline(
             tmp_path / "run",
             *("-profile", "slurm,docker", "--gpus", "0", "--shard_residues", "480"),
@@ -124,7 +137,7 @@ def test_under_slurm_a_container_gets_the_jobs_own_device(tmp_path: Path, inputs
         )
     assert run.code == 0, run.output
     assert run.vectors() == local.vectors()
-    seen = [dict(fact.split("=", 1) for fact in line.split()[1:]) for line in (tmp_path / "containers").open()]
+    seen = devices_of_containers(tmp_path / "run")
     assert len(seen) == 3
     assert all(row["container"] == f"device={row['job']}" for row in seen), seen
     # Every job counts its device from 0; by that number all containers would share one.
@@ -135,7 +148,7 @@ def test_under_slurm_a_container_gets_the_jobs_own_device(tmp_path: Path, inputs
 @pytest.mark.slurm
 @needs_slurm
 def test_a_cancelled_job_leaves_no_container(tmp_path: Path, long_inputs: Path) -> None:
-    with cluster(tmp_path, "constrained", SLURM / "docker") as environment:
+    with cluster(tmp_path, "constrained", SLURM / "engines") as environment:
         command = pipeline_command(
             *("-profile", "slurm,docker", "--gpus", "0"),
             inputs=long_inputs,
@@ -146,11 +159,11 @@ def test_a_cancelled_job_leaves_no_container(tmp_path: Path, long_inputs: Path) 
         with (tmp_path / "output").open("w") as output:
             run = subprocess.Popen(command, cwd=tmp_path, env=everything, stdout=output, stderr=output)
             try:
-                wait_until(lambda: (tmp_path / "containers").exists(), 120, "a container is asked for")
+                wait_until(lambda: devices_of_containers(tmp_path) != [], 120, "a container is asked for")
                 wait_until(lambda: len(containers()) == 1, 30, "it runs")
                 first = containers()
-                job = (tmp_path / "containers").read_text().split()[0]
-                subprocess.run(["scancel", job], env=everything, check=True)
+                job = devices_of_containers(tmp_path)[0]
+                subprocess.run(["scancel", job["id"]], env=everything, check=True)
                 wait_until(lambda: not set(first) & set(containers()), 25, "the cancelled job's container has gone")
             finally:
                 run.send_signal(signal.SIGTERM)
