@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# nf-test over tests/nf, in the containers of a profile (docker, apptainer) if one is named; where it is installed; it is no package of the registries that the Makefile installs from.
+# nf-test over tests/nf, in the containers of a profile (docker, apptainer) if one is named.
+# It runs where nf-test is installed, which is in no registry that the Makefile installs from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if ! command -v nf-test >/dev/null; then
