@@ -10,17 +10,24 @@ virnucpro_take_gpu() {
     local executor=${1:-local} directory=/tmp/virnucpro-gpu-locks
     local index uuid device file handle opened waited=0
     local -A uuid_of=()
-    local -a devices=()
+    local -a devices=() named=()
     while IFS=', ' read -r index uuid; do
         [[ $index =~ ^[0-9]+$ ]] || continue # nvidia-smi also reports its failures on stdout
         uuid_of[$index]=$uuid
         devices+=("$index")
     done < <(nvidia-smi --query-gpu=index,uuid --format=csv,noheader 2>/dev/null)
     if [[ ${CUDA_VISIBLE_DEVICES+set} ]]; then
-        IFS=',' read -r -a devices <<<"$CUDA_VISIBLE_DEVICES"
+        devices=()
+        IFS=', ' read -r -a named <<<"$CUDA_VISIBLE_DEVICES"
+        for device in "${named[@]}"; do
+            # As CUDA reads it: whatever is no device, such as -1 or NoDevFiles, ends the list.
+            [[ $device =~ ^([0-9]+|(GPU|MIG)-.+)$ ]] || break
+            devices+=("$device")
+        done
     fi
     if ((${#devices[@]} == 0)); then
-        echo "GPU task on $(hostname): no GPU to be seen (nvidia-smi lists none, or CUDA_VISIBLE_DEVICES is empty);" \
+        echo "GPU task on $(hostname): no GPU to be seen (nvidia-smi lists none, or CUDA_VISIBLE_DEVICES" \
+            "is '${CUDA_VISIBLE_DEVICES-}');" \
             "run with --gpus 0, or on a host with an NVIDIA driver" >&2
         exit 2
     fi
