@@ -17,10 +17,13 @@ LOCKS = Path("/tmp/virnucpro-gpu-locks")
 
 
 @cache
-def settings(profile: str, parser: str) -> str:
-    """`nextflow config -flat` of a profile."""
+def settings(profile: str, parser: str, site: Path | None = None) -> str:
+    """`nextflow config -flat` of a profile, with a site's own file over it."""
+    over = [] if site is None else ["-c", str(site)]
     result = subprocess.run(
-        [*nextflow_command(), "config", "-flat", "-profile", profile, str(PROJECT)],
+        # With -c, `nextflow config` takes the folder it starts in for the project, and no other.
+        [*nextflow_command(), *over, "config", "-flat", "-profile", profile],
+        cwd=PROJECT,
         env=pipeline_environment({"NXF_SYNTAX_PARSER": parser}),
         capture_output=True,
         text=True,
@@ -64,6 +67,58 @@ def test_clouds_share_memory_survive_spot_and_source_nothing_of_the_host(parser:
     assert "/dev/shm" in settings("k8s", parser)
 
 
+def site_files() -> dict[str, str]:
+    """The files that docs/runtimes.md has users fill in for a cloud."""
+    text = (PROJECT / "docs" / "runtimes.md").read_text().partition("## Clouds\n")[2]
+    blocks = re.findall(r"^For (AWS Batch|Google Batch|Kubernetes).*:\n\n((?:    .*\n|\n)+)", text, re.MULTILINE)
+    names = {"AWS Batch": "awsbatch", "Google Batch": "googlebatch", "Kubernetes": "k8s"}
+    return {names[title]: block for title, block in blocks}
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+@pytest.mark.parametrize(
+    ("profile", "expected"),
+    [
+        (
+            "awsbatch",
+            {"aws.region": "'eu-west-1'", "aws.batch.cliPath": "'/opt/aws-cli/bin/aws'", "params.gpu_queue": "'gpu'"},
+        ),
+        (
+            "googlebatch",
+            {"google.project": "'my-project'", "google.batch.spot": "true", "params.gpu_type": "'nvidia-l4'"},
+        ),
+        ("k8s", {"k8s.storageClaimName": "'work'", "process.executor": "'k8s'"}),
+    ],
+)
+def test_what_the_docs_have_users_fill_in_completes_a_cloud(
+    profile: str, expected: dict[str, str], parser: str, tmp_path: Path
+) -> None:
+    site = tmp_path / "site.config"
+    # Parser v2 of Nextflow 25.04 wants a profile declared in every file.
+    site.write_text(f"profiles {{ {profile} {{ }} }}\n{site_files()[profile]}")
+    text = settings(profile, parser, site)
+    for name, value in {**expected, "process.maxForks": "0"}.items():
+        assert has(text, name, value), name
+    assert has(text, "params.container_registry", "'.+/.+'|'.+amazonaws.com'")
+    assert re.search(r"process\..?withLabel:gpu.?\.accelerator = ", text)
+
+
+def test_parameters_in_a_sites_own_file_reach_the_tasks(tmp_path: Path, stub_inputs: Path) -> None:
+    """The wrapper says so; the registry does not exist, so the run ends there."""
+    site = tmp_path / "site.config"
+    site.write_text("profiles { docker { } }\nparams.container_registry = 'registry.invalid/lab'\n")
+    run = run_pipeline(
+        tmp_path / "run",
+        *("-stub", "--gpus", "0", "-profile", "docker"),
+        inputs=stub_inputs,
+        configs=(site,),
+        python_env=None,
+    )
+    wrappers = [path.read_text() for path in (tmp_path / "run" / "work").glob("*/*/.command.run")]
+    assert wrappers, run.output
+    assert all(" registry.invalid/lab/virnucpro-embed:0.1.0 " in text for text in wrappers)
+
+
 @pytest.mark.parametrize("parser", PARSERS)
 def test_each_engine_gets_its_own_word_for_a_gpu(parser: str) -> None:
     words = {
@@ -83,7 +138,7 @@ def test_each_engine_gets_its_own_word_for_a_gpu(parser: str) -> None:
 def test_images_bear_the_pipelines_version() -> None:
     text = settings("docker", "v1")
     version = re.search(r"manifest\.version = '(.+)'", text)
-    images = re.findall(r"\.container = '(.+)'", text)
+    images = re.findall(r"\.container = .*(virnucpro-[\w.:-]+)", text)
     assert version is not None
     assert sorted(images) == [f"virnucpro-{name}:{version[1]}" for name in ("embed", "tools")]
 
