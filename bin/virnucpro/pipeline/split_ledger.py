@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import hexlify
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -76,4 +77,4 @@ def _rows(spool: Spool, blocks: list[Block], starts: npt.NDArray[np.int64]) -> d
 
 def _hex_keys(keys: Array, rejected: Array) -> pa.StringArray:
     offsets = np.arange(0, (len(keys) + 1) * _KEY_DIGITS, _KEY_DIGITS, dtype=np.int32)
-    return strings(keys.tobytes().hex().encode("ascii"), offsets, rejected)
+    return strings(hexlify(keys.tobytes()), offsets, rejected)

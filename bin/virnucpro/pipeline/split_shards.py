@@ -7,8 +7,10 @@ order, once for each window of the output.
 from __future__ import annotations
 
 import io
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from virnucpro.errors import DataError
+from virnucpro.fasta_source import RECORD_BYTES
 from virnucpro.pipeline.split_columns import joined, numbers, offsets_of, pieces, strings, texts
 from virnucpro.pipeline.split_spool import EMBEDDED, Block, Spool
 from virnucpro.shards import SPECIAL_TOKENS, cost_units
@@ -88,13 +91,16 @@ def _write_all(stream: io.FileIO, data: memoryview) -> None:
 
 def _window(spool: Spool, task: ShardTask, positions: Array, window: range) -> Iterator[pa.Buffer]:
     """Yield the lines of every sequence that begins in the window, in order."""
-    residues = bytearray()
+    residues = _buffer(len(window) + RECORD_BYTES)
+    filled = 0
     found: list[tuple[Array, Array, Array]] = []
     for members in _members(spool, task):
         places = _places(members, positions)
         chosen = np.flatnonzero((places >= window.start) & (places < window.stop))
         if len(chosen):
-            residues += _residues(spool, members, chosen)
+            taken = _residues(spool, members, chosen)
+            residues[filled : filled + len(taken)] = taken
+            filled += len(taken)
             found.append((places[chosen], members.unique[chosen], members.lengths[chosen]))
     if not found:
         return
@@ -109,6 +115,12 @@ def _window(spool: Spool, task: ShardTask, positions: Array, window: range) -> I
         yield lines.buffers()[2]
 
 
+@lru_cache(maxsize=1)
+def _buffer(size: int) -> mmap.mmap:
+    """Room for a window, kept for the next: fresh memory costs more than what is written to it."""
+    return mmap.mmap(-1, size)
+
+
 def _residues(spool: Spool, members: _Members, chosen: Array) -> bytes:
     """The chosen sequences of a block, end to end."""
     text = spool.load(members.block.text)
@@ -121,7 +133,8 @@ def _residues(spool: Spool, members: _Members, chosen: Array) -> bytes:
 
 def _places(members: _Members, positions: Array) -> Array:
     """Position of each sequence in the shard; advances ``positions``, the next free one for each length."""
-    order = np.argsort(members.lengths, kind="stable")
+    short = members.lengths.max() <= np.iinfo(np.uint16).max
+    order = np.argsort(members.lengths.astype(np.uint16) if short else members.lengths, kind="stable")
     lengths, sizes = members.lengths[order], members.sizes[order]
     before = np.cumsum(sizes) - sizes
     starts = np.concatenate(([0], np.flatnonzero(np.diff(lengths)) + 1))
