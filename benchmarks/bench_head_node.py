@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -74,6 +75,7 @@ class Run:
     """One run; seconds and memory (MiB) are those of the head process, without its tasks."""
 
     shards: int
+    retries: int
     queue_size: int
     wall_seconds: float
     head_cpu_seconds: float
@@ -113,10 +115,12 @@ def run(shards: int, at_once: int, scratch: Path) -> Run:
     if process.returncode:
         raise RuntimeError((scratch / "log").read_text()[-2000:])
     with (scratch / "results" / "pipeline_info" / "trace.txt").open() as trace:
-        embedded = sum(row["name"].startswith("EMBED_SHARD") for row in csv.DictReader(trace, delimiter="\t"))
-    if embedded != shards:
-        raise RuntimeError(f"{embedded} of {shards} shards ran")
-    return Run(shards, at_once, seconds, cpu, peak)
+        statuses = Counter(
+            row["status"] for row in csv.DictReader(trace, delimiter="\t") if row["name"].startswith("EMBED_SHARD")
+        )
+    if statuses["COMPLETED"] != shards:
+        raise RuntimeError(f"{statuses} where {shards} shards were to run")
+    return Run(shards, statuses.total() - shards, at_once, seconds, cpu, peak)
 
 
 def watch(process: subprocess.Popen[bytes]) -> tuple[float, float]:
