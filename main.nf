@@ -52,10 +52,10 @@ workflow {
 
     log.info(plan(p, inputs, precision, local.exists() ? local : "${p.model}, kept in ${modelCache(p.model_cache)}"))
     workflow.onComplete = {
-        log.info(closing(p, outdir))
         if (!workflow.success) {
             exitLikeTheTask(workflow.exitStatus)
         }
+        log.info(closing(p, outdir))
     }
 
     // /models/esm2.pt or the folder of a downloaded model: one value, shared by every task

@@ -65,7 +65,7 @@ def closing(p, outdir) {
     def summary = outdir.resolve('metrics/run_summary.json')
     if (!workflow.success || !summary.exists()) {
         def lines = (workflow.errorMessage ?: 'the run did not finish').readLines()
-        return "\nNo results: ${lines.findAll { line -> line.contains('.py: error: ') }[-1] ?: lines[-1]}"
+        return "\nNo results: ${lines.reverse().find { line -> line.contains('.py: error: ') } ?: lines.last()}"
     }
     def run = new groovy.json.JsonSlurper().parseText(summary.text)
     def rejected = run.rejected ? "${run.rejected} rejected (reasons in ${outdir}/rejected.tsv)" : 'none rejected'

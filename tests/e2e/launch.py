@@ -70,3 +70,12 @@ def launch(folder: Path, *arguments: str | Path, project: Path = PROJECT) -> Lau
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     return Launch(done.returncode, done.stdout + done.stderr, folder)
+
+
+def copy_project(folder: Path) -> Path:
+    """A copy of what the pipeline runs from, to edit."""
+    for name in ("bin", "conf", "modules"):
+        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("main.nf", "nextflow.config", "nextflow_schema.json"):
+        shutil.copy2(PROJECT / name, folder / name)
+    return folder

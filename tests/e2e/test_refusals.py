@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from launch import MODEL, PROJECT, launch
+from launch import MODEL, PROJECT, copy_project, launch
 
 PROTEINS = PROJECT / "assets" / "proteins.fasta"
 
@@ -132,3 +132,23 @@ def test_a_task_that_refuses_its_input(prepare, code: int, message: str, tmp_pat
     assert run.published() == []
     assert run.reports() == ["dag.html", "report.html", "timeline.html", "trace.txt"]
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.skipif(bool(list(Path("/dev").glob("nvidia*"))), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    run = launch(tmp_path, "-profile", "test", "--model", MODEL, "--report", "false", "--gpus", "1")
+    assert run.code == 2, run.output
+    (line,) = [line for line in run.last_lines.splitlines() if line.startswith("No results: ")]
+    assert "run with --gpus 0" in line
+    assert run.published() == []
+
+
+def test_a_task_that_never_succeeds_is_tried_four_times(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project")
+    (project / "bin" / "embed_shard.py").write_text("#!/bin/sh\necho 'embed_shard.py: error: no memory' >&2; exit 75\n")
+    (tmp_path / "in.fasta").write_text(">a\nMKV\n")
+    run = launch(tmp_path, "--input", "in.fasta", "--model", MODEL, project=project)
+    assert run.code == 75, run.output
+    assert "No results: embed_shard.py: error: no memory" in run.last_lines
+    assert run.output.count("Re-submitted process > EMBED_SHARD") == 3
+    assert run.published() == []

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-import pytest
-from launch import PROJECT, launch
+from launch import copy_project, launch
 
 PROCESSES = {"DESCRIBE_MODEL", "SPLIT_FASTA", "EMBED_SHARD", "MERGE_EMBEDDINGS"}
 
@@ -15,19 +13,8 @@ def everywhere(status: str) -> dict[str, set[str]]:
     return {process: {status} for process in PROCESSES}
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A copy of what the pipeline runs from, to edit."""
-    copy = tmp_path / "project"
-    ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("bin", "conf", "modules"):
-        shutil.copytree(PROJECT / name, copy / name, ignore=ignored)
-    for name in ("main.nf", "nextflow.config", "nextflow_schema.json"):
-        shutil.copy2(PROJECT / name, copy / name)
-    return copy
-
-
-def test_an_edit_anywhere_in_the_package_reruns_everything_and_nothing_else_does(project: Path, tmp_path: Path) -> None:
+def test_an_edit_anywhere_in_the_package_reruns_everything_and_nothing_else_does(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project")
     (tmp_path / "in.fasta").write_text(">a\nMKV\n")
     (tmp_path / "model.pt").touch()
     folder = tmp_path / "run"
