@@ -48,6 +48,7 @@ class Run:
     cpu_seconds: float
     largest_process_mib: float
     all_processes_mib: float
+    written_bytes: int = 0
 
 
 def write_input(path: Path, records: int, duplicates: float, seed: int = 1) -> None:
@@ -122,13 +123,20 @@ def compare(scratch: Path, records: int, duplicates: float, shards: int, repeats
     for _ in range(repeats):
         peer_out, our_out = scratch / "seqkit", scratch / "split"
         peers.append(measure("seqkit split2", ["seqkit", "split2", "-p", str(shards), "-O", peer_out, source]))
-        shutil.rmtree(peer_out)
+        peers[-1].written_bytes = remove(peer_out)
         arguments = ["--model-json", model, "--outdir", our_out, "--shards-at-least", str(shards), source]
         ours.append(measure("split_fasta.py", [sys.executable, "-c", SPLIT, *arguments]))
-        shutil.rmtree(our_out)
+        ours[-1].written_bytes = remove(our_out)
     size = source.stat().st_size
     source.unlink()
     return min(ours, key=lambda run: run.wall_seconds), min(peers, key=lambda run: run.wall_seconds), size
+
+
+def remove(folder: Path) -> int:
+    """Remove a folder; return how many bytes its files held."""
+    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    shutil.rmtree(folder)
+    return held
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from virnucpro.pipeline.split_spool import CHUNK_RECORDS, DUPLICATE, EMBEDDED, REJECTED, REUSED, Spool
 from virnucpro.pipeline.split_workers import Workers
 
-#: Records grouped in memory at once, at about 100 bytes each; twice as many where keys are dealt unevenly.
-PARTITION_RECORDS: Final = 1 << 20
+#: Records grouped at once: few enough for the processor's cache, as memory that is not fresh costs nothing.
+PARTITION_RECORDS: Final = 1 << 18
 #: In the file of first ordinals: the sequence is in earlier results.
 _IN_REUSE: Final = -2
 _MODULUS: Final = 1 << 128
@@ -116,7 +116,7 @@ def first_appearances(high: Array, low: Array, bits: int) -> Array:
 
     The bits of ``high`` after the partition's are sorted together with the positions, as one number: a sort of plain
     integers is several times faster than one that carries the rest of the key. Keys that share those bits and are
-    not equal are told apart afterwards; in 2^20 keys there are hardly any.
+    not equal are told apart afterwards; in 2^18 keys there are hardly any.
     """
     count = len(high)
     position_bits = max(count - 1, 1).bit_length()
