@@ -12,7 +12,7 @@ ELEMENTS = 4096  # of one program of the GELU pass
 
 
 @jit
-def _gelu_16bit(x):
+def gelu_16bit(x):
     """erf GELU for a 16-bit result: odd polynomial for erf(x/sqrt 2) up to |x| = 4.25, where the GELU is 5e-5 from its
     limits; below, fitted within 1e-6."""
     z = tl.minimum(tl.maximum(x, -4.25), 4.25)
@@ -37,7 +37,7 @@ def _gelu_kernel(X_ptr, elements, EXACT: tl.constexpr, BLOCK: tl.constexpr):
     offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = offset < elements
     x = tl.load(X_ptr + offset, mask=inside, other=0.0).to(tl.float32)
-    y = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476)) if EXACT else _gelu_16bit(x)
+    y = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476)) if EXACT else gelu_16bit(x)
     tl.store(X_ptr + offset, y.to(X_ptr.dtype.element_ty), mask=inside)
 
 

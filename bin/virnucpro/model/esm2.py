@@ -80,7 +80,9 @@ class PackedEsm2:
         """
         builder = ParameterBuilder(config, state, dtype_of(precision), torch.device(device))
         table_VD = builder.embedding_table()
-        layer = builder.fused_layer if (uses_hopper(table_VD) if fused is None else fused) else builder.plain_layer
+        if fused is None:
+            fused = uses_hopper(table_VD)
+        layer = builder.fp8_layer if precision == "fp8" else builder.fused_layer if fused else builder.plain_layer
         layers = [layer(index) for index in range(config.layers)]
         return cls(config, precision, table_VD, layers, builder.layer_norm("emb_layer_norm_after"))
 

@@ -1,7 +1,8 @@
-"""One layer of ESM-2 over packed tokens, in two forms: as published, and with every norm inside the product after it.
+"""One layer of ESM-2 over packed tokens, in three forms: as published, the same with its large products in e4m3, and
+with every norm inside the product after it.
 
-A layer adds to the residual stream in place. What it leaves pending is handed to the next layer: the plain form leaves
-the feed-forward output, which the next norm adds on its way; the fused form leaves the sums of the stream's rows.
+A layer adds to the residual stream in place. What it leaves pending is handed to the next layer: the first two forms
+leave the feed-forward output, which the next norm adds on its way; the fused form leaves the sums of the stream's rows.
 
 Shape letters: T tokens, S sequences, D embed_dim, F ffn_dim, H head_dim, P positions.
 """
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from virnucpro.kernels.attention import varlen_attention
+from virnucpro.kernels.fp8_linear import Quantised, add_layer_norm_quantise, fp8_linear, gelu_quantise
 from virnucpro.kernels.fused_linear import linear_residual_, norm_linear_gelu, norm_linear_rotary, row_statistics
 from virnucpro.kernels.layer_norm import add_layer_norm
 from virnucpro.kernels.linear_gelu import linear_gelu
@@ -79,6 +81,17 @@ class Linear:
         return functional.linear(x_TD, self.weight, self.bias)
 
 
+@dataclass(frozen=True, slots=True)
+class Fp8Linear:
+    """Weight (out, in) in e4m3 with one scale an output, and bf16 bias (out,)."""
+
+    weight: Quantised
+    bias: Tensor
+
+    def __call__(self, x: Quantised) -> Tensor:
+        return fp8_linear(x, self.weight, self.bias)
+
+
 class EncoderLayer(Protocol):
     """What the encoder asks of a layer, whatever its form."""
 
@@ -119,6 +132,42 @@ class PlainLayer:
         attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale)
         hidden_TD = self.ffn_norm(x_TD, self.out(attended_TD))
         return self.down(linear_gelu(hidden_TD, self.up.weight, self.up.bias))
+
+    def settle(self, x_TD: Tensor, pending: Tensor) -> None:
+        x_TD += pending
+
+    def finish(self, x_TD: Tensor, pending: Tensor | None, norm: LayerNorm) -> Tensor:
+        return norm(x_TD, pending, torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Fp8Layer:
+    """The plain layer with e4m3 operands in all products but attention's and the one after it, on a bf16 stream."""
+
+    heads: int
+    attention_norm: LayerNorm
+    qkv: Fp8Linear
+    out: Linear
+    ffn_norm: LayerNorm
+    up: Fp8Linear
+    down: Fp8Linear
+    rotary: RotaryTable
+
+    def begin(self, x_TD: Tensor) -> None:
+        return None
+
+    def __call__(self, x_TD: Tensor, pending: Tensor | None, packing: Packing) -> Tensor:
+        qkv_T3D = self.qkv(self._quantise(x_TD, pending, self.attention_norm))
+        cos_PH, sin_PH = self.rotary.up_to(packing.max_seqlen)
+        rotary_(qkv_T3D, packing.positions, cos_PH, sin_PH, self.heads)
+        scale = (x_TD.shape[1] // self.heads) ** -0.5
+        attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale)
+        hidden_TF = self.up(self._quantise(x_TD, self.out(attended_TD), self.ffn_norm))
+        return self.down(gelu_quantise(hidden_TF))
+
+    @staticmethod
+    def _quantise(x_TD: Tensor, delta_TD: Tensor | None, norm: LayerNorm) -> Quantised:
+        return add_layer_norm_quantise(x_TD, delta_TD, norm.weight, norm.bias, LAYER_NORM_EPS)
 
     def settle(self, x_TD: Tensor, pending: Tensor) -> None:
         x_TD += pending

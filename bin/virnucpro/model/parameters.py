@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from virnucpro.errors import UsageError
+from virnucpro.kernels.fp8_linear import quantise_rows
 from virnucpro.kernels.fused_linear import fold_norm, interleave_pairs
-from virnucpro.model.layers import FusedLayer, LayerNorm, Linear, PlainLayer, RotaryTable
+from virnucpro.model.layers import Fp8Layer, Fp8Linear, FusedLayer, LayerNorm, Linear, PlainLayer, RotaryTable
 from virnucpro.model.registry import VOCABULARY_SIZE, Esm2Config
 
 MASK: Final = 32
 #: 15 % of training tokens were chosen and 80 % of those masked; embeddings are scaled to that share of unmasked ones.
 TRAINING_MASK_SHARE: Final = 0.15 * 0.8
-DTYPES: Final = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+#: What each precision keeps the residual stream in.
+DTYPES: Final = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.bfloat16}
 #: Up to this head_dim queries and keys carry twice the bits of a 16-bit precision. Rounding them is the largest error
 #: of a small model, and attention over so few dimensions has the matrix units idle.
 LOW_PARTS_HEAD_DIM: Final = 32
@@ -76,6 +78,19 @@ class ParameterBuilder:
             low_parts=self._config.head_dim in (16, LOW_PARTS_HEAD_DIM),
         )
 
+    def fp8_layer(self, index: int) -> Fp8Layer:
+        plain = self.plain_layer(index)
+        return Fp8Layer(
+            heads=plain.heads,
+            attention_norm=plain.attention_norm,
+            qkv=_quantised(plain.qkv),
+            out=plain.out,
+            ffn_norm=plain.ffn_norm,
+            up=_quantised(plain.up),
+            down=_quantised(plain.down),
+            rotary=plain.rotary,
+        )
+
     def _folded(self, prefix: str, norm: LayerNorm) -> Linear:
         weight, bias = (self._take(f"{prefix}.{part}", torch.float32) for part in ("weight", "bias"))
         weight, bias = fold_norm(weight, bias, norm.weight, norm.bias)
@@ -103,6 +118,10 @@ class ParameterBuilder:
 
     def _take(self, key: str, dtype: torch.dtype) -> Tensor:
         return self._state[key].detach().to(self._device, copy=True).to(dtype)
+
+
+def _quantised(linear: Linear) -> Fp8Linear:
+    return Fp8Linear(quantise_rows(linear.weight), linear.bias)
 
 
 def _stack(parts: list[Tensor]) -> Tensor:

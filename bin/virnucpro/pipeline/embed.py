@@ -101,9 +101,9 @@ def effective_precision(asked: str, device: torch.device) -> str:
     """fp32 on a CPU; on a GPU what was asked for, where the card can do it."""
     if device.type == "cpu":
         return "fp32"
-    if asked == "fp8" and torch.cuda.get_device_capability(device) < (8, 9):
+    if asked == "fp8" and torch.cuda.get_device_capability(device) < (9, 0):
         name = torch.cuda.get_device_name(device)
-        raise UsageError(f"--precision fp8 needs an Ada, Hopper or later GPU; {name} is none: use fp16")
+        raise UsageError(f"--precision fp8 needs a Hopper or later GPU; {name} is none: use fp16")
     return asked
 
 
