@@ -1,4 +1,4 @@
-"""Sizes that keep each part readable at one sitting."""
+"""Sizes that keep each part readable at one sitting, and tests where they are looked for."""
 
 from __future__ import annotations
 
@@ -79,3 +79,9 @@ def test_a_process_is_at_most_25_lines_and_has_a_stub(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(PROJECT.glob("conf/*.config")), ids=lambda path: path.stem)
 def test_a_profile_is_at_most_15_lines(path: Path) -> None:
     assert path.name == "base.config" or lines(path) <= 15
+
+
+def test_every_module_has_its_nf_test() -> None:
+    modules = {path.parent.name for path in PROJECT.glob("modules/*/main.nf")}
+    tests = {path.name.removesuffix(".nf.test") for path in PROJECT.glob("tests/nf/*.nf.test")}
+    assert tests == modules | {"pipeline"}
