@@ -2,7 +2,7 @@
 
 Each is a process of its own, from its start to its last file, so start-up and writing count. The vectors of both are
 compared too. Writes ``benchmarks/results/cpu.csv`` and prints the ratio of the fastest runs: other load on the machine
-only ever adds to a run.
+only ever adds to a run. The processor seconds beside it hardly depend on other load.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -48,13 +49,14 @@ def command_of(engine: str, shard: Path, model: Path, folder: Path, outdir: Path
     return [sys.executable, str(script), *map(str, arguments), "--threads", str(threads)]
 
 
-def run_process(command: Sequence[str], threads: int) -> float:
-    """Wall seconds of one process."""
+def run_process(command: Sequence[str], threads: int) -> tuple[float, float]:
+    """Wall seconds and processor seconds of one process and its workers."""
     paths = [str(ROOT / "bin"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(paths)}
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - begin
+    wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def read_vectors(engine: str, outdir: Path, count: int) -> np.ndarray:
@@ -80,14 +82,17 @@ def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, object]
     description = describe_model(options.model)
     (folder / "model.json").write_text(json.dumps(description))
     seconds: dict[str, list[float]] = {engine: [] for engine in ENGINES}
+    processor: dict[str, list[float]] = {engine: [] for engine in ENGINES}
     vectors = {}
     for repeat in range(options.repeats):
         for engine in ENGINES:
             outdir = folder / f"{engine}-{repeat}"
             command = command_of(engine, shard, options.model.resolve(), folder, outdir, options.threads)
-            seconds[engine].append(run_process(command, options.threads))
+            wall, cpu = run_process(command, options.threads)
+            seconds[engine].append(wall)
+            processor[engine].append(cpu)
             vectors[engine] = read_vectors(engine, outdir, len(lengths))
-            print(f"{engine:16s} {seconds[engine][-1]:8.1f} s", flush=True)
+            print(f"{engine:16s} {wall:8.1f} s, {cpu:8.1f} processor seconds", flush=True)
     common = conditions() | {
         "model": description["name"],
         "weights_sha256": description["weights_sha256"],
@@ -103,6 +108,7 @@ def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, object]
         | {
             "residues_per_second": round(sum(lengths) / min(times), 1),
             "speedup": round(min(seconds["fair-esm"]) / min(times), 3),
+            "processor_seconds_min": round(min(processor[engine]), 1),
             "worst_pooled_cosine": round(worst, 9),
         }
         | common
