@@ -1,0 +1,154 @@
+"""docs/parity.md from the result files of bench_parity.py."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from environment import ROOT
+from result_tables import (
+    ABSENT,
+    Goal,
+    Row,
+    conditions_line,
+    constant,
+    cut,
+    data_line,
+    distinct,
+    files,
+    number,
+    read_rows,
+    show,
+    table,
+)
+
+sys.path.insert(0, str(ROOT / "bin"))
+
+from virnucpro.model.registry import MODELS
+
+#: Precision -> least pooled cosine, and greatest relative L2 of a residue's states.
+BOUNDS: dict[str, tuple[Goal, Goal | None]] = {
+    "fp32": (Goal("cosine", 0.9999999, ".7f"), Goal("relative L2", 2e-5, ".0e", most=True)),
+    "fp16": (Goal("cosine", 0.99999, ".5f"), Goal("relative L2", 5e-3, ".0e", most=True)),
+    "bf16": (Goal("cosine", 0.9998, ".4f"), Goal("relative L2", 4e-2, ".0e", most=True)),
+    "fp8": (Goal("cosine", 0.999, ".3f"), None),
+}
+
+
+def bounded(goal: Goal | None, value: float | None, shown: str) -> str:
+    """A figure with its bound and whether it keeps it."""
+    if goal is None or value is None:
+        return shown
+    _, bound, figure, verdict = goal.row(value, shown)
+    return f"{figure} ({bound}: {verdict})"
+
+
+def parity_line(row: Row) -> list[str]:
+    cosine, worst = number(row, "pooled_cosine_min"), number(row, "residue_relative_l2_max")
+    cosine_goal, worst_goal = BOUNDS.get(row["precision"], (None, None))
+    return [
+        row["precision"],
+        bounded(cosine_goal, cosine, cut(cosine)),
+        bounded(worst_goal, worst, show(worst, ".1e")),
+        show(number(row, "residue_relative_l2_median"), ".1e"),
+        cut(number(row, "alone_cosine_min")),
+        show(number(row, "alone_relative_l2_max"), ".1e"),
+    ]
+
+
+def tables(results: Path) -> Iterator[str]:
+    paths = files(results, "parity-*.csv")
+    if not paths:
+        yield "Not measured."
+    for path in paths:
+        rows = read_rows(path)
+        spread = " and ".join(f"{float(value):.2f}" for value in distinct(rows, "logit_deviation"))
+        yield f"## {rows[0]['model']}, {rows[0]['weights']} weights"
+        heads = ["precision", "least pooled cosine", "greatest residue L2", "median", "alone: cosine", "alone: L2"]
+        yield table(heads, [parity_line(row) for row in rows])
+        missing = [precision for precision in BOUNDS if precision not in distinct(rows, "precision")]
+        yield (
+            f"Standard deviation of the first layer's attention logits: {spread}; "
+            f"{' and '.join(distinct(rows, 'sequences'))} proteins. "
+            + conditions_line(rows, path)
+            + (f" Not measured: {', '.join(missing)}." if missing else "")
+        )
+
+
+def weights_text(results: Path) -> str:
+    """What trained and random weights can and cannot show, and which official ones were measured."""
+    rows = [row for path in files(results, "parity-*.csv") for row in read_rows(path)]
+    trained = distinct([row for row in rows if row["weights"] == "trained"], "model")
+    official = [name for name in trained if Path(name).stem in MODELS]
+    return (
+        "Trained weights "
+        + (f"(here {', '.join(trained)}) " if trained else "(none measured here) ")
+        + "have what training makes: attention that is sharp in some heads and flat in others, and channels far larger "
+        "than the rest. The small encoder of the demo is an 8M model that others "
+        "fine-tuned for their own task: it shows this for its few layers and its head dimension, and not how errors "
+        "add up over the layers of a large model, nor the figures of the official weights. Random weights show the "
+        "large models' depth, widths and kernels. As they come, their attention is nearly uniform, and a wrong rotary "
+        "angle or a wrong mask would hardly show; so queries and keys are scaled until the first layer's logits have "
+        f"a standard deviation of {constant('benchmarks/inputs.py', 'SHARP_LOGITS'):g}, where a fault is seen and the "
+        "network is not yet chaotic. They have no outlying channels, so their figures tell that the computation is "
+        "right; they do not foretell the error with the official weights. "
+        + (
+            f"Official weights measured: {', '.join(official)}."
+            if official
+            else "No official weights were at hand for the figures above; `--checkpoint` measures them."
+        )
+    )
+
+
+def low_parts_text() -> str:
+    """Which models keep low parts, from the code that decides it."""
+    limit = constant("bin/virnucpro/model/parameters.py", "LOW_PARTS_HEAD_DIM")
+    assert isinstance(limit, int)
+    names: Sequence[str] = [
+        f"`{name}` ({config.head_dim})"
+        for name, config in MODELS.items()
+        if config.head_dim <= limit and config.head_dim.bit_count() == 1
+    ]
+    return (
+        f"Models whose head dimension is a power of two up to {limit} keep, in fp16 and bf16, what rounding took from "
+        f"queries and keys and add it to the logits: {', '.join(names)}. Rounding the two is the largest error of a "
+        "small model: a logit is a sum over few dimensions, and an error in it moves the whole row of the softmax. "
+        "Over so few dimensions the matrix units are idle in attention, so that the two further products cost little "
+        "(`LOW_PARTS_HEAD_DIM` in `bin/virnucpro/model/parameters.py`)."
+    )
+
+
+def parity_page(results: Path) -> str:
+    """The whole page."""
+    rows = [row for path in files(results, "parity-*.csv") for row in read_rows(path)]
+    data = data_line(rows)
+    blocks = [
+        "# Parity",
+        "Written by `make docs` from the files in `benchmarks/results/`; do not edit. To measure anew:",
+        "    python benchmarks/bench_parity.py FASTA --size 650M              # random weights of that size\n"
+        "    python benchmarks/bench_parity.py FASTA --checkpoint CHECKPOINT  # a fair-esm .pt or Hugging Face folder",
+        "The reference is fair-esm in fp32, TF32 off, on the same GPU, each protein alone. Ours runs the same proteins "
+        "packed, in shuffled order, among them fragments of a few residues. *Least pooled cosine* is the worst "
+        "protein's, between mean-pooled vectors; digits are cut off, not rounded. *Greatest residue L2* is the worst "
+        "residue's |ours - reference| / |reference| in the last layer's states. *Alone* compares ours with ours: "
+        "some of the proteins in batches of their own against the same ones among others, that is, how far a vector "
+        "depends on its batch." + (f" Data: {data}." if data else ""),
+        table(
+            ["precision", "least pooled cosine", "greatest residue L2"],
+            [
+                [
+                    name,
+                    f"≥ {show(cosine.bound, cosine.pattern)}",
+                    f"≤ {show(worst.bound, worst.pattern)}" if worst else ABSENT,
+                ]
+                for name, (cosine, worst) in BOUNDS.items()
+            ],
+        ),
+        *tables(results),
+        "## What the figures can and cannot show",
+        weights_text(results),
+        "## Why small models keep low parts",
+        low_parts_text(),
+    ]
+    return "\n\n".join(blocks) + "\n"

@@ -1,0 +1,111 @@
+"""docs/performance.md from the result files of the benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kernel_sections import kernels_section, limits_section
+from rate_sections import engine_rows, engines_section, goals_section, pipeline_section, process_section
+from result_tables import ABSENT, SIZES, conditions_line, cut, data_line, files, number, read_rows, show, table
+
+#: First word of a result file -> its script, where that has another name.
+MAKERS = {"head": "head_node"}
+
+
+def recording_section(results: Path) -> Iterator[str]:
+    yield "## What recording the GPU costs, and whether it is true"
+    sampling, monitor = files(results, "sampling-*.csv"), read_rows(results / "monitor.csv")
+    if not sampling and not monitor:
+        yield "Not measured (`benchmarks/bench_sampling.py FASTA`, `benchmarks/bench_monitor.py FASTA`)."
+    for path in sampling:
+        rows = read_rows(path)
+        for row in rows:
+            yield (
+                f"{row['model']} {row['precision']}: with {show(number(row, 'readings_per_second'), '.1f')} readings a "
+                f"second the rate is {show(number(row, 'ratio_mean'), '.4f')} of that without "
+                f"(± {show(number(row, 'ratio_standard_error'), '.4f')}; equal windows beside each other "
+                f"{show(number(row, 'control_mean'), '.4f')} ± {show(number(row, 'control_standard_error'), '.4f')}). "
+                "`benchmarks/bench_sampling.py FASTA`: " + conditions_line(rows, path)
+            )
+    if monitor:
+        heads = [
+            "model",
+            "utilisation recorded, %",
+            "by the profiler, %",
+            "energy recorded, J",
+            "by the counter, J",
+            "difference, %",
+        ]
+        keys = (
+            "utilization_recorded",
+            "utilization_profiler",
+            "energy_recorded_joules",
+            "energy_counter_joules",
+            "energy_recorded_difference_percent",
+        )
+        lines = [[row["model"], *(show(number(row, key), ",.1f") for key in keys)] for row in monitor]
+        yield table(heads, lines)
+        yield "`benchmarks/bench_monitor.py FASTA`: " + conditions_line(monitor, results / "monitor.csv")
+
+
+def cpu_section(results: Path) -> Iterator[str]:
+    yield "## On a CPU"
+    yield (
+        "`make bench-cpu` embeds the demo's proteins by fair-esm's extract script and by EMBED_SHARD, each a process "
+        "of its own with the same weights and threads, and compares the vectors."
+    )
+    paths = files(results, "cpu*.csv")
+    if not paths:
+        yield "Not measured."
+    for path in paths:
+        rows = read_rows(path)
+        lines = [
+            [
+                row["engine"],
+                show(number(row, "seconds_min"), ".1f"),
+                show(number(row, "residues_per_second")),
+                show(number(row, "speedup"), ".2f"),
+                cut(number(row, "worst_pooled_cosine"), 9),
+            ]
+            for row in rows
+        ]
+        yield table(["engine", "s", "residues/s", "times fair-esm", "worst pooled cosine"], lines)
+        first = rows[0]
+        yield (
+            f"`{first['model']}`, {int(first['sequences']):,} proteins, {first['threads']} threads, fastest of "
+            f"{first['repeats']}. " + conditions_line(rows, path)
+        )
+
+
+def other_section(results: Path) -> Iterator[str]:
+    shown = ("engines-", "kernels-", "process-", "parity-", "sampling-", "monitor", "cpu")
+    names = [path.stem for path in sorted(results.glob("*.csv")) if not path.stem.startswith(shown)]
+    if names:
+        yield "## Other results"
+        makers = [(name, MAKERS.get(name.split("-")[0], name.split("-")[0])) for name in names]
+        lines = [[f"`benchmarks/results/{name}.csv`", f"`benchmarks/bench_{maker}.py`"] for name, maker in makers]
+        yield table(["file", "written by"], lines, left=2)
+
+
+def performance_page(results: Path, plot: str) -> str:
+    """The whole page; ``plot`` is the picture's path as seen from it."""
+    engines = [row for size in SIZES for row in engine_rows(results, size).values()]
+    data = data_line(engines)
+    blocks = [
+        "# Performance",
+        "Written by `make docs` from the files in `benchmarks/results/`; do not edit. `make bench-gpu FASTA=proteins` "
+        "on a machine with an NVIDIA GPU measures engines, parity, kernels and process anew and then writes this page. "
+        f"Each table names its machine, versions, commit and file; {ABSENT} is what its file does not hold."
+        + (f" Data: {data}." if data else ""),
+        *goals_section(results),
+        *engines_section(results, plot),
+        *kernels_section(results),
+        *process_section(results),
+        *pipeline_section(results),
+        *limits_section(results),
+        *recording_section(results),
+        *cpu_section(results),
+        *other_section(results),
+    ]
+    return "\n\n".join(blocks) + "\n"
