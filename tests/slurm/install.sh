@@ -14,12 +14,16 @@ skip() {
 if command -v slurmctld slurmd sbatch munged >/dev/null; then exit 0; fi
 ((EUID == 0)) || skip "that takes root (apt-get install ${packages[*]})"
 command -v apt-get >/dev/null || skip "there is no apt-get; install Slurm and MUNGE by hand"
+mirrors=unreached
 for attempt in 1 2 3; do
-    if timeout 180 apt-get "${options[@]}" update; then break; fi
+    if timeout 180 apt-get "${options[@]}" --error-on=any update; then
+        mirrors=reached
+        break
+    fi
     echo "test-slurm: apt-get update failed, try $attempt of 3" >&2
     sleep $((attempt * 5))
 done
-apt-cache show "${packages[@]}" >/dev/null 2>&1 || skip "apt-get knows no ${packages[*]}, or reaches no mirror"
+apt-cache show "${packages[@]}" >/dev/null 2>&1 || skip "apt-get knows no ${packages[*]} (mirrors $mirrors)"
 
 # The tests start daemons of their own; the packages' services shall not run.
 policy=/usr/sbin/policy-rc.d
@@ -33,4 +37,5 @@ for attempt in 1 2 3; do
     echo "test-slurm: apt-get install ${packages[*]} failed, try $attempt of 3" >&2
     sleep $((attempt * 5))
 done
+[[ $mirrors == reached ]] || skip "apt-get reaches not all of its mirrors"
 exit 1
