@@ -6,8 +6,9 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -59,19 +60,28 @@ def long_inputs(tmp_path: Path, inputs: Path) -> Path:
     return directory
 
 
+@pytest.fixture
+def public(inputs: Path) -> Iterator[Path]:
+    """A folder that everybody may enter, with the small model and its input; every pytest closes its own to others."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for file in ("model.pt", "few.fasta"):
+            shutil.copy(inputs / file, folder)
+        yield folder
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes to another user, which takes root")
-def test_a_user_without_name_or_home_on_a_read_only_root(tmp_path: Path, inputs: Path, local: Run) -> None:
-    for parent in (tmp_path, *tmp_path.parents[:2], inputs):
-        parent.chmod(0o755)
-    launch = tmp_path / "run"
+def test_a_user_without_name_or_home_on_a_read_only_root(public: Path, local: Run) -> None:
+    launch = public / "run"
     launch.mkdir()
     os.chown(launch, NAMELESS, SOCKET.stat().st_gid)
-    read_only = tmp_path / "read_only.config"
+    read_only = public / "read_only.config"
     read_only.write_text("process.containerOptions = '--shm-size 4g --read-only --tmpfs /tmp'\n")
     run = run_pipeline(
         launch,
         *("-profile", "docker", "--gpus", "0"),
-        inputs=inputs,
+        inputs=public,
         environment={"HOME": str(launch), "NXF_HOME": str(launch / ".nextflow")},
         configs=(read_only,),
         python_env=None,
@@ -85,7 +95,7 @@ def test_a_user_without_name_or_home_on_a_read_only_root(tmp_path: Path, inputs:
     wrappers = [path.read_text() for path in (launch / "work").glob("*/*/.command.run")]
     assert wrappers and all("docker run" in text and "--init -u $(id -u):$(id -g)" in text for text in wrappers)
     for cache in ("HF_HOME", "TORCH_HOME", "TRITON_CACHE_DIR", "XDG_CACHE_HOME"):
-        assert all(f'export {cache}="$PWD/.cache' in text for text in wrappers), cache
+        assert all(f'export {cache}="\\$PWD/.cache' in text for text in wrappers), cache
     assert containers() == []
 
 
