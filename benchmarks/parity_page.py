@@ -101,14 +101,17 @@ def weights_text(results: Path) -> str:
     )
 
 
+def keeps_low_parts(head_dim: int, limit: int) -> bool:
+    """As ParameterBuilder decides, which needs torch to ask."""
+    return head_dim <= limit and head_dim.bit_count() == 1
+
+
 def low_parts_text() -> str:
     """Which models keep low parts, from the code that decides it."""
     limit = constant("bin/virnucpro/model/parameters.py", "LOW_PARTS_HEAD_DIM")
     assert isinstance(limit, int)
     names: Sequence[str] = [
-        f"`{name}` ({config.head_dim})"
-        for name, config in MODELS.items()
-        if config.head_dim <= limit and config.head_dim.bit_count() == 1
+        f"`{name}` ({config.head_dim})" for name, config in MODELS.items() if keeps_low_parts(config.head_dim, limit)
     ]
     return (
         f"Models whose head dimension is a power of two up to {limit} keep, in fp16 and bf16, what rounding took from "

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from environment import RESULTS
 from kernel_sections import kernels_section, limits_section
 from rate_sections import engine_rows, engines_section, goals_section, pipeline_section, process_section
 from result_tables import ABSENT, SIZES, conditions_line, cut, data_line, files, number, read_rows, show, table
-
-#: First word of a result file -> its script, where that has another name.
-MAKERS = {"head": "head_node"}
 
 
 def recording_section(results: Path) -> Iterator[str]:
@@ -78,13 +76,18 @@ def cpu_section(results: Path) -> Iterator[str]:
         )
 
 
+def maker(name: str) -> str:
+    """The script that writes a result file, by its name."""
+    scripts = [path for path in RESULTS.parent.glob("bench_*.py") if name.startswith(path.stem.removeprefix("bench_"))]
+    return f"`benchmarks/{max(scripts, key=lambda path: len(path.stem)).name}`" if scripts else ABSENT
+
+
 def other_section(results: Path) -> Iterator[str]:
     shown = ("engines-", "kernels-", "process-", "parity-", "sampling-", "monitor", "cpu")
     names = [path.stem for path in sorted(results.glob("*.csv")) if not path.stem.startswith(shown)]
     if names:
         yield "## Other results"
-        makers = [(name, MAKERS.get(name.split("-")[0], name.split("-")[0])) for name in names]
-        lines = [[f"`benchmarks/results/{name}.csv`", f"`benchmarks/bench_{maker}.py`"] for name, maker in makers]
+        lines = [[f"`benchmarks/results/{name}.csv`", maker(name)] for name in names]
         yield table(["file", "written by"], lines, left=2)
 
 

@@ -38,8 +38,9 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def files(results: Path, pattern: str) -> list[Path]:
-    """Result files that match, smallest model first."""
-    return sorted(results.glob(pattern), key=lambda path: (parameters_of(path.stem), path.stem))
+    """Result files that match and hold a row, smallest model first."""
+    found = [path for path in results.glob(pattern) if read_rows(path)]
+    return sorted(found, key=lambda path: (parameters_of(path.stem), path.stem))
 
 
 def number(row: Row, key: str) -> float | None:

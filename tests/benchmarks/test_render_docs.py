@@ -155,6 +155,15 @@ def test_what_the_pages_name_is_there(name: str) -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+def test_a_result_file_that_no_section_knows_is_listed(tmp_path: Path) -> None:
+    for name in ("merge-large", "head_node", "unheard"):
+        write(tmp_path / f"{name}.csv", [{"seconds": 1}])
+    page = render(tmp_path)[PERFORMANCE]
+    assert "| `benchmarks/results/merge-large.csv` | `benchmarks/bench_merge.py` |" in page
+    assert "| `benchmarks/results/head_node.csv` | `benchmarks/bench_head_node.py` |" in page
+    assert "| `benchmarks/results/unheard.csv` | - |" in page
+
+
 def test_figures_are_never_flattered() -> None:
     assert cut(0.99999999) == "0.9999999"
     assert cut(1.0000001) == "1.0000000"
