@@ -57,6 +57,8 @@ bench-gpu: .venv/.dev $(MODEL) ## all GPU measurements with FASTA=proteins, then
 	set -e; for dtype in bf16 fp16; do $(BENCH)/bench_kernels.py --model 650M --dtype $$dtype; done
 	$(BENCH)/make_checkpoint.py --size 650M --out .models/random/esm2_t33_650M_UR50D.pt
 	$(BENCH)/bench_process.py "$(FASTA)" .models/random/esm2_t33_650M_UR50D.pt --size 650M
+	set -e; for size in 8M 650M; do $(BENCH)/bench_sampling.py "$(FASTA)" --size $$size; done
+	$(BENCH)/bench_monitor.py "$(FASTA)"
 	$(MAKE) docs
 
 docs: ## docs/performance.md and docs/parity.md from benchmarks/results

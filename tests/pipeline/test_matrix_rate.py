@@ -1,0 +1,53 @@
+"""The limit that inference is held against."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from virnucpro.pipeline import matrix_rate
+from virnucpro.pipeline.matrix_rate import SIDE, matrix_teraflops
+
+
+def test_a_cpu_has_none() -> None:
+    assert matrix_teraflops(torch.device("cpu"), "fp32") is None
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp8", torch.float16)],
+)
+def test_the_rate_is_that_of_a_product_in_the_working_precision(
+    monkeypatch: pytest.MonkeyPatch, precision: str, dtype: torch.dtype
+) -> None:
+    asked: list[torch.dtype] = []
+    cuda = SimpleNamespace(device=lambda device: torch.no_grad(), empty_cache=lambda: None)
+    monkeypatch.setattr(torch, "cuda", cuda)
+    monkeypatch.setattr(
+        matrix_rate, "_seconds_of_a_product", lambda device, dtype: asked.append(dtype) or 2 * SIDE**3 / 778e12
+    )
+    assert matrix_teraflops(torch.device("cuda", 0), precision) == pytest.approx(778)
+    assert asked == [dtype]
+
+
+def test_a_card_without_the_memory_for_it_runs_on_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(device: torch.device, dtype: torch.dtype) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    given_back: list[bool] = []
+    cuda = SimpleNamespace(device=lambda device: torch.no_grad(), empty_cache=lambda: given_back.append(True))
+    monkeypatch.setattr(torch, "cuda", cuda)
+    monkeypatch.setattr(matrix_rate, "_seconds_of_a_product", full)
+    assert matrix_teraflops(torch.device("cuda", 0), "fp16") is None
+    assert given_back == [True]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA not available")
+def test_a_gpu_repeats_its_rate() -> None:
+    device = torch.device("cuda", 0)
+    first, second = (matrix_teraflops(device, "fp16") for _ in range(2))
+    assert first is not None and second is not None
+    assert second == pytest.approx(first, rel=0.2)
