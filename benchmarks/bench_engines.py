@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -131,11 +131,12 @@ def sampling(engine: str, size: str) -> int:
     return (4 if engine.startswith("hugging-face") else 12) * (4 if size == "3B" else 1)
 
 
-def measure(size: str, sequences: list[str], engines: Sequence[str], budget: int, repeats: int) -> list[dict[str, Any]]:
-    """One row per engine; peers that are slow run on an even sample of the sequences."""
+def measure(
+    size: str, sequences: list[str], engines: Sequence[str], budget: int, repeats: int
+) -> Iterator[dict[str, Any]]:
+    """One row per engine; those that are slow run on an even sample of the sequences."""
     layers, dim, _ = SHAPES[size]
     reference = random_esm2(size, DEVICE)
-    rows = []
     for engine in engines:
         sample = sequences[:: sampling(engine, size)]
         tokens = [torch.from_numpy(tokenise(s)) for s in sample]
@@ -154,23 +155,18 @@ def measure(size: str, sequences: list[str], engines: Sequence[str], budget: int
             del model, packed, batches
         lengths = [len(t) for t in tokens]
         best = median(seconds)
-        rows.append(
-            {
-                "model": size,
-                "engine": engine,
-                "sequences": len(sample),
-                "tokens": sum(lengths),
-                "tokens_per_second": sum(lengths) / best,
-                "tflops": flops(lengths, layers, dim) / best / 1e12,
-                "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
-                **quantiles(seconds),
-            }
-        )
-        last = rows[-1]
-        print(f"{engine:22s} {last['tokens_per_second']:12,.0f} tok/s {last['tflops']:7.1f} TFLOP/s", flush=True)
+        yield {
+            "model": size,
+            "engine": engine,
+            "sequences": len(sample),
+            "tokens": sum(lengths),
+            "tokens_per_second": sum(lengths) / best,
+            "tflops": flops(lengths, layers, dim) / best / 1e12,
+            "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
+            **quantiles(seconds),
+        }
         gc.collect()
         torch.cuda.empty_cache()
-    return rows
 
 
 def main() -> None:
@@ -190,14 +186,19 @@ def main() -> None:
     sequences = read_sequences(options.fasta)
     if options.limit:
         sequences = sequences[:: max(1, len(sequences) // options.limit)]
+    extra = {"data": options.fasta.name, "budget": options.budget, **conditions()}
     before = matmul_rate()
-    rows = measure(options.size, sequences, options.engines.split(","), options.budget, options.repeats)
-    rate = (before + matmul_rate()) / 2
-    extra = {"matmul_tflops": rate, "data": options.fasta.name, "budget": options.budget, **conditions()}
-    rows = [row | {"share_of_matmul": row["tflops"] / rate} | extra for row in rows]
-    write_csv(options.out or RESULTS / f"engines-{options.size}.csv", rows)
-    print(f"matmul 8192: {before:.0f} before, {2 * rate - before:.0f} after; shares of the mean:")
-    for row in rows:
+    rows: list[dict[str, Any]] = []
+    for row in measure(options.size, sequences, options.engines.split(","), options.budget, options.repeats):
+        print(f"{row['engine']:22s} {row['tokens_per_second']:12,.0f} tok/s {row['tflops']:7.1f} TFLOP/s", flush=True)
+        rows.append(row)
+        after = matmul_rate()
+        rate = (before + after) / 2
+        # Anew after each engine, so that a run which is cut short leaves what it has measured.
+        shares = [row | {"share_of_matmul": row["tflops"] / rate, "matmul_tflops": rate} | extra for row in rows]
+        write_csv(options.out or RESULTS / f"engines-{options.size}.csv", shares)
+    print(f"matmul 8192: {before:.0f} before, {after:.0f} after; shares of the mean:")
+    for row in shares:
         print(f"{row['engine']:22s} {row['share_of_matmul']:.3f}")
 
 
