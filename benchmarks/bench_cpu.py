@@ -2,7 +2,7 @@
 
 Each is a process of its own, from its start to its last file, so start-up and writing count. The vectors of both are
 compared too. Writes ``benchmarks/results/cpu.csv`` and prints the ratio of the fastest runs: other load on the machine
-only ever adds to a run. The processor seconds beside it hardly depend on other load.
+only ever adds to a run. The processor seconds beside it depend on it less.
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ def cpu_section(results: Path) -> Iterator[str]:
     yield "## On a CPU"
     yield (
         "`make bench-cpu` embeds the demo's proteins by fair-esm's extract script and by EMBED_SHARD, each a process "
-        "of its own with the same weights and threads, and compares the vectors. Other work on the machine lengthens the "
-        "time of either; processor seconds hardly depend on it."
+        "of its own with the same weights and threads, and compares the vectors. Other work on the machine "
+        "lengthens the time of either; processor seconds depend on it less."
     )
     paths = files(results, "cpu*.csv")
     if not paths:
