@@ -35,6 +35,18 @@ def test_all_quantities_are_read_in_their_units(install: Install) -> None:
     assert abs(sample.time - time.time()) < 60
 
 
+def test_what_moves_slowly_is_asked_for_once_a_second(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, clock = install(FakeNvml()), [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    probe = NvmlProbe("GPU-aaaa")
+    for _ in range(25):
+        sample = probe.read("")
+        assert (sample.memory_used_bytes, sample.sm_clock_megahertz, sample.temperature_celsius) == (1 << 30, 1755, 61)
+        clock[0] += 0.1
+    assert fake.calls["nvmlDeviceGetPowerUsage"] == fake.calls["nvmlDeviceGetTotalEnergyConsumption"] == 25
+    assert fake.calls["nvmlDeviceGetMemoryInfo"] == fake.calls["nvmlDeviceGetTemperature"] == 3
+
+
 @pytest.mark.parametrize(("uuid", "busy"), [("GPU-aaaa", 90.0), ("aaaa", 90.0), ("bbbb", 91.0), ("GPU-bbbb", 91.0)])
 @pytest.mark.parametrize("visible", ["7", "", "1,0", "GPU-aaaa"])
 def test_the_card_is_found_by_uuid_whatever_is_visible(

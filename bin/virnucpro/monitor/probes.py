@@ -19,6 +19,9 @@ _GIVE_UP_AFTER: Final = 5
 #: Seconds between looks for new child processes; listing all processes is the dear part.
 _CHILDREN_SECONDS: Final = 2.0
 
+#: Seconds between readings of what moves slowly: each query of the driver takes the GPU a moment.
+_SLOW_SECONDS: Final = 1.0
+
 #: NVML's bits for what holds the clocks down (nvml.h, nvmlClocksEventReasons).
 _CLOCK_LIMITS: Final = {
     0x1: "idle",
@@ -98,6 +101,8 @@ class NvmlProbe:
         self._guard = _Guard(f"GPU {uuid}")
         self._nvml: Any = None
         self._handle: Any = None
+        self._slow: tuple[int | None, int | None, int | None, str | None] = (None, None, None, None)
+        self._slow_due = 0.0
         try:
             import pynvml
 
@@ -111,21 +116,34 @@ class NvmlProbe:
             self._guard.warn(error)
 
     def read(self, stage: str) -> Sample:
-        """All quantities now."""
+        """All quantities; memory, clock, temperature and clock limits are at most a second old."""
         now = time.time()
         if self._handle is None:
             return Sample(now, stage)
         nvml, handle, read = self._nvml, self._handle, self._guard.read
+        clock = time.monotonic()
+        if clock >= self._slow_due:
+            self._slow, self._slow_due = self._read_slow(), clock + _SLOW_SECONDS
+        memory, megahertz, celsius, limits = self._slow
         return Sample(
             now,
             stage,
             read("utilization", lambda: float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
-            read("memory", lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle).used)),
+            memory,
             read("power", lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1e3),
+            megahertz,
+            celsius,
+            limits,
+            read("energy", lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3),
+        )
+
+    def _read_slow(self) -> tuple[int | None, int | None, int | None, str | None]:
+        nvml, handle, read = self._nvml, self._handle, self._guard.read
+        return (
+            read("memory", lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle).used)),
             read("clock", lambda: int(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))),
             read("temperature", lambda: int(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))),
             read("throttle", lambda: clock_limits(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))),
-            read("energy", lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3),
         )
 
     def close(self) -> None:
