@@ -37,9 +37,10 @@ if [[ ${VIRNUCPRO_TEST_FAULTS:-} && $attempt == 1 ]]; then
             ;;
         shard-00001) sleep 150 ;; # over its time limit
         shard-00002)              # the node dies: nothing of the job is left to write an exit code
-            mapfile -t processes < <(grep --files-with-matches --null-data --no-messages \
-                "^SLURM_JOB_ID=$SLURM_JOB_ID\$" /proc/[0-9]*/environ | cut -d / -f 3)
-            kill -KILL "${processes[@]}"
+            mapfile -t others < <(grep --files-with-matches --null-data --no-messages \
+                "^SLURM_JOB_ID=$SLURM_JOB_ID\$" /proc/[0-9]*/environ | cut -d / -f 3 | grep --invert-match --line-regexp $$)
+            kill -STOP "${others[@]}" # or one may see another die, and write that down
+            kill -KILL "${others[@]}" $$
             ;;
         shard-00004) # preempted, alone, by a job of a better partition that wants every device
             until only_job_running; do sleep 0.5; done
