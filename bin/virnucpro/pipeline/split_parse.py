@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -99,9 +100,9 @@ def parse_block(block: bytes, residue_limit: int | None) -> ParsedBlock:
     ids, descriptions = _split_plain_headers(headers) or _split_headers(headers)
     without_id = np.diff(np.frombuffer(ids.buffers()[1], np.int32)[: len(ids) + 1]) == 0
     residues = _Residues(unlined, starts, ends, np.zeros(len(ids), np.int32), without_id)
-    sequences = pieces(unlined, edges, 1)
+    sequences = joined(pieces(unlined, edges, 1)).tobytes()
     raw = rewritten = None
-    if _clean(sequences) and ((edges[:, 2] == ends).all() or _clean(pieces(unlined, edges, 2))):
+    if _clean(sequences) and ((edges[:, 2] == ends).all() or _clean(joined(pieces(unlined, edges, 2)).tobytes())):
         stops = _with_line_ends(residues.cut(limit), layout, ends)
         source_starts = np.minimum(layout.header_ends + 1, stops)
     else:
@@ -109,12 +110,13 @@ def parse_block(block: bytes, residue_limit: int | None) -> ParsedBlock:
         raw = pieces(block, np.column_stack((body_starts, layout.body_ends)), 0).to_pylist()
         residues = _normalise(raw, without_id)
         rewritten, source_starts, stops = residues.text, residues.starts, residues.cut(limit)
-        sequences = pieces(rewritten, np.column_stack((source_starts, stops)), 0)
+        sequences = joined(pieces(rewritten, np.column_stack((source_starts, stops)), 0)).tobytes()
     residues.rejected |= residues.starts == residues.ends
     lengths = (residues.ends - residues.starts).astype(np.int32)
     lengths[residues.rejected] = REJECTED_LENGTH
     residues.unknown[residues.rejected] = 0
-    keys = bytearray(b"".join(map(xxhash.xxh3_128_digest, sequences.to_pylist())))
+    kept = (residues.cut(limit) - residues.starts).tolist()
+    keys = bytearray(b"".join(map(xxhash.xxh3_128_digest, map(io.BytesIO(sequences).read, kept))))
     reasons = {}
     for i in np.flatnonzero(residues.rejected).tolist():
         keys[i * KEY_BYTES : (i + 1) * KEY_BYTES] = bytes(KEY_BYTES)
@@ -134,10 +136,10 @@ def parse_block(block: bytes, residue_limit: int | None) -> ParsedBlock:
     )
 
 
-def _clean(sequences: pa.BinaryArray) -> bool:
+def _clean(sequences: bytes) -> bool:
     """Whether there is nothing but the 25 letters: all of A to Z except J."""
-    data = joined(sequences)
-    return not len(data) or bool(data.min() >= ord("A") and data.max() <= ord("Z") and not (data == _J).any())
+    letters = np.frombuffer(sequences, np.uint8)
+    return not len(letters) or bool(letters.min() >= ord("A") and letters.max() <= ord("Z") and b"J" not in sequences)
 
 
 def _with_line_ends(stops: Array, layout: _Layout, ends: Array) -> Array:
