@@ -17,11 +17,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from virnucpro.errors import DataError
 from virnucpro.fasta_source import RECORD_BYTES
-from virnucpro.pipeline.split_columns import joined, numbers, offsets_of, pieces, strings, texts
+from virnucpro.pipeline.split_columns import joined, numbers, offsets_of, pieces, strings
 from virnucpro.pipeline.split_spool import EMBEDDED, Block, Spool
 from virnucpro.shards import SPECIAL_TOKENS, cost_units
 
@@ -79,8 +78,12 @@ def write_shard(spool: Spool, task: ShardTask, embed_dim: int, window_bytes: int
     first_positions = total - np.cumsum(by_length)
     with task.path.open("wb", buffering=0) as shard:
         for window in range(0, total, window_bytes):
-            for lines in _window(spool, task, first_positions.copy(), range(window, window + window_bytes)):
-                _write_all(shard, memoryview(lines))
+            for number, lines in enumerate(
+                _window(spool, task, first_positions.copy(), range(window, window + window_bytes))
+            ):
+                # Each line end stands before its header, and the first has none before it.
+                _write_all(shard, memoryview(lines)[1 if window == number == 0 else 0 :])
+        _write_all(shard, memoryview(b"\n"))
     return ShardTotals(residues, cost)
 
 
@@ -90,8 +93,8 @@ def _write_all(stream: io.FileIO, data: memoryview) -> None:
 
 
 def _window(spool: Spool, task: ShardTask, positions: Array, window: range) -> Iterator[pa.Buffer]:
-    """Yield the lines of every sequence that begins in the window, in order."""
-    residues = _buffer(len(window) + RECORD_BYTES)
+    """Yield the lines of every sequence that begins in the window, in order, each header after a line end."""
+    text = _buffer(len(window) + RECORD_BYTES)
     filled = 0
     found: list[tuple[Array, Array, Array]] = []
     for members in _members(spool, task):
@@ -99,20 +102,40 @@ def _window(spool: Spool, task: ShardTask, positions: Array, window: range) -> I
         chosen = np.flatnonzero((places >= window.start) & (places < window.stop))
         if len(chosen):
             taken = _residues(spool, members, chosen)
-            residues[filled : filled + len(taken)] = taken
+            text[filled : filled + len(taken)] = taken
             filled += len(taken)
             found.append((places[chosen], members.unique[chosen], members.lengths[chosen]))
     if not found:
         return
     places, unique, lengths = (np.concatenate(column) for column in zip(*found, strict=True))
-    sequences = strings(pa.py_buffer(residues), offsets_of(lengths))
+    headers = _headers(unique)
+    text[filled : filled + len(headers)] = headers
+    sizes = np.concatenate((lengths, _digits(unique) + len("\n>\n")))
+    parts = strings(pa.py_buffer(text), offsets_of(sizes))
     order = np.argsort(places)
-    begin, nothing, end = texts([">", "", "\n"])
     for start in range(0, len(order), LINES_AT_ONCE):
         rows = order[start : start + LINES_AT_ONCE]
-        names = pc.binary_join_element_wise(begin, numbers(unique[rows]).cast(pa.string()), nothing)
-        lines = pc.binary_join_element_wise(names, sequences.take(numbers(rows)), nothing, end)
-        yield lines.buffers()[2]
+        yield parts.take(numbers(np.column_stack((len(order) + rows, rows)).ravel())).buffers()[2]
+
+
+def _headers(unique: Array) -> bytes:
+    """Headers between line ends, end to end; ``unique`` rises."""
+    digits = _digits(unique)
+    headers = []
+    for count in range(int(digits[0]), int(digits[-1]) + 1):
+        left = unique[slice(*np.searchsorted(digits, (count, count + 1)).tolist())]
+        lines = np.full((len(left), count + len("\n>\n")), ord("\n"), np.uint8)
+        lines[:, 1] = ord(">")
+        for column in range(count + 1, 1, -1):
+            rest = left // 10
+            lines[:, column] = left - 10 * rest + ord("0")
+            left = rest
+        headers.append(lines.tobytes())
+    return b"".join(headers)
+
+
+def _digits(unique: Array) -> Array:
+    return np.searchsorted(_POWERS_OF_TEN, unique, side="right") + 1
 
 
 @lru_cache(maxsize=1)
@@ -157,5 +180,4 @@ def _members(spool: Spool, task: ShardTask) -> Iterator[_Members]:
         rows = embedded[first:stop]
         unique = block.first_unique + np.arange(first, stop)
         lengths = spool.kept_lengths(*span)[rows]
-        digits = np.searchsorted(_POWERS_OF_TEN, unique, side="right") + 1
-        yield _Members(block, rows, unique, lengths, lengths + digits + len(">\n\n"))
+        yield _Members(block, rows, unique, lengths, lengths + _digits(unique) + len(">\n\n"))
