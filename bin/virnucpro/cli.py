@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -69,6 +70,8 @@ def split_main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     def run() -> None:
+        # The threads that numpy starts for matrix products, of which a split has none, would spin before they sleep.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from virnucpro.pipeline.split import split
 
         split(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import multiprocessing
 import os
@@ -21,6 +22,12 @@ Payload = bytes | tuple[int, int]
 
 MAX_PROCESSES: Final = 8
 PARENT_POLL_SECONDS: Final = 0.5
+#: Free memory that a process keeps for its next block: fresh memory costs more than most steps over it.
+KEPT_BYTES: Final = 64 << 20
+#: Larger pieces of memory are mapped one by one and given back at once (the most that glibc takes).
+MAPPED_BYTES: Final = 32 << 20
+#: Names of these in malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 _slots: list[mmap.mmap] = []
 
@@ -105,7 +112,15 @@ def take(payload: Payload) -> bytes:
 
 def _enter_worker(parent: int, slots: list[mmap.mmap]) -> None:
     _slots[:] = slots
+    _keep_memory()
     threading.Thread(target=_leave_with_parent, args=(parent,), daemon=True).start()
+
+
+def _keep_memory() -> None:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES)
 
 
 def _leave_with_parent(parent: int) -> None:
