@@ -215,7 +215,8 @@ def _number(spool: Spool, first: Array) -> DedupTotals:
         for start, count in spool.chunks(CHUNK_RECORDS):
             stop = start + count
             origin = np.array(first[start:stop])
-            rejected = spool.read("lengths", start, count) < 0
+            lengths = spool.read("lengths", start, count)
+            rejected = lengths < 0
             reused = (origin == _IN_REUSE) & ~rejected
             embedded = (origin == np.arange(start, stop)) & ~rejected
             duplicates = np.flatnonzero(~(rejected | reused | embedded))
@@ -231,7 +232,7 @@ def _number(spool: Spool, first: Array) -> DedupTotals:
             totals.embedded += int(embedded.sum())
             totals.duplicate += len(duplicates)
             totals.reused += int(reused.sum())
-            totals.residues += int(spool.kept_lengths(start, count)[embedded].sum())
+            totals.residues += int(lengths[embedded].clip(max=spool.residue_limit).sum(dtype=np.int64))
     return totals
 
 

@@ -141,7 +141,10 @@ def _digits(unique: Array) -> Array:
 @lru_cache(maxsize=1)
 def _buffer(size: int) -> mmap.mmap:
     """Room for a window, kept for the next: fresh memory costs more than what is written to it."""
-    return mmap.mmap(-1, size)
+    room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        room.madvise(mmap.MADV_HUGEPAGE)
+    return room
 
 
 def _residues(spool: Spool, members: _Members, chosen: Array) -> bytes:
