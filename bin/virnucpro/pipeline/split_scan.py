@@ -19,7 +19,7 @@ from virnucpro.errors import DataError, FastaFormatError
 from virnucpro.fasta_source import FastaSource, PlainFile, zero_byte
 from virnucpro.pipeline.split_columns import numbers, texts
 from virnucpro.pipeline.split_cut import Span, cut_file, cut_stream
-from virnucpro.pipeline.split_parse import ParsedBlock, parse_block
+from virnucpro.pipeline.split_parse import KEY_BYTES, ParsedBlock, parse_block
 from virnucpro.pipeline.split_spool import Block, Extent, Spool
 from virnucpro.pipeline.split_workers import Payload, Workers, take
 
@@ -30,10 +30,12 @@ REJECTED_HEADER: Final = "file\tline\tordinal\tid\treason\n"
 
 @dataclass(frozen=True)
 class ScannedBlock:
-    """What a task reports of its block; ``rejected`` holds (position, line of the block from 0, id, reason)."""
+    """What a task reports of its block; ``rejected`` holds (position, line of the block from 0, id, reason).
 
-    keys: bytes
-    lengths: bytes
+    ``columns`` holds the keys and then the lengths: a file carries them for less than the pipe of the result would.
+    """
+
+    columns: Extent
     records: int
     residues: int
     truncated: int
@@ -142,8 +144,9 @@ class _Account:
             self.file_index, self.line = flight.file_index, flight.first_line
         if isinstance(scanned, ZeroByte):
             raise zero_byte(self.spool.files[self.file_index], self.line + scanned.line)
-        self.keys.write(scanned.keys)
-        self.lengths.write(scanned.lengths)
+        columns = memoryview(self.spool.load(scanned.columns))
+        self.keys.write(columns[: KEY_BYTES * scanned.records])
+        self.lengths.write(columns[KEY_BYTES * scanned.records :])
         self._reject(scanned)
         self.line += scanned.newlines
         block = Block(
@@ -185,8 +188,7 @@ def scan_block(directory: Path, payload: Payload | Span, residue_limit: int | No
     else:
         extent = _append(directory, f"sequences-{process}", text if block.rewritten is None else block.rewritten)
     return ScannedBlock(
-        keys=block.keys,
-        lengths=block.lengths.tobytes(),
+        columns=_append(directory, f"columns-{process}", block.keys + block.lengths.tobytes()),
         records=len(block.ids),
         residues=int(lengths.sum()),
         truncated=truncated,
