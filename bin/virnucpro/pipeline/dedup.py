@@ -18,6 +18,8 @@ from virnucpro.pipeline.split_workers import Workers
 
 #: Records grouped at once: few enough for the processor's cache, as memory that is not fresh costs nothing.
 PARTITION_RECORDS: Final = 1 << 18
+#: Tasks that group partitions, for each process. Every task maps the first ordinals anew, and touches all their pages.
+GROUPS_PER_PROCESS: Final = 2
 #: In the file of first ordinals: the sequence is in earlier results.
 _IN_REUSE: Final = -2
 _MODULUS: Final = 1 << 128
@@ -67,9 +69,10 @@ def deduplicate(spool: Spool, workers: Workers, *, enabled: bool, known: KnownKe
     ]
     for dealing in deals:
         dealing.result()
+    tasks = min(GROUPS_PER_PROCESS * workers.processes, 1 << bits)
     groups = [
-        workers.submit(_group, columns, spool.records, partition, bits, len(deals), enabled, known)
-        for partition in range(1 << bits)
+        workers.submit(_group, columns, spool.records, range(task, 1 << bits, tasks), bits, len(deals), enabled, known)
+        for task in range(tasks)
     ]
     key_sum = sum(group.result() for group in groups) % _MODULUS
     totals = _number(spool, first)
@@ -90,7 +93,7 @@ def partition_of(high: Array, bits: int) -> Array:
 def deal(entries: Array, bits: int, path: Path) -> None:
     """Append entries, which have a field ``high``, to the files of their partitions; each keeps their order."""
     partitions = partition_of(entries["high"], bits).astype(np.uint16)
-    entries = entries[np.argsort(partitions, kind="stable")] if bits else entries
+    entries = entries.take(np.argsort(partitions, kind="stable")) if bits else entries
     stop = 0
     for partition, size in enumerate(np.bincount(partitions, minlength=1 << bits).tolist()):
         start, stop = stop, stop + size
@@ -149,9 +152,9 @@ def _deal(spool: Spool, bits: int, ordinals: range, number: int) -> None:
 
 
 def _group(
-    spool: Spool, records: int, partition: int, bits: int, deals: int, enabled: bool, known: KnownKeys | None
+    spool: Spool, records: int, partitions: range, bits: int, deals: int, enabled: bool, known: KnownKeys | None
 ) -> int:
-    """Write the ordinal of each record's first appearance, for one partition (a task of ``Workers``).
+    """Write the ordinal of each record's first appearance, for some partitions (a task of ``Workers``).
 
     Args:
         records: rows of the columns.
@@ -160,24 +163,28 @@ def _group(
     Returns:
         The sum of the keys to embed.
     """
-    entries = np.concatenate([dealt(spool.path(f"dealt-{number}"), partition, _KEYED) for number in range(deals)])
-    if not len(entries):
-        return 0
-    high, low, ordinals = (np.ascontiguousarray(entries[name]) for name in _KEYED.names or ())
-    del entries
-    itself = np.arange(len(high))
-    positions = first_appearances(high, low, bits) if enabled else itself
-    origin = ordinals[positions]
-    new = positions == itself
-    if known is not None:
-        reused, source, row = _look_up(high, low, new, known.partition(partition))
-        members = np.flatnonzero(reused[positions])
-        origin[members] = _IN_REUSE
-        spool.map("reuse_source", records)[ordinals[members]] = source[positions[members]]
-        spool.map("reuse_row", records)[ordinals[members]] = row[positions[members]]
-        new &= ~reused
-    spool.map("unique", records)[ordinals] = origin
-    return (_sum_words(high[new]) << 64) + _sum_words(low[new])
+    first = spool.map("unique", records)
+    key_sum = 0
+    for partition in partitions:
+        entries = np.concatenate([dealt(spool.path(f"dealt-{number}"), partition, _KEYED) for number in range(deals)])
+        if not len(entries):
+            continue
+        high, low, ordinals = (np.ascontiguousarray(entries[name]) for name in _KEYED.names or ())
+        del entries
+        itself = np.arange(len(high))
+        positions = first_appearances(high, low, bits) if enabled else itself
+        origin = ordinals[positions]
+        new = positions == itself
+        if known is not None:
+            reused, source, row = _look_up(high, low, new, known.partition(partition))
+            members = np.flatnonzero(reused[positions])
+            origin[members] = _IN_REUSE
+            spool.map("reuse_source", records)[ordinals[members]] = source[positions[members]]
+            spool.map("reuse_row", records)[ordinals[members]] = row[positions[members]]
+            new &= ~reused
+        first[ordinals] = origin
+        key_sum += (_sum_words(high[new]) << 64) + _sum_words(low[new])
+    return key_sum
 
 
 def _look_up(
