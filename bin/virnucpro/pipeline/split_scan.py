@@ -102,6 +102,8 @@ def scan(config: SplitConfig, spool: Spool, rejected: TextIO, workers: Workers) 
             flights.append(_Flight(file_index, first_line, payload, result))
         while flights:
             ledger.collect(flights.popleft(), workers)
+    for copied in spool.directory.glob("columns-*"):
+        copied.unlink()
     return totals
 
 
