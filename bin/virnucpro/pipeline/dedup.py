@@ -98,14 +98,18 @@ def deal(entries: Array, bits: int, path: Path) -> None:
     for partition, size in enumerate(np.bincount(partitions, minlength=1 << bits).tolist()):
         start, stop = stop, stop + size
         if size:
-            with path.with_name(f"{path.name}-{partition}").open("ab") as stream:
+            with _partition_file(path, partition).open("ab") as stream:
                 stream.write(entries[start:stop].tobytes())
 
 
 def dealt(path: Path, partition: int, kind: np.dtype[Any]) -> Array:
     """What was dealt to a partition."""
-    file = path.with_name(f"{path.name}-{partition}")
+    file = _partition_file(path, partition)
     return np.fromfile(file, kind) if file.exists() else np.empty(0, kind)
+
+
+def _partition_file(path: Path, partition: int) -> Path:
+    return path.with_name(f"{path.name}-{partition}")
 
 
 def group_starts(high: Array, low: Array) -> Array:
@@ -166,7 +170,11 @@ def _group(
     first = spool.map("unique", records)
     key_sum = 0
     for partition in partitions:
-        entries = np.concatenate([dealt(spool.path(f"dealt-{number}"), partition, _KEYED) for number in range(deals)])
+        paths = [spool.path(f"dealt-{number}") for number in range(deals)]
+        entries = np.concatenate([dealt(path, partition, _KEYED) for path in paths])
+        # Here rather than at the end of the split, when there is one process to do it.
+        for path in paths:
+            _partition_file(path, partition).unlink(missing_ok=True)
         if not len(entries):
             continue
         high, low, ordinals = (np.ascontiguousarray(entries[name]) for name in _KEYED.names or ())
