@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
-from virnucpro.kernels.layer_norm import add_layer_norm_ref
+from virnucpro.kernels.layer_norm import add_layer_norm_ref, add_normalise, row_tile
 from virnucpro.kernels.linear_gelu import gelu_16bit
 
 E4M3_MAX: Final = 448.0
@@ -47,16 +47,7 @@ def _add_layer_norm_quantise_kernel(
     column = tl.arange(0, BLOCK_D)
     inside = (row < T)[:, None] & (column < D)[None, :]
     offset = row[:, None] * D + column[None, :]
-    x = tl.load(X_ptr + offset, mask=inside, other=0.0).to(tl.float32)
-    if HAS_DELTA:
-        x += tl.load(Delta_ptr + offset, mask=inside, other=0.0).to(tl.float32)
-        tl.store(X_ptr + offset, x.to(X_ptr.dtype.element_ty), mask=inside)
-    mean = tl.sum(x, 1) / D
-    centred = tl.where(inside, x - mean[:, None], 0.0)
-    deviation = tl.sqrt(tl.sum(centred * centred, 1) / D + eps)
-    weight = tl.load(Weight_ptr + column, mask=column < D, other=0.0)
-    bias = tl.load(Bias_ptr + column, mask=column < D, other=0.0)
-    y = centred / deviation[:, None] * weight[None, :] + bias[None, :]
+    y = add_normalise(X_ptr, Delta_ptr, Weight_ptr, Bias_ptr, offset, column, inside, eps, D, HAS_DELTA)
     _store_quantised(y, Out_ptr, Scale_ptr, offset, row, inside, row < T)
 
 
@@ -91,8 +82,7 @@ def add_layer_norm_quantise(
         return add_layer_norm_quantise_ref(x_TD, delta_TD, weight_D, bias_D, eps)
     tokens, width = x_TD.shape
     out_TD, scale_T1 = _empty_like_quantised(x_TD)
-    block = triton.next_power_of_2(width)
-    rows = max(1, 2048 // block)
+    block, rows = row_tile(width)
     with launch_guard(x_TD):
         _add_layer_norm_quantise_kernel[(triton.cdiv(tokens, rows),)](
             x_TD, delta_TD, weight_D, bias_D, out_TD, scale_T1, tokens, eps, width, block, rows,
@@ -112,8 +102,7 @@ def gelu_quantise(x_TD: torch.Tensor) -> Quantised:
         return gelu_quantise_ref(x_TD)
     tokens, width = x_TD.shape
     out_TD, scale_T1 = _empty_like_quantised(x_TD)
-    block = triton.next_power_of_2(width)
-    rows = max(1, 2048 // block)
+    block, rows = row_tile(width)
     with launch_guard(x_TD):
         _gelu_quantise_kernel[(triton.cdiv(tokens, rows),)](
             x_TD, out_TD, scale_T1, tokens, width, block, rows, num_warps=8

@@ -14,6 +14,9 @@ from __future__ import annotations
 import torch
 
 from virnucpro.kernels.device import gl, gluon_jit, hopper, launch_guard, multiprocessors, tensor_descriptor
+from virnucpro.kernels.linear_gelu import gelu_polynomial
+
+_gelu = gluon_jit(gelu_polynomial)
 
 BIAS, GELU, ROTARY, RESIDUAL = range(4)
 BLOCK_N = 256
@@ -58,26 +61,6 @@ def _columns(acc, BLOCK_N: gl.constexpr, WIDTH: gl.constexpr):
         first, second = gl.split(left.reshape((64, 2, BLOCK_N // 4)).permute((0, 2, 1)))
         third, fourth = gl.split(right.reshape((64, 2, BLOCK_N // 4)).permute((0, 2, 1)))
         return first, second, third, fourth
-
-
-@gluon_jit
-def _gelu(x):
-    """erf GELU for a 16-bit result, by the polynomial of `linear_gelu`."""
-    z = gl.minimum(gl.maximum(x, -4.25), 4.25)
-    u = z * z
-    p = 1.827713441e-13 * u - 2.216696841e-11
-    p = p * u + 1.225612938e-09
-    p = p * u - 4.128526463e-08
-    p = p * u + 9.585734265e-07
-    p = p * u - 1.649358314e-05
-    p = p * u + 2.204076983e-04
-    p = p * u - 2.345229684e-03
-    p = p * u + 1.989827841e-02
-    p = p * u - 1.329399559e-01
-    p = p * u + 7.978726461e-01
-    half = 0.5 * x
-    y = gl.where(x <= -4.25, 0.0, half * (z * p) + half)  # NaN stays NaN
-    return gl.where(x >= 4.25, x, y)
 
 
 @gluon_jit

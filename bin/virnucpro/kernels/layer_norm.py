@@ -12,6 +12,23 @@ ELEMENTS = 2048  # of the residual stream in flight in one program
 
 
 @jit
+def add_normalise(
+    X_ptr, Delta_ptr, Weight_ptr, Bias_ptr, offset, column, inside, eps, D: tl.constexpr, HAS_DELTA: tl.constexpr
+):  # fmt: skip
+    """Add the rows of Delta to those of X in memory, where there are any; returns the LayerNorm of the sums in fp32."""
+    x = tl.load(X_ptr + offset, mask=inside, other=0.0).to(tl.float32)
+    if HAS_DELTA:
+        x += tl.load(Delta_ptr + offset, mask=inside, other=0.0).to(tl.float32)
+        tl.store(X_ptr + offset, x.to(X_ptr.dtype.element_ty), mask=inside)
+    mean = tl.sum(x, 1) / D
+    centred = tl.where(inside, x - mean[:, None], 0.0)
+    scale = 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / D + eps)
+    weight = tl.load(Weight_ptr + column, mask=column < D, other=0.0).to(tl.float32)
+    bias = tl.load(Bias_ptr + column, mask=column < D, other=0.0).to(tl.float32)
+    return centred * scale[:, None] * weight[None, :] + bias[None, :]
+
+
+@jit
 def _add_layer_norm_kernel(
     X_ptr,  # (T, D)
     Delta_ptr,  # (T, D)
@@ -29,17 +46,14 @@ def _add_layer_norm_kernel(
     column = tl.arange(0, BLOCK_D)
     inside = (row < T)[:, None] & (column < D)[None, :]
     offset = row[:, None] * D + column[None, :]
-    x = tl.load(X_ptr + offset, mask=inside, other=0.0).to(tl.float32)
-    if HAS_DELTA:
-        x += tl.load(Delta_ptr + offset, mask=inside, other=0.0).to(tl.float32)
-        tl.store(X_ptr + offset, x.to(X_ptr.dtype.element_ty), mask=inside)
-    mean = tl.sum(x, 1) / D
-    centred = tl.where(inside, x - mean[:, None], 0.0)
-    scale = 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / D + eps)
-    weight = tl.load(Weight_ptr + column, mask=column < D, other=0.0).to(tl.float32)
-    bias = tl.load(Bias_ptr + column, mask=column < D, other=0.0).to(tl.float32)
-    out = centred * scale[:, None] * weight[None, :] + bias[None, :]
+    out = add_normalise(X_ptr, Delta_ptr, Weight_ptr, Bias_ptr, offset, column, inside, eps, D, HAS_DELTA)
     tl.store(Out_ptr + offset, out.to(Out_ptr.dtype.element_ty), mask=inside)
+
+
+def row_tile(width: int) -> tuple[int, int]:
+    """Columns, a power of two, and rows of one program that has whole rows of ``width`` elements."""
+    columns: int = triton.next_power_of_2(width)
+    return columns, max(1, ELEMENTS // columns)
 
 
 def add_layer_norm_ref(
@@ -87,8 +101,7 @@ def add_layer_norm(
         return add_layer_norm_ref(x_TD, delta_TD, weight_D, bias_D, eps, out_dtype)
     tokens, width = x_TD.shape
     out_TD = torch.empty_like(x_TD, dtype=out_dtype or x_TD.dtype)
-    block = triton.next_power_of_2(width)
-    rows = max(1, ELEMENTS // block)
+    block, rows = row_tile(width)
     with launch_guard(x_TD):
         _add_layer_norm_kernel[(triton.cdiv(tokens, rows),)](
             x_TD, delta_TD, weight_D, bias_D, out_TD, tokens, eps, width, block, rows, delta_TD is not None, num_warps=4

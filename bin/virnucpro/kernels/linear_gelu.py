@@ -11,10 +11,12 @@ from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
 ELEMENTS = 4096  # of one program of the GELU pass
 
 
-@jit
-def gelu_16bit(x):
-    """erf GELU for a 16-bit result: odd polynomial for erf(x/sqrt 2) up to |x| = 4.25, where the GELU is 5e-5 from its
-    limits; below, fitted within 1e-6."""
+def gelu_polynomial(x):
+    """erf GELU for a 16-bit result, to be compiled by Triton or by Gluon.
+
+    An odd polynomial for erf(x/sqrt 2) up to |x| = 4.25, where the GELU is 5e-5 from its limits; below, fitted within
+    1e-6.
+    """
     z = tl.minimum(tl.maximum(x, -4.25), 4.25)
     u = z * z
     p = 1.827713441e-13 * u - 2.216696841e-11
@@ -30,6 +32,9 @@ def gelu_16bit(x):
     half = 0.5 * x
     y = tl.where(x <= -4.25, 0.0, half * (z * p) + half)  # NaN stays NaN
     return tl.where(x >= 4.25, x, y)
+
+
+gelu_16bit = jit(gelu_polynomial)
 
 
 @jit
