@@ -1,16 +1,17 @@
-"""One layer of ESM-2 over packed tokens, in three forms: as published, the same with its large products in e4m3, and
-with every norm inside the product after it.
+"""One layer of ESM-2 over packed tokens, in two forms: as published, its large products in the model's precision or in
+e4m3, and with every norm inside the product after it.
 
-A layer adds to the residual stream in place. What it leaves pending is handed to the next layer: the first two forms
-leave the feed-forward output, which the next norm adds on its way; the fused form leaves the sums of the stream's rows.
+A layer adds to the residual stream in place. What it leaves pending is handed to the next layer: the plain form leaves
+the feed-forward output, which the next norm adds on its way; the fused form leaves the sums of the stream's rows.
 
 Shape letters: T tokens, S sequences, D embed_dim, F ffn_dim, H head_dim, P positions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ from virnucpro.kernels.linear_gelu import linear_gelu
 from virnucpro.kernels.rotary import rotary_
 
 LAYER_NORM_EPS: Final = 1e-5
+
+Hidden = TypeVar("Hidden", Tensor, Quantised)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,27 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedForward:
+    """The feed-forward block on normalised rows."""
+
+    up: Linear
+    down: Linear
+
+    def __call__(self, hidden_TD: Tensor) -> Tensor:
+        return self.down(linear_gelu(hidden_TD, self.up.weight, self.up.bias))
+
+
+@dataclass(frozen=True, slots=True)
+class Fp8LayerNorm:
+    """A layer norm whose result is quantised row by row for an e4m3 product."""
+
+    norm: LayerNorm
+
+    def __call__(self, x_TD: Tensor, delta_TD: Tensor | None) -> Quantised:
+        return add_layer_norm_quantise(x_TD, delta_TD, self.norm.weight, self.norm.bias, LAYER_NORM_EPS)
+
+
+@dataclass(frozen=True, slots=True)
 class Fp8Linear:
     """Weight (out, in) in e4m3 with one scale an output, and bf16 bias (out,)."""
 
@@ -90,6 +114,17 @@ class Fp8Linear:
 
     def __call__(self, x: Quantised) -> Tensor:
         return fp8_linear(x, self.weight, self.bias)
+
+
+@dataclass(frozen=True, slots=True)
+class Fp8FeedForward:
+    """The feed-forward block with e4m3 operands."""
+
+    up: Fp8Linear
+    down: Fp8Linear
+
+    def __call__(self, hidden: Quantised) -> Tensor:
+        return self.down(gelu_quantise(self.up(hidden)))
 
 
 class EncoderLayer(Protocol):
@@ -109,16 +144,18 @@ class EncoderLayer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class PlainLayer:
-    """One pre-norm transformer layer; ``qkv`` holds query, key and value one below the other, (3D, D)."""
+class PlainLayer(Generic[Hidden]):
+    """One pre-norm transformer layer; ``qkv`` holds query, key and value one below the other, (3D, D).
+
+    ``Hidden`` is what the norms hand to the products after them: rows in the model's precision, or quantised ones.
+    """
 
     heads: int
-    attention_norm: LayerNorm
-    qkv: Linear
+    attention_norm: Callable[[Tensor, Tensor | None], Hidden]
+    qkv: Callable[[Hidden], Tensor]
     out: Linear
-    ffn_norm: LayerNorm
-    up: Linear
-    down: Linear
+    ffn_norm: Callable[[Tensor, Tensor | None], Hidden]
+    feed_forward: Callable[[Hidden], Tensor]
     rotary: RotaryTable
 
     def begin(self, x_TD: Tensor) -> None:
@@ -130,44 +167,7 @@ class PlainLayer:
         rotary_(qkv_T3D, packing.positions, cos_PH, sin_PH, self.heads)
         scale = (x_TD.shape[1] // self.heads) ** -0.5
         attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale)
-        hidden_TD = self.ffn_norm(x_TD, self.out(attended_TD))
-        return self.down(linear_gelu(hidden_TD, self.up.weight, self.up.bias))
-
-    def settle(self, x_TD: Tensor, pending: Tensor) -> None:
-        x_TD += pending
-
-    def finish(self, x_TD: Tensor, pending: Tensor | None, norm: LayerNorm) -> Tensor:
-        return norm(x_TD, pending, torch.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Fp8Layer:
-    """The plain layer with e4m3 operands in all products but attention's and the one after it, on a bf16 stream."""
-
-    heads: int
-    attention_norm: LayerNorm
-    qkv: Fp8Linear
-    out: Linear
-    ffn_norm: LayerNorm
-    up: Fp8Linear
-    down: Fp8Linear
-    rotary: RotaryTable
-
-    def begin(self, x_TD: Tensor) -> None:
-        return None
-
-    def __call__(self, x_TD: Tensor, pending: Tensor | None, packing: Packing) -> Tensor:
-        qkv_T3D = self.qkv(self._quantise(x_TD, pending, self.attention_norm))
-        cos_PH, sin_PH = self.rotary.up_to(packing.max_seqlen)
-        rotary_(qkv_T3D, packing.positions, cos_PH, sin_PH, self.heads)
-        scale = (x_TD.shape[1] // self.heads) ** -0.5
-        attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale)
-        hidden_TF = self.up(self._quantise(x_TD, self.out(attended_TD), self.ffn_norm))
-        return self.down(gelu_quantise(hidden_TF))
-
-    @staticmethod
-    def _quantise(x_TD: Tensor, delta_TD: Tensor | None, norm: LayerNorm) -> Quantised:
-        return add_layer_norm_quantise(x_TD, delta_TD, norm.weight, norm.bias, LAYER_NORM_EPS)
+        return self.feed_forward(self.ffn_norm(x_TD, self.out(attended_TD)))
 
     def settle(self, x_TD: Tensor, pending: Tensor) -> None:
         x_TD += pending

@@ -12,9 +12,19 @@ import torch
 from torch import Tensor
 
 from virnucpro.errors import UsageError
-from virnucpro.kernels.fp8_linear import quantise_rows
+from virnucpro.kernels.fp8_linear import Quantised, quantise_rows
 from virnucpro.kernels.fused_linear import fold_norm, interleave_pairs
-from virnucpro.model.layers import Fp8Layer, Fp8Linear, FusedLayer, LayerNorm, Linear, PlainLayer, RotaryTable
+from virnucpro.model.layers import (
+    FeedForward,
+    Fp8FeedForward,
+    Fp8LayerNorm,
+    Fp8Linear,
+    FusedLayer,
+    LayerNorm,
+    Linear,
+    PlainLayer,
+    RotaryTable,
+)
 from virnucpro.model.registry import VOCABULARY_SIZE, Esm2Config
 
 MASK: Final = 32
@@ -46,7 +56,8 @@ class ParameterBuilder:
             table_VD[MASK] = 0.0
         return table_VD.to(self._dtype)
 
-    def plain_layer(self, index: int) -> PlainLayer:
+    def plain_layer(self, index: int) -> PlainLayer[Tensor]:
+        """The layer as published, all in the model's precision."""
         prefix = f"layers.{index}."
         return PlainLayer(
             heads=self._config.heads,
@@ -54,9 +65,21 @@ class ParameterBuilder:
             qkv=self._linear(*(f"{prefix}self_attn.{part}_proj" for part in "qkv")),
             out=self._linear(prefix + "self_attn.out_proj"),
             ffn_norm=self.layer_norm(prefix + "final_layer_norm"),
-            up=self._linear(prefix + "fc1"),
-            down=self._linear(prefix + "fc2"),
-            rotary=self._rotary(self._take(inv_freq_key(index), torch.float32)),
+            feed_forward=FeedForward(self._linear(prefix + "fc1"), self._linear(prefix + "fc2")),
+            rotary=self._rotary(index),
+        )
+
+    def fp8_layer(self, index: int) -> PlainLayer[Quantised]:
+        """The layer with e4m3 operands in all products but attention's and the one after it."""
+        prefix = f"layers.{index}."
+        return PlainLayer(
+            heads=self._config.heads,
+            attention_norm=Fp8LayerNorm(self.layer_norm(prefix + "self_attn_layer_norm")),
+            qkv=self._fp8_linear(*(f"{prefix}self_attn.{part}_proj" for part in "qkv")),
+            out=self._linear(prefix + "self_attn.out_proj"),
+            ffn_norm=Fp8LayerNorm(self.layer_norm(prefix + "final_layer_norm")),
+            feed_forward=Fp8FeedForward(self._fp8_linear(prefix + "fc1"), self._fp8_linear(prefix + "fc2")),
+            rotary=self._rotary(index),
         )
 
     def fused_layer(self, index: int) -> FusedLayer:
@@ -74,21 +97,8 @@ class ParameterBuilder:
             out=self._with_wide_bias(prefix + "self_attn.out_proj"),
             up=self._folded(prefix + "fc1", self.layer_norm(prefix + "final_layer_norm")),
             down=self._with_wide_bias(prefix + "fc2"),
-            rotary=self._rotary(self._take(inv_freq_key(index), torch.float32)),
+            rotary=self._rotary(index),
             low_parts=self._config.head_dim in (16, LOW_PARTS_HEAD_DIM),
-        )
-
-    def fp8_layer(self, index: int) -> Fp8Layer:
-        plain = self.plain_layer(index)
-        return Fp8Layer(
-            heads=plain.heads,
-            attention_norm=plain.attention_norm,
-            qkv=_quantised(plain.qkv),
-            out=plain.out,
-            ffn_norm=plain.ffn_norm,
-            up=_quantised(plain.up),
-            down=_quantised(plain.down),
-            rotary=plain.rotary,
         )
 
     def _folded(self, prefix: str, norm: LayerNorm) -> Linear:
@@ -108,8 +118,13 @@ class ParameterBuilder:
         )
         return Linear(_stack(weights), _stack(biases))
 
-    def _rotary(self, inv_freq_H: Tensor) -> RotaryTable:
+    def _fp8_linear(self, *prefixes: str) -> Fp8Linear:
+        linear = self._linear(*prefixes)
+        return Fp8Linear(quantise_rows(linear.weight), linear.bias)
+
+    def _rotary(self, index: int) -> RotaryTable:
         """The table of an earlier layer where the frequencies are the same, as they are in every official model."""
+        inv_freq_H = self._take(inv_freq_key(index), torch.float32)
         for known, table in self._rotaries:
             if torch.equal(known, inv_freq_H):
                 return table
@@ -118,10 +133,6 @@ class ParameterBuilder:
 
     def _take(self, key: str, dtype: torch.dtype) -> Tensor:
         return self._state[key].detach().to(self._device, copy=True).to(dtype)
-
-
-def _quantised(linear: Linear) -> Fp8Linear:
-    return Fp8Linear(quantise_rows(linear.weight), linear.bias)
 
 
 def _stack(parts: list[Tensor]) -> Tensor:
