@@ -23,14 +23,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import psutil
+from environment import RESULTS, ROOT, append_csv, host_conditions
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-RESULTS: Final = ROOT / "benchmarks" / "results" / "head-node.csv"
 PIPELINE: Final = ("bin", "conf", "modules", "main.nf", "nextflow.config", "nextflow_schema.json")
 SAMPLE_SECONDS: Final = 0.5
 #: In place of the stub of SPLIT_FASTA, which makes two shards.
@@ -141,18 +139,9 @@ def watch(process: subprocess.Popen[bytes]) -> tuple[float, float]:
 
 def conditions() -> dict[str, object]:
     """Where and with what this was measured."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     version = subprocess.run(["nextflow", "-v"], capture_output=True, text=True).stdout
-    processor = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1] for line in processor if line.startswith("model name")), "")
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit.strip(),
-        "cpu": f"{model.strip()} x{os.cpu_count()}",
-        "nextflow": version.split()[-1] if version else "",
-        "nxf_opts": os.environ.get("NXF_OPTS", ""),
-        "load_average": f"{os.getloadavg()[0]:.2f}",
-    }
+    versions = {"nextflow": version.split()[-1] if version else "", "nxf_opts": os.environ.get("NXF_OPTS", "")}
+    return host_conditions() | versions
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -173,12 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         row = before | {
             name: f"{value:.1f}" if isinstance(value, float) else value for name, value in asdict(measured).items()
         }
-        new = not RESULTS.exists()
-        with RESULTS.open("a", newline="") as stream:
-            writer = csv.DictWriter(stream, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        append_csv(RESULTS / "head-node.csv", [row])
     return 0
 
 

@@ -9,11 +9,9 @@ after the merge, since a shared machine changes its speed; the ratio is against 
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import json
 import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -25,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from environment import RESULTS, append_csv, cpu_name
 
 from virnucpro.config import MergeConfig
 from virnucpro.monitor.metrics import BatchRecord, write_shard_metrics
@@ -35,7 +34,6 @@ from virnucpro.output.schema import file_metadata, row_group_rows, shard_schema
 from virnucpro.output.writer import VECTOR_STORAGE, vector_array, write_parquet
 from virnucpro.pipeline.merge import merge
 
-RESULTS = Path(__file__).parent / "results" / "merge.csv"
 LEDGER_CHUNK = 100_000
 BATCH_ROWS = 500
 TOKENS = 302
@@ -240,11 +238,9 @@ def _report(options: argparse.Namespace, measured: list[dict[str, float]]) -> No
     cpu_ratio = merged["mb_per_cpu_second"] / max(first["mb_per_cpu_second"], second["mb_per_cpu_second"])
     print(f"per CPU second {cpu_ratio:.0%} of the copy; load average {os.getloadavg()[0]:.1f}")
     print(f"merge writes {merged['mb_per_second']:.0f} MB/s of vectors, {ratio:.0%} of a bare copy's {copy:.0f} MB/s")
-    RESULTS.parent.mkdir(exist_ok=True)
-    new = not RESULTS.exists()
     row = {
         "date": time.strftime("%Y-%m-%d"),
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "pyarrow": pa.__version__,
         "rows": options.rows,
@@ -260,18 +256,7 @@ def _report(options: argparse.Namespace, measured: list[dict[str, float]]) -> No
         "load_average": round(os.getloadavg()[0], 1),
         "merge_rss_gib": round(merged["rss_gib"], 2),
     }
-    with RESULTS.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    append_csv(RESULTS / "merge.csv", [row])
 
 
 if __name__ == "__main__":

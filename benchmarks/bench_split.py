@@ -9,7 +9,6 @@ single process (ru_maxrss) and of all processes together (sampled proportional s
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import multiprocessing
 import os
@@ -22,15 +21,13 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import psutil
+from environment import RESULTS, ROOT, append_csv, host_conditions
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-RESULTS: Final = ROOT / "benchmarks" / "results" / "split.csv"
 #: Amino acid shares of Swiss-Prot, in per cent, in the order of ACDEFGHIKLMNPQRSTVWY.
 SHARES: Final = (8.3, 1.4, 5.5, 6.7, 3.9, 7.1, 2.3, 5.9, 5.8, 9.7, 2.4, 4.1, 4.7, 3.9, 5.5, 6.6, 5.4, 6.9, 1.1, 2.9)
 LOG_MEAN, LOG_DEVIATION, SHORTEST, LONGEST = 5.55, 0.72, 20, 30_000
@@ -169,37 +166,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     for what in ("largest_process_mib", "all_processes_mib"):
         growth = (getattr(best[1], what) - getattr(best[0], what)) * 2**20 / (sizes[1] - sizes[0])
         print(f"{what}: {growth:.1f} bytes per further record")
-    append(rows)
+    append_csv(
+        RESULTS / "split.csv", [{k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    )
     return 0
 
 
 def conditions() -> dict[str, object]:
     """Where and with what this was measured."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     seqkit = subprocess.run(["seqkit", "version"], capture_output=True, text=True).stdout
-    processor = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1] for line in processor if line.startswith("model name")), "")
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit.strip(),
-        "cpu": f"{model.strip()} x{os.cpu_count()}",
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "seqkit": seqkit.strip(),
-        "load_average": os.getloadavg()[0],
-    }
-
-
-def append(rows: list[dict[str, object]]) -> None:
-    """Add rows to the results, with a header where there is none yet."""
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    new = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        if new:
-            writer.writeheader()
-        for row in rows:
-            writer.writerow({key: f"{value:.3f}" if isinstance(value, float) else value for key, value in row.items()})
+    versions = {"python": platform.python_version(), "numpy": np.__version__, "seqkit": seqkit.strip()}
+    return host_conditions() | versions
 
 
 if __name__ == "__main__":

@@ -40,8 +40,18 @@ def conditions() -> dict[str, object]:
     if torch.cuda.is_available():
         row |= {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "power_limit_w": _power_limit()}
     else:
-        row |= {"device": _cpu_name(), "cuda": "", "power_limit_w": ""}
+        row |= {"device": cpu_name(), "cuda": "", "power_limit_w": ""}
     return row
+
+
+def host_conditions() -> dict[str, object]:
+    """Time, commit, processor and load of a measurement that needs no torch."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "cpu": f"{cpu_name()} x{os.cpu_count()}",
+        "load_average": round(os.getloadavg()[0], 2),
+    }
 
 
 def _power_limit() -> int | str:
@@ -54,7 +64,8 @@ def _power_limit() -> int | str:
         return ""
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor as the kernel names it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -74,4 +85,22 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, names)
         writer.writeheader()
+        writer.writerows(rows)
+
+
+def append_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Add rows to a file under the header it has, or under one made of their keys where there is none yet.
+
+    Raises:
+        ValueError: a key that the header does not have.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names: Sequence[str] = list(rows[0])
+    if known := path.exists():
+        with path.open(newline="", encoding="utf-8") as handle:
+            names = csv.DictReader(handle).fieldnames or names
+    with path.open("a", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, names)
+        if not known:
+            writer.writeheader()
         writer.writerows(rows)
