@@ -3,16 +3,8 @@
 #   VIRNUCPRO_TEST_FAULTS='shard-00000:1:75 shard-00001:1:KILL ...'   words are SHARD:TRY:FATE
 # FATE: an exit code; a signal for the task's shell; `hang`; or `late-` and an exit code, after the real work is done.
 set -euo pipefail
-arguments=("$@")
-while (($#)); do
-    case $1 in
-        --shard) shard=$(basename "$2" .fasta) ;;
-        --attempt) attempt=$2 ;;
-    esac
-    shift
-done
+source "$(dirname "${BASH_SOURCE[0]}")/../stand_in.sh"
 
-real=$(type -aP embed_shard.py | sed -n 2p)
 for fault in ${VIRNUCPRO_TEST_FAULTS:-}; do
     if [[ $fault == "$shard:$attempt:"* ]]; then
         case ${fault##*:} in

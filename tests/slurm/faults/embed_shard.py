@@ -2,6 +2,7 @@
 # Stands before the real embed_shard.py in the PATH of the Slurm tests: notes which device the job holds, and lets the
 # first try of a shard meet what befalls jobs on clusters. Shards are told apart by their numbers.
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../../runtimes/stand_in.sh"
 
 # The scheduler's own name of the device. A lock of the kernel's tells whether another running task holds it too.
 exec {holder}<>"$VIRNUCPRO_TEST_DIRECTORY/holder-${SLURM_JOB_GPUS:-none}"
@@ -17,15 +18,6 @@ job=${SLURM_ARRAY_JOB_ID:+array:}$SLURM_JOB_ID
 echo "$job device=${SLURM_JOB_GPUS:-} visible=${CUDA_VISIBLE_DEVICES:-} allowed=$(IFS=,; echo "${allowed[*]}")" \
     >>"$VIRNUCPRO_TEST_DIRECTORY/devices"
 
-shard='' attempt=''
-arguments=("$@")
-while (($#)); do
-    case $1 in
-        --shard) shard=$(basename "$2" .fasta) ;;
-        --attempt) attempt=$2 ;;
-    esac
-    shift
-done
 
 only_job_running() { [[ $(squeue --noheader --states running,completing --format %i | wc -l) == 1 ]]; }
 
@@ -56,5 +48,4 @@ if [[ ${VIRNUCPRO_TEST_FAULTS:-} && $shard == shard-00003 ]]; then
     if [[ $VIRNUCPRO_TEST_FAULTS == open && $attempt == 1 ]]; then kill -KILL "$PPID"; exit 1; fi
 fi
 
-real=$(type -aP embed_shard.py | sed -n 2p)
 exec "$real" "${arguments[@]}"
