@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virnucpro.data.packing import SPECIAL_TOKENS, pack, token_count
+from virnucpro.data.packing import pack, token_count
+from virnucpro.shards import SPECIAL_TOKENS
 
 BUDGET = 64
 

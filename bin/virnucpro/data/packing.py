@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
+
+from virnucpro.shards import SPECIAL_TOKENS
 
 Item: TypeAlias = Mapping[str, Any]
-
-#: <cls> and <eos>: every sequence pays for both.
-SPECIAL_TOKENS: Final = 2
 
 
 def token_count(item: Item) -> int:

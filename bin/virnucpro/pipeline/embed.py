@@ -26,7 +26,7 @@ from virnucpro.errors import DataError, InputMissingError, ModelError, TryAgainE
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model
-from virnucpro.monitor.gpu import DeviceSampler
+from virnucpro.monitor.gpu import DEFAULT_INTERVAL_SECONDS, DeviceSampler
 from virnucpro.monitor.metrics import write_shard_metrics
 from virnucpro.monitor.run_verdict import run_verdict
 from virnucpro.output.schema import file_metadata
@@ -40,7 +40,7 @@ from virnucpro.shards import SPECIAL_TOKENS
 #: Results waiting for the writer; more would only hold memory.
 WRITER_QUEUE = 8
 #: Seconds between two samples of the device.
-SAMPLE_INTERVAL = 0.1
+SAMPLE_INTERVAL = DEFAULT_INTERVAL_SECONDS
 
 
 @dataclass(frozen=True)
