@@ -52,7 +52,16 @@ def report(config: ReportConfig) -> Path:
         UsageError: MultiQC is not installed.
     """
     require_multiqc()
-    results = config.results
+    sections, header = page_content(config.results)
+    return render(sections, config.outdir, header)
+
+
+def page_content(results: Path) -> tuple[list[Section], dict[str, str]]:
+    """The page's sections in order, and what stands at its top; needs no MultiQC.
+
+    Raises:
+        InputMissingError: a file of the results folder is not there.
+    """
     metrics = results / METRICS_DIR
     for path in (results / MANIFEST_FILE, *(metrics / name for name in (SHARDS_FILE, BATCHES_FILE, GPU_METRICS_FILE))):
         if not path.is_file():
@@ -60,9 +69,8 @@ def report(config: ReportConfig) -> Path:
     shards = pq.read_table(metrics / SHARDS_FILE).sort_by("shard").to_pylist()
     parts = sorted((results / EMBEDDINGS_DIR).glob("part-*.parquet"))
     metadata = read_metadata(parts[0]) if parts else {}
-    sections = _sections(results, shards, parts, metadata)
     header = {"Model": str(metadata.get("model", "unknown")), "Pipeline": __version__}
-    return render(sections, config.outdir, header)
+    return _sections(results, shards, parts, metadata), header
 
 
 def _sections(
