@@ -9,6 +9,7 @@ from environment import RESULTS
 from kernel_sections import kernels_section, limits_section
 from rate_sections import engine_rows, engines_section, goals_section, pipeline_section, process_section
 from result_tables import ABSENT, SIZES, conditions_line, cut, data_line, files, number, read_rows, show, table
+from two_gpus_section import two_gpus_section
 
 
 def recording_section(results: Path) -> Iterator[str]:
@@ -86,7 +87,7 @@ def maker(name: str) -> str:
 
 
 def other_section(results: Path) -> Iterator[str]:
-    shown = ("engines-", "kernels-", "process-", "parity-", "sampling-", "monitor", "cpu")
+    shown = ("engines-", "kernels-", "process-", "parity-", "sampling-", "monitor", "cpu", "two-gpus")
     names = [path.stem for path in sorted(results.glob("*.csv")) if not path.stem.startswith(shown)]
     if names:
         yield "## Other results"
@@ -109,6 +110,7 @@ def performance_page(results: Path, plot: str) -> str:
         *kernels_section(results),
         *process_section(results),
         *pipeline_section(results),
+        *two_gpus_section(results),
         *limits_section(results),
         *recording_section(results),
         *cpu_section(results),

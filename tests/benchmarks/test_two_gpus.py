@@ -13,6 +13,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from environment import write_csv
 from two_gpus_checks import (
     Likeness,
     Task,
@@ -29,6 +30,7 @@ from two_gpus_checks import (
 )
 from two_gpus_kill import WRITTEN_SHARE, kill_one, shard_of, vectors_written
 from two_gpus_runs import repeat_fasta
+from two_gpus_section import two_gpus_section
 
 from virnucpro.fasta import read_records
 from virnucpro.output.writer import ShardWriter
@@ -247,3 +249,33 @@ def test_a_saved_page_is_drawn_from_the_same_content(tmp_path: Path, monkeypatch
     assert draw_page.main([str(tmp_path / "page.json.gz"), str(tmp_path / "two" / "report.html")]) == 0
     assert given == [content]
     assert [path.name for path in (tmp_path / "two").iterdir()] == ["report.html"]
+
+
+def line_of(page: str, start: str) -> str:
+    """The only line of a page that starts so."""
+    (line,) = [line for line in page.splitlines() if line.startswith(start)]
+    return line
+
+
+def test_the_page_says_what_holds(tmp_path: Path) -> None:
+    assert list(two_gpus_section(tmp_path)) == []
+    common = {"shards": 4, "tokens": 8000, "copies": 16, "token_budget": 65536, "checks": 3, "failed": ""}
+    rows = [
+        {"run": "one", "gpus": 1, "embedding_seconds": 84.0, "tokens_per_second": 370000.0} | common,
+        {"run": "two", "gpus": 2, "speed_up": 1.9497, "vectors_equal": 71200, "vectors_compared": 71200} | common,
+        {"run": "kill", "gpus": 2, "gap_seconds_after_kill": 0.2, "killed_rows": 1042} | common,
+    ]
+    rows[1]["failed"] = "too slow"
+    rows = [dict.fromkeys([key for row in rows for key in row], "") | row for row in rows]
+    write_csv(tmp_path / "two-gpus.csv", rows)
+    (tmp_path / "two-gpus").mkdir()
+    (tmp_path / "two-gpus" / "report.html").touch()
+    page = "\n\n".join(two_gpus_section(tmp_path))
+    assert line_of(page, "| one |").startswith("| one | 1 | 4 | 8,000 | 84.0 | 370,000 |")
+    assert line_of(page, "| throughput of two GPUs").endswith("| ≥ 1.950 | 1.950 | **missed** |")
+    assert line_of(page, "| kill: longest").endswith("| 0.200 | met |")
+    assert line_of(page, "| kill: least").endswith("| - | not measured |")
+    assert "**Failed: two: too slow.**" in page
+    assert "71,200 of 71,200" in page and "1,042 vectors written" in page and "`report.html`" in page
+    write_csv(tmp_path / "two-gpus.csv", rows[:1])
+    assert "All 3 checks of the script hold." in "\n\n".join(two_gpus_section(tmp_path))
