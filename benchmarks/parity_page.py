@@ -108,7 +108,8 @@ def keeps_low_parts(head_dim: int, limit: int) -> bool:
 
 def low_parts_text() -> str:
     """Which models keep low parts, from the code that decides it."""
-    limit = constant("bin/virnucpro/model/parameters.py", "LOW_PARTS_HEAD_DIM")
+    limit = constant("bin/virnucpro/model/parameters.py", "LOW_QUERIES_HEAD_DIM")
+    stream = constant("bin/virnucpro/model/parameters.py", "LOW_STREAM_HEAD_DIM")
     assert isinstance(limit, int)
     names: Sequence[str] = [
         f"`{name}` ({config.head_dim})" for name, config in MODELS.items() if keeps_low_parts(config.head_dim, limit)
@@ -118,7 +119,10 @@ def low_parts_text() -> str:
         f"queries and keys and add it to the logits: {', '.join(names)}. Rounding the two is the largest error of a "
         "small model: a logit is a sum over few dimensions, and an error in it moves the whole row of the softmax. "
         "Over so few dimensions the matrix units are idle in attention, so that the two further products cost little "
-        "(`LOW_PARTS_HEAD_DIM` in `bin/virnucpro/model/parameters.py`)."
+        "(`LOW_QUERIES_HEAD_DIM` in `bin/virnucpro/model/parameters.py`). "
+        f"Up to a head dimension of {stream} the residual stream keeps its low part too, which the products after it "
+        "count, and in bf16 the weights keep theirs (`LOW_STREAM_HEAD_DIM`): what is then left is the rounding of "
+        "values, softmax weights and activations."
     )
 
 

@@ -179,9 +179,9 @@ def test_sizes_are_read_from_names() -> None:
 def test_constants_are_read_from_the_source() -> None:
     from inputs import SHARP_LOGITS
 
-    from virnucpro.model.parameters import LOW_PARTS_HEAD_DIM
+    from virnucpro.model.parameters import LOW_QUERIES_HEAD_DIM
 
     assert constant("benchmarks/inputs.py", "SHARP_LOGITS") == SHARP_LOGITS
-    assert constant("bin/virnucpro/model/parameters.py", "LOW_PARTS_HEAD_DIM") == LOW_PARTS_HEAD_DIM
+    assert constant("bin/virnucpro/model/parameters.py", "LOW_QUERIES_HEAD_DIM") == LOW_QUERIES_HEAD_DIM
     with pytest.raises(LookupError, match="no constant NONE"):
         constant("benchmarks/inputs.py", "NONE")

@@ -17,6 +17,7 @@ from virnucpro.kernels.fused_linear import (
     row_statistics,
     row_statistics_ref,
 )
+from virnucpro.kernels.parts import Parts
 from virnucpro.kernels.rotary import rotary_ref_
 
 PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
@@ -51,7 +52,7 @@ def test_interleaved_queries_and_keys_give_the_same_logits() -> None:
     statistics = row_statistics_ref(x)
     turned = torch.cat([*(interleave_pairs(part, heads) for part in weight[: 2 * width].split(width)), weight[-width:]])
     zeros = torch.zeros(3 * width).double()
-    ours, _ = norm_linear_rotary_ref(x, statistics, turned, zeros, torch.arange(11), cos, sin)
+    ours, _ = norm_linear_rotary_ref(Parts(x), statistics, Parts(turned), zeros, torch.arange(11), cos, sin)
     plain = F.linear(F.layer_norm(x, (width,)), weight)
     rotary_ref_(plain, torch.arange(11), cos, sin, heads)
     logits = [torch.einsum("qnh,knh->nqk", *qkv.view(11, 3, heads, head_dim)[:, :2].unbind(1)) for qkv in (ours, plain)]
@@ -64,28 +65,35 @@ def test_row_statistics(kernel_device: str) -> None:
     assert relative_error(row_statistics(x), row_statistics_ref(x.double())) <= 1e-6
 
 
+def in_fp64(parts: Parts) -> Parts:
+    return Parts(parts.high.double() if parts.low is None else parts.high.double() + parts.low.double())
+
+
 @PRECISIONS
 @pytest.mark.parametrize("width", [320, 96])
 def test_norm_linear_gelu(kernel_device: str, dtype: torch.dtype, width: int) -> None:
-    x, (weight, bias) = stream(width, dtype, kernel_device), folded(4 * width, width, dtype, kernel_device)
+    x = stream(width, dtype, kernel_device)
+    weight, bias = folded(4 * width, width, dtype, kernel_device)
     statistics = row_statistics(x)
-    truth = norm_linear_gelu_ref(x.double(), row_statistics_ref(x.double()), weight.double(), bias)
-    twin = norm_linear_gelu_ref(x, statistics, weight, bias)
-    assert_as_accurate(norm_linear_gelu(x, statistics, weight, bias), twin, truth, dtype)
+    arguments = Parts(x), statistics, Parts(weight), bias
+    truth = norm_linear_gelu_ref(Parts(x.double()), row_statistics_ref(x.double()), in_fp64(Parts(weight)), bias)
+    assert_as_accurate(norm_linear_gelu(*arguments), norm_linear_gelu_ref(*arguments), truth, dtype)
 
 
 @PRECISIONS
 @pytest.mark.parametrize(("heads", "head_dim"), [(20, 16), (4, 24), (3, 32), (5, 64), (2, 128)])
 def test_norm_linear_rotary(kernel_device: str, dtype: torch.dtype, heads: int, head_dim: int) -> None:
     width = heads * head_dim
-    x, (weight, bias) = stream(width, dtype, kernel_device), folded(3 * width, width, dtype, kernel_device)
-    statistics = row_statistics(x)
+    x = stream(width, dtype, kernel_device)
+    weight, bias = folded(3 * width, width, dtype, kernel_device)
     rotation = (positions(LENGTHS, kernel_device), *tables(max(LENGTHS), head_dim // 2, kernel_device))
-    truth, _ = norm_linear_rotary_ref(x.double(), row_statistics_ref(x.double()), weight.double(), bias, *rotation)
-    twin, _ = norm_linear_rotary_ref(x, statistics, weight, bias, *rotation)
-    turned, low = norm_linear_rotary(x, statistics, weight, bias, *rotation)
+    arguments = Parts(x), row_statistics(x), Parts(weight), bias, *rotation
+    truth = norm_linear_rotary_ref(
+        Parts(x.double()), row_statistics_ref(x.double()), in_fp64(Parts(weight)), bias, *rotation
+    )
+    turned, low = norm_linear_rotary(*arguments)
     assert low is None
-    assert_as_accurate(turned, twin, truth, dtype)
+    assert_as_accurate(turned, norm_linear_rotary_ref(*arguments).high, truth.high, dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -97,12 +105,13 @@ def test_low_parts_hold_what_rounding_took(kernel_device: str, dtype: torch.dtyp
     x[:, 1::2] = -x[:, ::2]
     weight, bias = folded(3 * width, width, dtype, kernel_device)
     rotation = (positions(LENGTHS, kernel_device), *tables(max(LENGTHS), head_dim // 2, kernel_device))
-    statistics = row_statistics(x)
-    truth, _ = norm_linear_rotary_ref(x.double(), row_statistics_ref(x.double()), weight.double(), bias, *rotation)
-    turned, low = norm_linear_rotary(x, statistics, weight, bias, *rotation, low_parts=True)
+    arguments = Parts(x), row_statistics(x), Parts(weight), bias, *rotation
+    truth, _ = norm_linear_rotary_ref(
+        Parts(x.double()), row_statistics_ref(x.double()), in_fp64(Parts(weight)), bias, *rotation
+    )
+    turned, low = norm_linear_rotary(*arguments, low_parts=True)
     assert low is not None
-    plain, _ = norm_linear_rotary(x, statistics, weight, bias, *rotation)
-    assert torch.equal(turned, plain)
+    assert torch.equal(turned, norm_linear_rotary(*arguments).high)
     whole = turned[:, : 2 * width].double() + low.double()
     assert relative_error(turned[:, : 2 * width], truth[:, : 2 * width]) > 20 * relative_error(
         whole, truth[:, : 2 * width]
@@ -116,9 +125,49 @@ def test_linear_residual(kernel_device: str, dtype: torch.dtype, width: int, fea
     hidden = random(TOKENS, features, dtype=dtype, device=kernel_device, seed=5)
     weight = random(width, features, dtype=dtype, device=kernel_device, seed=6) * features**-0.5
     bias = random(width, device=kernel_device, seed=7)
-    streams = x.clone(), x.clone(), x.double()
-    statistics = linear_residual_(streams[0], hidden, weight, bias)
-    linear_residual_ref_(streams[1], hidden, weight, bias)
-    linear_residual_ref_(streams[2], hidden.double(), weight.double(), bias)
-    assert_as_accurate(*streams, dtype)
-    assert relative_error(statistics.sum(1), row_statistics_ref(streams[2]).sum(1)) <= EPSILON[dtype]
+    ours, twin, truth = (Parts(x.clone()), Parts(x.clone()), Parts(x.double()))
+    statistics = linear_residual_(ours, hidden, Parts(weight), bias)
+    linear_residual_ref_(twin, hidden, Parts(weight), bias)
+    linear_residual_ref_(truth, hidden.double(), in_fp64(Parts(weight)), bias)
+    assert_as_accurate(ours.high, twin.high, truth.high, dtype)
+    assert relative_error(statistics.sum(1), row_statistics_ref(truth.high).sum(1)) <= EPSILON[dtype]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("width", [320, 96])
+def test_products_count_the_bits_of_low_parts(kernel_device: str, dtype: torch.dtype, width: int) -> None:
+    """With low parts of stream and weight, the queries' own high and low parts have nearly twice the bits."""
+    x = Parts.of(stream(width, torch.float32, kernel_device), dtype)
+    weight, bias = folded(3 * width, width, torch.float32, kernel_device)
+    weights = Parts.of(weight, dtype)
+    rotation = (positions(LENGTHS, kernel_device), *tables(max(LENGTHS), 8, kernel_device))
+    exact = in_fp64(x)
+    truth, _ = norm_linear_rotary_ref(exact, row_statistics_ref(exact.high), in_fp64(weights), bias, *rotation)
+
+    def error(stream: Parts, matrix: Parts) -> float:
+        turned, low = norm_linear_rotary(stream, row_statistics(x.wide()), matrix, bias, *rotation, low_parts=True)
+        assert low is not None
+        queries = slice(0, 2 * width)
+        return relative_error(turned[:, queries].double() + low.double(), truth[:, queries])
+
+    whole = error(x, weights)
+    assert error(Parts(x.high), weights) > 20 * whole
+    assert error(x, Parts(weights.high)) > 20 * whole
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("width", "features"), [(320, 1280), (96, 384)])
+def test_residual_in_two_parts(kernel_device: str, dtype: torch.dtype, width: int, features: int) -> None:
+    x = Parts.of(stream(width, torch.float32, kernel_device), dtype)
+    assert x.low is not None
+    hidden = random(TOKENS, features, dtype=dtype, device=kernel_device, seed=5)
+    weight = Parts.of((random(width, features, seed=6) * features**-0.5).to(kernel_device), dtype)
+    bias = random(width, device=kernel_device, seed=7)
+    truth, alone = in_fp64(x), Parts(x.high.clone())
+    linear_residual_ref_(truth, hidden.double(), in_fp64(weight), bias)
+    statistics = linear_residual_(x, hidden, weight, bias)
+    linear_residual_(alone, hidden, Parts(weight.high), bias)
+    whole = relative_error(in_fp64(x).high, truth.high)
+    assert relative_error(alone.high, truth.high) > 20 * whole
+    assert whole <= EPSILON[dtype] ** 2 + 4 * EPSILON[torch.float32]
+    assert relative_error(statistics.sum(1), row_statistics_ref(truth.high).sum(1)) <= 1e-5

@@ -12,6 +12,8 @@ left behind. The residual stream is then read and written once a sublayer, and n
 Rotary pairs are neighbours here (elements 2i and 2i+1 of a head): `interleave_pairs` brings the rows of the query and
 key weights into that order. Attention does not see it, for queries and keys are permuted alike.
 
+The residual stream and the weights come as `Parts`: a low part makes the products count its bits as well.
+
 Shapes: T tokens, D embedding width, F feed-forward width, P positions of the table, H half of the head dimension.
 """
 
@@ -22,6 +24,7 @@ import torch.nn.functional as F
 
 from virnucpro.kernels import hopper_linear
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_hopper, uses_triton
+from virnucpro.kernels.parts import Parts
 from virnucpro.kernels.rotary import rotary_
 
 
@@ -67,23 +70,28 @@ def row_statistics(x_TD: torch.Tensor) -> torch.Tensor:
     return statistics
 
 
-def _normalised_ref(x_TD: torch.Tensor, statistics: torch.Tensor, eps: float) -> torch.Tensor:
+def _product_of_normalised_ref(
+    x_TD: Parts, statistics: torch.Tensor, weight_FD: Parts, bias_F: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """In fp32; of operands without low parts as a product of 16-bit numbers gives it."""
     total, squares = statistics.sum(1)
-    mean = total / x_TD.shape[1]
-    deviation = (squares / x_TD.shape[1] - mean.square()).clamp_min(0).add(eps).sqrt()
-    normalised: torch.Tensor = ((x_TD - mean[:, None]) / deviation[:, None]).to(x_TD.dtype)
-    return normalised
+    mean = total / x_TD.high.shape[1]
+    deviation = (squares / x_TD.high.shape[1] - mean.square()).clamp_min(0).add(eps).sqrt()
+    normalised = (x_TD.wide() - mean[:, None]) / deviation[:, None]
+    if x_TD.low is None:
+        normalised = normalised.to(x_TD.high.dtype).to(normalised.dtype)
+    return F.linear(normalised, weight_FD.wide().to(normalised.dtype), bias_F.to(normalised.dtype))
 
 
 def norm_linear_gelu_ref(
-    x_TD: torch.Tensor, statistics: torch.Tensor, weight_FD: torch.Tensor, bias_F: torch.Tensor, eps: float = 1e-5
+    x_TD: Parts, statistics: torch.Tensor, weight_FD: Parts, bias_F: torch.Tensor, eps: float = 1e-5
 ) -> torch.Tensor:
     """`norm_linear_gelu` in plain PyTorch."""
-    return F.gelu(F.linear(_normalised_ref(x_TD, statistics, eps), weight_FD, bias_F.to(x_TD.dtype)))
+    return F.gelu(_product_of_normalised_ref(x_TD, statistics, weight_FD, bias_F, eps)).to(x_TD.high.dtype)
 
 
 def norm_linear_gelu(
-    x_TD: torch.Tensor, statistics: torch.Tensor, weight_FD: torch.Tensor, bias_F: torch.Tensor, eps: float = 1e-5
+    x_TD: Parts, statistics: torch.Tensor, weight_FD: Parts, bias_F: torch.Tensor, eps: float = 1e-5
 ) -> torch.Tensor:
     """``gelu(LN(x) Wᵀ + b)`` with the LayerNorm's gain and offset folded into the weight by `fold_norm`.
 
@@ -97,17 +105,17 @@ def norm_linear_gelu(
     Returns:
         (T, F) activation.
     """
-    if uses_hopper(x_TD):
-        out_TF = x_TD.new_empty((x_TD.shape[0], weight_FD.shape[0]))
-        hopper_linear.launch(x_TD, weight_FD, bias_F, out_TF, hopper_linear.GELU, statistics=statistics, eps=eps)
+    if uses_hopper(x_TD.high):
+        out_TF = x_TD.high.new_empty((x_TD.high.shape[0], weight_FD.high.shape[0]))
+        hopper_linear.launch(x_TD, weight_FD, bias_F, Parts(out_TF), hopper_linear.GELU, statistics=statistics, eps=eps)
         return out_TF
     return norm_linear_gelu_ref(x_TD, statistics, weight_FD, bias_F, eps)
 
 
 def norm_linear_rotary_ref(
-    x_TD: torch.Tensor,
+    x_TD: Parts,
     statistics: torch.Tensor,
-    weight_3DD: torch.Tensor,
+    weight_3DD: Parts,
     bias_3D: torch.Tensor,
     positions_T: torch.Tensor,
     cos_PH: torch.Tensor,
@@ -115,24 +123,26 @@ def norm_linear_rotary_ref(
     eps: float = 1e-5,
     *,
     low_parts: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """`norm_linear_rotary` in plain PyTorch, with the products of 16-bit operands in fp32."""
-    wide = statistics.dtype
-    turned = 2 * x_TD.shape[1]
-    qkv_T3D = F.linear(_normalised_ref(x_TD, statistics, eps).to(wide), weight_3DD.to(wide), bias_3D.to(wide))
+) -> Parts:
+    """`norm_linear_rotary` in plain PyTorch."""
+    dtype, turned = x_TD.high.dtype, 2 * x_TD.high.shape[1]
+    qkv_T3D = _product_of_normalised_ref(x_TD, statistics, weight_3DD, bias_3D, eps)
     pairs = qkv_T3D[:, :turned].unflatten(1, (-1, cos_PH.shape[1], 2))
     index = positions_T.long()
-    cos, sin = (table.to(wide)[index][:, None] for table in (cos_PH, sin_PH))
+    cos, sin = (table.to(qkv_T3D.dtype)[index][:, None] for table in (cos_PH, sin_PH))
     even, odd = pairs.unbind(3)
     pairs.copy_(torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=3))
-    out_T3D = qkv_T3D.to(x_TD.dtype)
-    return out_T3D, (qkv_T3D - out_T3D)[:, :turned].to(x_TD.dtype) if low_parts else None
+    if not low_parts:
+        return Parts(qkv_T3D.to(dtype))
+    high_T3D, low_T3D = Parts.of(qkv_T3D, dtype)
+    assert low_T3D is not None
+    return Parts(high_T3D, low_T3D[:, :turned].contiguous())
 
 
 def norm_linear_rotary(
-    x_TD: torch.Tensor,
+    x_TD: Parts,
     statistics: torch.Tensor,
-    weight_3DD: torch.Tensor,
+    weight_3DD: Parts,
     bias_3D: torch.Tensor,
     positions_T: torch.Tensor,
     cos_PH: torch.Tensor,
@@ -140,7 +150,7 @@ def norm_linear_rotary(
     eps: float = 1e-5,
     *,
     low_parts: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+) -> Parts:
     """Queries, keys and values of ``LN(x)`` side by side, queries and keys rotated.
 
     Args:
@@ -157,41 +167,43 @@ def norm_linear_rotary(
     Returns:
         (T, 3D), and (T, 2D) low parts of queries and keys or None.
     """
-    if not uses_hopper(x_TD):
+    if not uses_hopper(x_TD.high):
         return norm_linear_rotary_ref(
             x_TD, statistics, weight_3DD, bias_3D, positions_T, cos_PH, sin_PH, eps, low_parts=low_parts
         )
     rotation = (positions_T, cos_PH, sin_PH)
-    tokens, width = x_TD.shape
+    tokens, width = x_TD.high.shape
     half = cos_PH.shape[1]
-    qkv_T3D = x_TD.new_empty((tokens, 3 * width))
-    low_T2D = x_TD.new_empty((tokens, 2 * width)) if low_parts else None
+    qkv_T3D = x_TD.high.new_empty((tokens, 3 * width))
+    qkv = Parts(qkv_T3D, x_TD.high.new_empty((tokens, 2 * width)) if low_parts else None)
     fused_rotary = half in (8, 16, 32, 64)
     epilogue = hopper_linear.ROTARY if fused_rotary else hopper_linear.BIAS
     hopper_linear.launch(
-        x_TD, weight_3DD, bias_3D, qkv_T3D, epilogue,
-        statistics=statistics, rotation=rotation if fused_rotary else None, low_M2K=low_T2D, eps=eps,
+        x_TD, weight_3DD, bias_3D, qkv, epilogue,
+        statistics=statistics, rotation=rotation if fused_rotary else None, eps=eps,
     )  # fmt: skip
     if not fused_rotary:
         rotary_(qkv_T3D, *rotation, heads=width // (2 * half), adjacent=True)
-    return qkv_T3D, low_T2D
+    return qkv
 
 
-def linear_residual_ref_(
-    x_TD: torch.Tensor, h_TF: torch.Tensor, weight_DF: torch.Tensor, bias_D: torch.Tensor
-) -> torch.Tensor:
+def linear_residual_ref_(x_TD: Parts, h_TF: torch.Tensor, weight_DF: Parts, bias_D: torch.Tensor) -> torch.Tensor:
     """`linear_residual_` in plain PyTorch."""
-    x_TD += F.linear(h_TF, weight_DF, bias_D.to(x_TD.dtype))
-    return row_statistics_ref(x_TD)
+    wide = x_TD.wide()
+    product = F.linear(h_TF.to(wide.dtype), weight_DF.wide().to(wide.dtype), bias_D.to(wide.dtype))
+    total = wide + (product if x_TD.low is not None else product.to(x_TD.high.dtype))
+    x_TD.high.copy_(total)
+    if x_TD.low is None:
+        return row_statistics_ref(x_TD.high)
+    x_TD.low.copy_(total - x_TD.high)
+    return row_statistics_ref(total)
 
 
-def linear_residual_(
-    x_TD: torch.Tensor, h_TF: torch.Tensor, weight_DF: torch.Tensor, bias_D: torch.Tensor
-) -> torch.Tensor:
+def linear_residual_(x_TD: Parts, h_TF: torch.Tensor, weight_DF: Parts, bias_D: torch.Tensor) -> torch.Tensor:
     """``x += h Wᵀ + b`` in place; returns the statistics of the new rows for the layer that follows.
 
     Args:
-        x_TD: residual stream, contiguous.
+        x_TD: residual stream, contiguous, both parts where it has them.
         h_TF: input, contiguous, same dtype.
         weight_DF: weight, same dtype.
         bias_D: bias, fp32 or the same dtype.
@@ -199,9 +211,9 @@ def linear_residual_(
     Returns:
         (2, chunks, T) fp32 sums and sums of squares; their sum over the chunks is that of `row_statistics`.
     """
-    if uses_hopper(x_TD):
-        tokens, width = x_TD.shape
-        statistics = x_TD.new_empty((2, -(-width // hopper_linear.BLOCK_N), tokens), dtype=torch.float32)
-        hopper_linear.launch(h_TF, weight_DF, bias_D, x_TD, hopper_linear.RESIDUAL, statistics=statistics)
+    if uses_hopper(x_TD.high):
+        tokens, width = x_TD.high.shape
+        statistics = h_TF.new_empty((2, -(-width // hopper_linear.BLOCK_N), tokens), dtype=torch.float32)
+        hopper_linear.launch(Parts(h_TF), weight_DF, bias_D, x_TD, hopper_linear.RESIDUAL, statistics=statistics)
         return statistics
     return linear_residual_ref_(x_TD, h_TF, weight_DF, bias_D)

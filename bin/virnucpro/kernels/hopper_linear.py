@@ -3,7 +3,8 @@
 
 One persistent block per multiprocessor walks over the output tiles. A producer warp fills a ring of operand tiles by
 bulk copies; two consumer warpgroups own the upper and lower half of each tile and run apart from each other by up
-to the depth of the ring, so that the epilogue of one overlaps the matrix product of the other.
+to the depth of the ring, so that the epilogue of one overlaps the matrix product of the other. Operands in two parts
+make up to three products, summed alike: high by high, low by high, high by low.
 
 Shapes: M rows (tokens), N output features, K input features. Statistics are (2, chunks, M) fp32: sums and sums of
 squares of the rows, one chunk for each block of columns.
@@ -11,10 +12,14 @@ squares of the rows, one chunk for each block of columns.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from virnucpro.kernels.device import gl, gluon_jit, hopper, launch_guard, multiprocessors, tensor_descriptor
+from virnucpro.kernels.hopper_epilogue import columns, fetch_residual, inverse_deviation, rotate, rotation_of
 from virnucpro.kernels.linear_gelu import gelu_polynomial
+from virnucpro.kernels.parts import Parts
 
 _gelu = gluon_jit(gelu_polynomial)
 
@@ -33,50 +38,44 @@ def _tile(index, tiles_m, tiles_n, GROUP: gl.constexpr):
 
 
 @gluon_jit
-def _produce(a, b, barriers, buffers, M, N, K, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr, STAGES: gl.constexpr):
+def _copy_operands(
+    a, b, step, tile_m, tile_n, barriers, buffers, K,
+    BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr, STAGES: gl.constexpr,
+):  # fmt: skip
+    """Fill slots of the ring with one product's operands; returns the number of the next slot."""
     full, free = barriers
     a_ring, b_ring = buffers
+    for k in range(0, K, BLOCK_K):
+        slot = step % STAGES
+        hopper.mbarrier.wait(free.index(slot), ((step // STAGES) & 1) ^ 1)
+        ready = full.index(slot)
+        hopper.mbarrier.expect(ready, 2 * a.block_type.nbytes + b.block_type.nbytes)
+        hopper.tma.async_copy_global_to_shared(a, [tile_m * 128, k], ready, a_ring.index(2 * slot))
+        hopper.tma.async_copy_global_to_shared(a, [tile_m * 128 + 64, k], ready, a_ring.index(2 * slot + 1))
+        hopper.tma.async_copy_global_to_shared(b, [tile_n * BLOCK_N, k], ready, b_ring.index(slot))
+        step += 1
+    return step
+
+
+@gluon_jit
+def _produce(
+    a, a_low, b, b_low, barriers, buffers, M, N, K,
+    A_LOW: gl.constexpr, B_LOW: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr, STAGES: gl.constexpr,
+):  # fmt: skip
     tiles_m, tiles_n = gl.cdiv(M, 128), gl.cdiv(N, BLOCK_N)
     step = 0
     for index in range(gl.program_id(0), tiles_m * tiles_n, gl.num_programs(0)):
         tile_m, tile_n = _tile(index, tiles_m, tiles_n, 8)
-        for k in range(0, K, BLOCK_K):
-            slot = step % STAGES
-            hopper.mbarrier.wait(free.index(slot), ((step // STAGES) & 1) ^ 1)
-            ready = full.index(slot)
-            hopper.mbarrier.expect(ready, 2 * a.block_type.nbytes + b.block_type.nbytes)
-            hopper.tma.async_copy_global_to_shared(a, [tile_m * 128, k], ready, a_ring.index(2 * slot))
-            hopper.tma.async_copy_global_to_shared(a, [tile_m * 128 + 64, k], ready, a_ring.index(2 * slot + 1))
-            hopper.tma.async_copy_global_to_shared(b, [tile_n * BLOCK_N, k], ready, b_ring.index(slot))
-            step += 1
+        step = _copy_operands(a, b, step, tile_m, tile_n, barriers, buffers, K, BLOCK_N, BLOCK_K, STAGES)
+        if A_LOW:
+            step = _copy_operands(a_low, b, step, tile_m, tile_n, barriers, buffers, K, BLOCK_N, BLOCK_K, STAGES)
+        if B_LOW:
+            step = _copy_operands(a, b_low, step, tile_m, tile_n, barriers, buffers, K, BLOCK_N, BLOCK_K, STAGES)
 
 
 @gluon_jit
-def _columns(acc, BLOCK_N: gl.constexpr, WIDTH: gl.constexpr):
-    """The accumulator in pieces of WIDTH columns; each thread keeps what it has."""
-    left, right = gl.split(acc.reshape((64, 2, BLOCK_N // 2)).permute((0, 2, 1)))
-    if 2 * WIDTH == BLOCK_N:
-        return left, right
-    else:
-        first, second = gl.split(left.reshape((64, 2, BLOCK_N // 4)).permute((0, 2, 1)))
-        third, fourth = gl.split(right.reshape((64, 2, BLOCK_N // 4)).permute((0, 2, 1)))
-        return first, second, third, fourth
-
-
-@gluon_jit
-def _inverse_deviation(Statistics_ptr, row, M, features, eps, CHUNKS: gl.constexpr):
-    total = gl.load(Statistics_ptr + row, mask=row < M, other=0.0)
-    squares = gl.load(Statistics_ptr + CHUNKS * M + row, mask=row < M, other=0.0)
-    for chunk in gl.static_range(1, CHUNKS):
-        total += gl.load(Statistics_ptr + chunk * M + row, mask=row < M, other=0.0)
-        squares += gl.load(Statistics_ptr + (CHUNKS + chunk) * M + row, mask=row < M, other=0.0)
-    mean = total / features
-    return gl.rsqrt(gl.maximum(squares / features - mean * mean, 0.0) + eps)
-
-
-@gluon_jit
-def _multiply(acc, step, barriers, buffers, K, UPPER: gl.constexpr, BLOCK_K: gl.constexpr, STAGES: gl.constexpr):
-    """The products of one tile, the last still in flight; returns with it the slot it reads."""
+def _multiply(acc, step, barriers, buffers, steps, UPPER: gl.constexpr, STAGES: gl.constexpr):
+    """The sum of a tile's products, the last still in flight; returns with it the slot it reads."""
     full, free = barriers
     a_ring, b_ring = buffers
     slot = step % STAGES
@@ -86,7 +85,7 @@ def _multiply(acc, step, barriers, buffers, K, UPPER: gl.constexpr, BLOCK_K: gl.
     )
     acc = hopper.warpgroup_mma_wait(1, [acc])
     step += 1
-    for _ in range(BLOCK_K, K, BLOCK_K):
+    for _ in range(1, steps):
         previous = slot
         slot = step % STAGES
         hopper.mbarrier.wait(full.index(slot), (step // STAGES) & 1)
@@ -100,43 +99,16 @@ def _multiply(acc, step, barriers, buffers, K, UPPER: gl.constexpr, BLOCK_K: gl.
 
 
 @gluon_jit
-def _rotation(tables, top, M, HALF: gl.constexpr, PIECE: gl.constexpr, WIDTH: gl.constexpr):
-    """Cosines and sines for 64 rows of one piece, laid out like the even columns of the accumulator."""
-    Position_ptr, Cos_ptr, Sin_ptr = tables
-    even, _odd = gl.split(gl.zeros((64, WIDTH), gl.float32, PIECE).reshape((64, WIDTH // 2, 2)))
-    TABLE: gl.constexpr = even.type.layout
-    token = top + gl.arange(0, 64, gl.SliceLayout(1, TABLE))
-    position = gl.load(Position_ptr + token, mask=token < M, other=0)
-    entry = position[:, None] * HALF + (gl.arange(0, WIDTH // 2, gl.SliceLayout(0, TABLE)) % HALF)[None, :]
-    return gl.load(Cos_ptr + entry), gl.load(Sin_ptr + entry)
-
-
-@gluon_jit
-def _rotate(x, cos, sin, PIECE: gl.constexpr, WIDTH: gl.constexpr):
-    even, odd = gl.split(x.reshape((64, WIDTH // 2, 2)))
-    turned = gl.join(even * cos - odd * sin, odd * cos + even * sin).reshape((64, WIDTH))
-    return gl.convert_layout(turned, PIECE, assert_trivial=True)
-
-
-@gluon_jit
-def _fetch_residual(c, buffers, ready, top, left, UPPER: gl.constexpr, WIDTH: gl.constexpr, PIECES: gl.constexpr):
-    """Ask for the tile of the residual stream while the products run; the buffers' own stores are done with first."""
-    hopper.tma.store_wait(0)
-    hopper.mbarrier.expect(ready, 2 * c.block_type.nbytes)
-    for piece in gl.static_range(PIECES):
-        target = buffers.index(2 * UPPER + piece)
-        hopper.tma.async_copy_global_to_shared(c, [top, left + piece * WIDTH], ready, target)
-
-
-@gluon_jit
 def _consume(
-    c, low, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, tables, M, N, K, eps,
-    HALF: gl.constexpr, UPPER: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr, STAGES: gl.constexpr,
-    WIDTH: gl.constexpr, EPILOGUE: gl.constexpr, NORM: gl.constexpr, CHUNKS: gl.constexpr, LOW: gl.constexpr,
+    c, low, Low_ptr, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, tables, M, N, K, eps,
+    PRODUCTS: gl.constexpr, HALF: gl.constexpr, UPPER: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr,
+    STAGES: gl.constexpr, WIDTH: gl.constexpr, EPILOGUE: gl.constexpr, NORM: gl.constexpr, CHUNKS: gl.constexpr,
+    LOW: gl.constexpr,
 ):  # fmt: skip
     ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
     PIECE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, WIDTH, 16])
     PIECES: gl.constexpr = BLOCK_N // WIDTH
+    BUFFERS: gl.constexpr = PIECES if EPILOGUE == 3 else 2
     tiles_m, tiles_n = gl.cdiv(M, 128), gl.cdiv(N, BLOCK_N)
     acc = gl.zeros((64, BLOCK_N), gl.float32, ACC)
     step = 0
@@ -145,13 +117,13 @@ def _consume(
         tile_m, tile_n = _tile(index, tiles_m, tiles_n, 8)
         top = tile_m * 128 + 64 * UPPER
         if EPILOGUE == 3:
-            _fetch_residual(c, c_buffers, residual_full.index(UPPER), top, tile_n * BLOCK_N, UPPER, WIDTH, PIECES)
-        acc, step, slot = _multiply(acc, step, barriers, buffers, K, UPPER, BLOCK_K, STAGES)
+            fetch_residual(c, c_buffers, residual_full.index(UPPER), top, tile_n * BLOCK_N, UPPER, WIDTH, PIECES)
+        acc, step, slot = _multiply(acc, step, barriers, buffers, PRODUCTS * gl.cdiv(K, BLOCK_K), UPPER, STAGES)
         row = top + gl.arange(0, 64, gl.SliceLayout(1, PIECE))
         if NORM:
-            scale = _inverse_deviation(Statistics_ptr, row, M, K, eps, CHUNKS)
+            scale = inverse_deviation(Statistics_ptr, row, M, K, eps, CHUNKS)
         if EPILOGUE == 2:
-            cos, sin = _rotation(tables, top, M, HALF, PIECE, WIDTH)
+            cos, sin = rotation_of(tables, top, M, HALF, PIECE, WIDTH)
         acc = hopper.warpgroup_mma_wait(0, [acc])
         hopper.mbarrier.arrive(barriers[1].index(slot), count=1)
         if EPILOGUE == 3:
@@ -159,10 +131,10 @@ def _consume(
             turn += 1
         total = gl.zeros((64,), gl.float32, gl.SliceLayout(1, PIECE))
         squares = gl.zeros((64,), gl.float32, gl.SliceLayout(1, PIECE))
-        pieces = _columns(acc, BLOCK_N, WIDTH)
+        pieces = columns(acc, BLOCK_N, WIDTH)
         for piece in gl.static_range(PIECES):
             left = tile_n * BLOCK_N + piece * WIDTH
-            buffer = c_buffers.index(2 * UPPER + piece % 2)
+            buffer = c_buffers.index(BUFFERS * UPPER + piece % BUFFERS)
             x = gl.convert_layout(pieces[piece], PIECE, assert_trivial=True)
             if NORM:
                 x = x * scale[:, None]
@@ -172,9 +144,13 @@ def _consume(
                 x = _gelu(x)
             if EPILOGUE == 2:  # noqa: SIM102 (decided by the compiler; the condition inside by the GPU)
                 if left < 2 * K:
-                    x = _rotate(x, cos, sin, PIECE, WIDTH)
+                    x = rotate(x, cos, sin, PIECE, WIDTH)
             if EPILOGUE == 3:
                 x = x + buffer.load(PIECE).to(gl.float32)
+                if LOW:
+                    offset = row[:, None] * N + column[None, :]
+                    inside = (row < M)[:, None] & (column < N)[None, :]
+                    x = x + gl.load(Low_ptr + offset, mask=inside, other=0.0).to(gl.float32)
                 total += gl.sum(x, 1)
                 squares += gl.sum(x * x, 1)
             elif LOW:
@@ -184,7 +160,9 @@ def _consume(
             buffer.store(x.to(c.dtype))
             hopper.fence_async_shared()
             hopper.tma.async_copy_shared_to_global(c, [top, left], buffer)
-            if LOW:  # noqa: SIM102 (as above)
+            if LOW and EPILOGUE == 3:
+                gl.store(Low_ptr + offset, (x - x.to(c.dtype).to(gl.float32)).to(c.dtype), mask=inside)
+            elif LOW:  # noqa: SIM102 (as above)
                 if left < 2 * K:
                     rest = c_buffers.index(2 * UPPER + 1 - piece % 2)
                     rest.store((x - x.to(c.dtype).to(gl.float32)).to(c.dtype))
@@ -199,9 +177,12 @@ def _consume(
 @gluon_jit
 def _linear_kernel(
     a,  # (M, K) descriptor, blocks of (64, BLOCK_K)
+    a_low,  # likewise, where A_LOW
     b,  # (N, K) descriptor, blocks of (BLOCK_N, BLOCK_K)
+    b_low,  # likewise, where B_LOW
     c,  # (M, N) descriptor, blocks of (64, WIDTH)
-    low,  # (M, 2K) descriptor, likewise: what rounding took from the first 2K columns of c, where LOW
+    low,  # (M, 2K) descriptor, likewise: what rounding took from the first 2K columns of c, where LOW and rotary
+    Low_ptr,  # (M, N): what rounding took from the residual stream, where LOW and the residual is added
     Bias_ptr,  # (N,)
     Statistics_ptr,  # (2, CHUNKS, M): read where NORM, written by the residual epilogue
     Position_ptr,  # (M,)
@@ -210,11 +191,12 @@ def _linear_kernel(
     M, N, K, eps,
     HALF: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr, STAGES: gl.constexpr, WIDTH: gl.constexpr,
     EPILOGUE: gl.constexpr, NORM: gl.constexpr, CHUNKS: gl.constexpr, LOW: gl.constexpr,
-    CONSUMER_REGISTERS: gl.constexpr,
+    A_LOW: gl.constexpr, B_LOW: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
 ):  # fmt: skip
     a_ring = gl.allocate_shared_memory(a.dtype, [2 * STAGES, 64, BLOCK_K], a.layout)
     b_ring = gl.allocate_shared_memory(b.dtype, [STAGES, BLOCK_N, BLOCK_K], b.layout)
-    c_buffers = gl.allocate_shared_memory(c.dtype, [4, 64, WIDTH], c.layout)
+    BUFFERS: gl.constexpr = BLOCK_N // WIDTH if EPILOGUE == 3 else 2
+    c_buffers = gl.allocate_shared_memory(c.dtype, [2 * BUFFERS, 64, WIDTH], c.layout)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], hopper.mbarrier.MBarrierLayout())
     free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], hopper.mbarrier.MBarrierLayout())
     residual_full = gl.allocate_shared_memory(gl.int64, [2, 1], hopper.mbarrier.MBarrierLayout())
@@ -227,11 +209,13 @@ def _linear_kernel(
     barriers, buffers, tables = (full, free), (a_ring, b_ring), (Position_ptr, Cos_ptr, Sin_ptr)
     gl.warp_specialize(
         [
-            (_consume, (c, low, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, tables,
-                        M, N, K, eps, HALF, 0, BLOCK_N, BLOCK_K, STAGES, WIDTH, EPILOGUE, NORM, CHUNKS, LOW)),
-            (_consume, (c, low, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, tables,
-                        M, N, K, eps, HALF, 1, BLOCK_N, BLOCK_K, STAGES, WIDTH, EPILOGUE, NORM, CHUNKS, LOW)),
-            (_produce, (a, b, barriers, buffers, M, N, K, BLOCK_N, BLOCK_K, STAGES)),
+            (_consume, (c, low, Low_ptr, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, tables,
+                        M, N, K, eps, 1 + A_LOW + B_LOW, HALF, 0, BLOCK_N, BLOCK_K, STAGES, WIDTH, EPILOGUE, NORM,
+                        CHUNKS, LOW)),
+            (_consume, (c, low, Low_ptr, barriers, buffers, c_buffers, residual_full, Bias_ptr, Statistics_ptr, tables,
+                        M, N, K, eps, 1 + A_LOW + B_LOW, HALF, 1, BLOCK_N, BLOCK_K, STAGES, WIDTH, EPILOGUE, NORM,
+                        CHUNKS, LOW)),
+            (_produce, (a, a_low, b, b_low, barriers, buffers, M, N, K, A_LOW, B_LOW, BLOCK_N, BLOCK_K, STAGES)),
         ],
         [4, 1],
         [CONSUMER_REGISTERS, 24],
@@ -239,45 +223,51 @@ def _linear_kernel(
 
 
 def launch(
-    x_MK: torch.Tensor,
-    weight_NK: torch.Tensor,
+    x_MK: Parts,
+    weight_NK: Parts,
     bias_N: torch.Tensor,
-    out_MN: torch.Tensor,
+    out_MN: Parts,
     epilogue: int,
     *,
     statistics: torch.Tensor | None = None,
     rotation: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
-    low_M2K: torch.Tensor | None = None,
     eps: float = 1e-5,
 ) -> None:
     """Run the kernel; all matrices contiguous and 16-bit, K and N multiples of 8.
 
     Args:
-        x_MK: input.
-        weight_NK: weight, each row of mean zero where the LayerNorm is inside.
+        x_MK: input; its low part is a second product.
+        weight_NK: weight, each row of mean zero where the LayerNorm is inside; its low part is one more product.
         bias_N: bias of any float dtype.
-        out_MN: result; with `RESIDUAL` it is added to.
+        out_MN: result; with `RESIDUAL` it is added to. A low part takes what rounding took: with `ROTARY` (M, 2K),
+            of the columns that are turned; with `RESIDUAL` (M, N), and it is added to as well.
         epilogue: `BIAS`, `GELU`, `ROTARY` or `RESIDUAL`.
         statistics: rows' sums and sums of squares: read for the LayerNorm before the layer, or written by `RESIDUAL`.
         rotation: for `ROTARY`, positions (M,), cosines and sines (P, half): the first 2K columns are turned.
-        low_M2K: for `ROTARY`, takes what rounding took from the columns that are turned.
         eps: added to the variance.
     """
-    (rows, features), outputs = x_MK.shape, weight_NK.shape[0]
+    (rows, features), outputs = x_MK.high.shape, weight_NK.high.shape[0]
     positions, cos, sin = rotation or (bias_N, bias_N, bias_N)
     half = cos.shape[1] if rotation else 1
-    width, stages = (64, 4) if epilogue == ROTARY and half <= 32 else (128, 3)
+    narrow = (epilogue == ROTARY and half <= 32) or (epilogue == RESIDUAL and out_MN.low is not None)
+    width = 64 if narrow else 128
+    stages = 4 if narrow and epilogue == ROTARY else 3
     layout = gl.NVMMASharedLayout(128, 16, 2)
     chunks = statistics.shape[1] if statistics is not None else 1
     tiles = -(-rows // 128) * -(-outputs // BLOCK_N)
-    with launch_guard(x_MK):
-        _linear_kernel[(min(tiles, multiprocessors(x_MK)),)](
-            tensor_descriptor.from_tensor(x_MK, [64, 64], layout),
-            tensor_descriptor.from_tensor(weight_NK, [BLOCK_N, 64], layout),
-            tensor_descriptor.from_tensor(out_MN, [64, width], layout),
-            tensor_descriptor.from_tensor(out_MN if low_M2K is None else low_M2K, [64, width], layout),
+
+    def descriptors(matrix: Parts, block: list[int]) -> list[Any]:
+        parts = (matrix.high, matrix.high if matrix.low is None else matrix.low)
+        return [tensor_descriptor.from_tensor(part, block, layout) for part in parts]
+
+    with launch_guard(x_MK.high):
+        _linear_kernel[(min(tiles, multiprocessors(x_MK.high)),)](
+            *descriptors(x_MK, [64, 64]),
+            *descriptors(weight_NK, [BLOCK_N, 64]),
+            *descriptors(out_MN, [64, width]),
+            out_MN.high if out_MN.low is None else out_MN.low,
             bias_N, statistics if statistics is not None else bias_N, positions, cos, sin,
             rows, outputs, features, eps,
             half, BLOCK_N, 64, stages, width, epilogue, epilogue != RESIDUAL and statistics is not None, chunks,
-            low_M2K is not None, 240, num_warps=4, maxnreg=168,
+            out_MN.low is not None, x_MK.low is not None, weight_NK.low is not None, 240, num_warps=4, maxnreg=168,
         )  # fmt: skip

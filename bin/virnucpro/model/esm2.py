@@ -53,7 +53,7 @@ class PackedEsm2:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._table_VD.dtype
+        return dtype_of(self.precision)
 
     @property
     def attention_backend(self) -> str:
@@ -78,11 +78,12 @@ class PackedEsm2:
         Raises:
             UsageError: a precision that this model does not run in.
         """
-        builder = ParameterBuilder(config, state, dtype_of(precision), torch.device(device))
-        table_VD = builder.embedding_table()
+        dtype = dtype_of(precision)
+        builder = ParameterBuilder(config, state, dtype, torch.device(device))
         if fused is None:
-            fused = uses_hopper(table_VD)
+            fused = precision != "fp8" and uses_hopper(torch.empty(0, dtype=dtype, device=device))
         layer = builder.fp8_layer if precision == "fp8" else builder.fused_layer if fused else builder.plain_layer
+        table_VD = builder.embedding_table(fused=fused)
         layers = [layer(index) for index in range(config.layers)]
         return cls(config, precision, table_VD, layers, builder.layer_norm("emb_layer_norm_after"))
 
@@ -150,15 +151,17 @@ class PackedEsm2:
 
     def _run(self, x_TD: Tensor, packing: Packing, wanted: frozenset[int]) -> dict[int, Tensor]:
         last = max(wanted)
-        kept = {0: x_TD.clone()} if 0 in wanted else {}
-        pending: Tensor | None = self._layers[0].begin(x_TD) if last else None
+        kept = {0: x_TD.to(self.dtype, copy=True)} if 0 in wanted else {}
+        if not last:
+            return kept
+        stream = self._layers[0].begin(x_TD)
         for number, layer in enumerate(self._layers[:last], start=1):
-            pending = layer(x_TD, pending, packing)
+            stream = layer(stream, packing)
             if number in wanted and number < self.config.layers:
-                pending = layer.settle(x_TD, pending)
-                kept[number] = x_TD.clone()
+                stream = layer.settle(stream)
+                kept[number] = stream.x.high.clone()
         if last == self.config.layers:
-            kept[last] = self._layers[-1].finish(x_TD, pending, self._final_norm)
+            kept[last] = self._layers[-1].finish(stream, self._final_norm)
         return kept
 
     def _embed(self, ids_T: Tensor, cu_seqlens: Tensor, masked: bool | None) -> Tensor:

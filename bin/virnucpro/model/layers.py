@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from virnucpro.kernels.fp8_linear import Quantised, add_layer_norm_quantise, fp8
 from virnucpro.kernels.fused_linear import linear_residual_, norm_linear_gelu, norm_linear_rotary, row_statistics
 from virnucpro.kernels.layer_norm import add_layer_norm
 from virnucpro.kernels.linear_gelu import linear_gelu
+from virnucpro.kernels.parts import Parts
 from virnucpro.kernels.rotary import rotary_
 
 LAYER_NORM_EPS: Final = 1e-5
@@ -127,20 +128,27 @@ class Fp8FeedForward:
         return self.down(gelu_quantise(self.up(hidden)))
 
 
+class Stream(NamedTuple):
+    """The residual stream (T, D) between two layers, and what the layer's form leaves pending on it."""
+
+    x: Parts
+    pending: Tensor | None
+
+
 class EncoderLayer(Protocol):
     """What the encoder asks of a layer, whatever its form."""
 
-    def begin(self, x_TD: Tensor) -> Tensor | None:
-        """What is pending on a residual stream that no layer has touched."""
+    def begin(self, embedded_TD: Tensor) -> Stream:
+        """The stream that no layer has touched; it may share memory with its argument."""
 
-    def __call__(self, x_TD: Tensor, pending: Tensor | None, packing: Packing) -> Tensor:
-        """Add the layer's output to ``x_TD`` but for what it returns, which is pending."""
+    def __call__(self, stream: Stream, packing: Packing) -> Stream:
+        """Add the layer's output to the stream in place, but for what is then pending."""
 
-    def settle(self, x_TD: Tensor, pending: Tensor) -> Tensor | None:
-        """Make ``x_TD`` the layer's whole output; returns what is then pending."""
+    def settle(self, stream: Stream) -> Stream:
+        """Make the stream's tensor the layer's whole output."""
 
-    def finish(self, x_TD: Tensor, pending: Tensor | None, norm: LayerNorm) -> Tensor:
-        """(T, D) fp32, the final norm of the last layer's output; ``x_TD`` is used up."""
+    def finish(self, stream: Stream, norm: LayerNorm) -> Tensor:
+        """(T, D) fp32, the final norm of the last layer's output; the stream is used up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,22 +166,33 @@ class PlainLayer(Generic[Hidden]):
     feed_forward: Callable[[Hidden], Tensor]
     rotary: RotaryTable
 
-    def begin(self, x_TD: Tensor) -> None:
-        return None
+    def begin(self, embedded_TD: Tensor) -> Stream:
+        return Stream(Parts(embedded_TD), None)
 
-    def __call__(self, x_TD: Tensor, pending: Tensor | None, packing: Packing) -> Tensor:
-        qkv_T3D = self.qkv(self.attention_norm(x_TD, pending))
+    def __call__(self, stream: Stream, packing: Packing) -> Stream:
+        x_TD = stream.x.high
+        qkv_T3D = self.qkv(self.attention_norm(x_TD, stream.pending))
         cos_PH, sin_PH = self.rotary.up_to(packing.max_seqlen)
         rotary_(qkv_T3D, packing.positions, cos_PH, sin_PH, self.heads)
         scale = (x_TD.shape[1] // self.heads) ** -0.5
         attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale)
-        return self.feed_forward(self.ffn_norm(x_TD, self.out(attended_TD)))
+        return Stream(stream.x, self.feed_forward(self.ffn_norm(x_TD, self.out(attended_TD))))
 
-    def settle(self, x_TD: Tensor, pending: Tensor) -> None:
-        x_TD += pending
+    def settle(self, stream: Stream) -> Stream:
+        assert stream.pending is not None
+        stream.x.high.add_(stream.pending)
+        return Stream(stream.x, None)
 
-    def finish(self, x_TD: Tensor, pending: Tensor | None, norm: LayerNorm) -> Tensor:
-        return norm(x_TD, pending, torch.float32)
+    def finish(self, stream: Stream, norm: LayerNorm) -> Tensor:
+        return norm(stream.x.high, stream.pending, torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class PartsLinear:
+    """Weight (out, in), with a low part where it is kept, and fp32 bias (out,) of one projection."""
+
+    weight: Parts
+    bias: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,34 +200,38 @@ class FusedLayer:
     """The same layer as three fused products around attention, for weights prepared by ``ParameterBuilder``.
 
     ``qkv`` and ``up`` hold the layer norms before them (`fold_norm`); queries and keys are in `interleave_pairs` order.
-    Weights are in the model's precision, biases fp32. With ``low_parts`` queries and keys carry twice its bits.
+    With ``low_queries`` queries and keys carry twice the bits of ``dtype``, with ``low_stream`` the residual stream.
     """
 
+    dtype: torch.dtype
     heads: int
-    qkv: Linear
-    out: Linear
-    up: Linear
-    down: Linear
+    qkv: PartsLinear
+    out: PartsLinear
+    up: PartsLinear
+    down: PartsLinear
     rotary: RotaryTable
-    low_parts: bool
+    low_queries: bool
+    low_stream: bool
 
-    def begin(self, x_TD: Tensor) -> Tensor:
-        return row_statistics(x_TD)
+    def begin(self, embedded_TD: Tensor) -> Stream:
+        x_TD = Parts.of(embedded_TD, self.dtype) if self.low_stream else Parts(embedded_TD.to(self.dtype))
+        return Stream(x_TD, row_statistics(embedded_TD))
 
-    def __call__(self, x_TD: Tensor, pending: Tensor | None, packing: Packing) -> Tensor:
-        assert pending is not None
+    def __call__(self, stream: Stream, packing: Packing) -> Stream:
+        x_TD, statistics = stream
+        assert statistics is not None
         rotation = (packing.positions, *self.rotary.up_to(packing.max_seqlen))
         qkv_T3D, low_T2D = norm_linear_rotary(
-            x_TD, pending, self.qkv.weight, self.qkv.bias, *rotation, LAYER_NORM_EPS, low_parts=self.low_parts
+            x_TD, statistics, self.qkv.weight, self.qkv.bias, *rotation, LAYER_NORM_EPS, low_parts=self.low_queries
         )
-        scale = (x_TD.shape[1] // self.heads) ** -0.5
+        scale = (x_TD.high.shape[1] // self.heads) ** -0.5
         attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale, low_T2D)
         statistics = linear_residual_(x_TD, attended_TD, self.out.weight, self.out.bias)
         hidden_TF = norm_linear_gelu(x_TD, statistics, self.up.weight, self.up.bias, LAYER_NORM_EPS)
-        return linear_residual_(x_TD, hidden_TF, self.down.weight, self.down.bias)
+        return Stream(x_TD, linear_residual_(x_TD, hidden_TF, self.down.weight, self.down.bias))
 
-    def settle(self, x_TD: Tensor, pending: Tensor) -> Tensor:
-        return pending
+    def settle(self, stream: Stream) -> Stream:
+        return stream
 
-    def finish(self, x_TD: Tensor, pending: Tensor | None, norm: LayerNorm) -> Tensor:
-        return norm(x_TD, None, torch.float32)
+    def finish(self, stream: Stream, norm: LayerNorm) -> Tensor:
+        return norm(stream.x.high, stream.x.low, torch.float32)

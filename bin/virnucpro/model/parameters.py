@@ -14,6 +14,7 @@ from torch import Tensor
 from virnucpro.errors import UsageError
 from virnucpro.kernels.fp8_linear import Quantised, quantise_rows
 from virnucpro.kernels.fused_linear import fold_norm, interleave_pairs
+from virnucpro.kernels.parts import Parts
 from virnucpro.model.layers import (
     FeedForward,
     Fp8FeedForward,
@@ -22,6 +23,7 @@ from virnucpro.model.layers import (
     FusedLayer,
     LayerNorm,
     Linear,
+    PartsLinear,
     PlainLayer,
     RotaryTable,
 )
@@ -34,7 +36,9 @@ TRAINING_MASK_SHARE: Final = 0.15 * 0.8
 DTYPES: Final = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.bfloat16}
 #: Up to this head_dim queries and keys carry twice the bits of a 16-bit precision. Rounding them is the largest error
 #: of a small model, and attention over so few dimensions has the matrix units idle.
-LOW_PARTS_HEAD_DIM: Final = 32
+LOW_QUERIES_HEAD_DIM: Final = 32
+#: Up to this head_dim the residual stream carries them too, and in bf16 the weights.
+LOW_STREAM_HEAD_DIM: Final = 16
 
 
 class ParameterBuilder:
@@ -47,14 +51,17 @@ class ParameterBuilder:
         self._state = state
         self._dtype = dtype
         self._device = device
+        self._low_stream = config.head_dim <= LOW_STREAM_HEAD_DIM
+        self._low_weights = self._low_stream and dtype == torch.bfloat16
         self._rotaries: list[tuple[Tensor, RotaryTable]] = []
 
-    def embedding_table(self) -> Tensor:
+    def embedding_table(self, *, fused: bool) -> Tensor:
+        """(V, D), in fp32 where the residual stream of fused layers begins with more than the model's precision."""
         table_VD = self._take("embed_tokens.weight", torch.float32)
         if self._config.token_dropout:
             table_VD *= 1 - TRAINING_MASK_SHARE
             table_VD[MASK] = 0.0
-        return table_VD.to(self._dtype)
+        return table_VD if fused and self._low_stream else table_VD.to(self._dtype)
 
     def plain_layer(self, index: int) -> PlainLayer[Tensor]:
         """The layer as published, all in the model's precision."""
@@ -86,28 +93,29 @@ class ParameterBuilder:
         """The layer with its norms folded into the products after them; folded in fp32, then cast."""
         prefix, heads = f"layers.{index}.", self._config.heads
         attention_norm = self.layer_norm(prefix + "self_attn_layer_norm")
-        query, key, value = (self._folded(f"{prefix}self_attn.{part}_proj", attention_norm) for part in "qkv")
-        query, key = (
-            Linear(interleave_pairs(part.weight, heads), interleave_pairs(part.bias, heads)) for part in (query, key)
-        )
-        parts = (query, key, value)
+        parts = [self._folded(f"{prefix}self_attn.{part}_proj", attention_norm) for part in "qkv"]
+        parts[:2] = [(interleave_pairs(weight, heads), interleave_pairs(bias, heads)) for weight, bias in parts[:2]]
+        weights, biases = zip(*parts, strict=True)
         return FusedLayer(
+            dtype=self._dtype,
             heads=heads,
-            qkv=Linear(torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])),
-            out=self._with_wide_bias(prefix + "self_attn.out_proj"),
-            up=self._folded(prefix + "fc1", self.layer_norm(prefix + "final_layer_norm")),
-            down=self._with_wide_bias(prefix + "fc2"),
+            qkv=self._in_parts(torch.cat(weights), torch.cat(biases)),
+            out=self._in_parts(*self._take_linear(prefix + "self_attn.out_proj")),
+            up=self._in_parts(*self._folded(prefix + "fc1", self.layer_norm(prefix + "final_layer_norm"))),
+            down=self._in_parts(*self._take_linear(prefix + "fc2")),
             rotary=self._rotary(index),
-            low_parts=self._config.head_dim in (16, LOW_PARTS_HEAD_DIM),
+            low_queries=self._config.head_dim in (16, LOW_QUERIES_HEAD_DIM),
+            low_stream=self._low_stream,
         )
 
-    def _folded(self, prefix: str, norm: LayerNorm) -> Linear:
-        weight, bias = (self._take(f"{prefix}.{part}", torch.float32) for part in ("weight", "bias"))
-        weight, bias = fold_norm(weight, bias, norm.weight, norm.bias)
-        return Linear(weight.to(self._dtype), bias)
+    def _take_linear(self, prefix: str) -> tuple[Tensor, Tensor]:
+        return self._take(prefix + ".weight", torch.float32), self._take(prefix + ".bias", torch.float32)
 
-    def _with_wide_bias(self, prefix: str) -> Linear:
-        return Linear(self._take(prefix + ".weight", self._dtype), self._take(prefix + ".bias", torch.float32))
+    def _folded(self, prefix: str, norm: LayerNorm) -> tuple[Tensor, Tensor]:
+        return fold_norm(*self._take_linear(prefix), norm.weight, norm.bias)
+
+    def _in_parts(self, weight: Tensor, bias: Tensor) -> PartsLinear:
+        return PartsLinear(Parts.of(weight, self._dtype) if self._low_weights else Parts(weight.to(self._dtype)), bias)
 
     def layer_norm(self, prefix: str) -> LayerNorm:
         return LayerNorm(self._take(prefix + ".weight", torch.float32), self._take(prefix + ".bias", torch.float32))

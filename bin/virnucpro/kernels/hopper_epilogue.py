@@ -1,0 +1,61 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+"""What `hopper_linear` does to its accumulators besides adding a bias: the LayerNorm's scale, rotary, the residual.
+
+An accumulator of 64 rows is taken in pieces of WIDTH columns, each thread keeping what it has.
+"""
+
+from __future__ import annotations
+
+from virnucpro.kernels.device import gl, gluon_jit, hopper
+
+
+@gluon_jit
+def columns(acc, BLOCK_N: gl.constexpr, WIDTH: gl.constexpr):
+    """The accumulator in pieces of WIDTH columns; each thread keeps what it has."""
+    left, right = gl.split(acc.reshape((64, 2, BLOCK_N // 2)).permute((0, 2, 1)))
+    if 2 * WIDTH == BLOCK_N:
+        return left, right
+    else:
+        first, second = gl.split(left.reshape((64, 2, BLOCK_N // 4)).permute((0, 2, 1)))
+        third, fourth = gl.split(right.reshape((64, 2, BLOCK_N // 4)).permute((0, 2, 1)))
+        return first, second, third, fourth
+
+
+@gluon_jit
+def inverse_deviation(Statistics_ptr, row, M, features, eps, CHUNKS: gl.constexpr):
+    total = gl.load(Statistics_ptr + row, mask=row < M, other=0.0)
+    squares = gl.load(Statistics_ptr + CHUNKS * M + row, mask=row < M, other=0.0)
+    for chunk in gl.static_range(1, CHUNKS):
+        total += gl.load(Statistics_ptr + chunk * M + row, mask=row < M, other=0.0)
+        squares += gl.load(Statistics_ptr + (CHUNKS + chunk) * M + row, mask=row < M, other=0.0)
+    mean = total / features
+    return gl.rsqrt(gl.maximum(squares / features - mean * mean, 0.0) + eps)
+
+
+@gluon_jit
+def rotation_of(tables, top, M, HALF: gl.constexpr, PIECE: gl.constexpr, WIDTH: gl.constexpr):
+    """Cosines and sines for 64 rows of one piece, laid out like the even columns of the accumulator."""
+    Position_ptr, Cos_ptr, Sin_ptr = tables
+    even, _odd = gl.split(gl.zeros((64, WIDTH), gl.float32, PIECE).reshape((64, WIDTH // 2, 2)))
+    TABLE: gl.constexpr = even.type.layout
+    token = top + gl.arange(0, 64, gl.SliceLayout(1, TABLE))
+    position = gl.load(Position_ptr + token, mask=token < M, other=0)
+    entry = position[:, None] * HALF + (gl.arange(0, WIDTH // 2, gl.SliceLayout(0, TABLE)) % HALF)[None, :]
+    return gl.load(Cos_ptr + entry), gl.load(Sin_ptr + entry)
+
+
+@gluon_jit
+def rotate(x, cos, sin, PIECE: gl.constexpr, WIDTH: gl.constexpr):
+    even, odd = gl.split(x.reshape((64, WIDTH // 2, 2)))
+    turned = gl.join(even * cos - odd * sin, odd * cos + even * sin).reshape((64, WIDTH))
+    return gl.convert_layout(turned, PIECE, assert_trivial=True)
+
+
+@gluon_jit
+def fetch_residual(c, buffers, ready, top, left, UPPER: gl.constexpr, WIDTH: gl.constexpr, PIECES: gl.constexpr):
+    """Ask for the tile of the residual stream while the products run; the buffers' own stores are done with first."""
+    hopper.tma.store_wait(0)
+    hopper.mbarrier.expect(ready, PIECES * c.block_type.nbytes)
+    for piece in gl.static_range(PIECES):
+        target = buffers.index(PIECES * UPPER + piece)
+        hopper.tma.async_copy_global_to_shared(c, [top, left + piece * WIDTH], ready, target)
