@@ -38,6 +38,7 @@ from two_gpus_checks import (
     compare_vectors,
     largest_gap,
     ledger_check,
+    metrics_check,
     overlaps,
     rates,
     read_tasks,
@@ -85,6 +86,7 @@ class Record:
         write_csv(self._out / "two-gpus.csv", self._rows)
         write_csv(self._out / "two-gpus" / "tasks.csv", self._tasks)
         shutil.copyfile(run.trace, self._out / "two-gpus" / f"trace-{run.name}.txt")
+        shutil.copyfile(run.metrics / "run_summary.json", self._out / "two-gpus" / f"run_summary-{run.name}.json")
 
 
 def alone_on_its_gpu(tasks: Sequence[Task]) -> Check:
@@ -103,14 +105,15 @@ def measure_one_and_two(pipeline: Pipeline, given: Input, record: Record, out: P
     """Run on one GPU, then on two; compare; returns the latter."""
     one = pipeline.run("one", given, 1)
     tasks = read_tasks(one.metrics)
-    record.add(one, [ledger_check(one.results, given.records), devices_used(tasks, 1), alone_on_its_gpu(tasks)], {})
+    ledger, joined = ledger_check(one.results, given.records), metrics_check(one.results)
+    record.add(one, [ledger, joined, devices_used(tasks, 1), alone_on_its_gpu(tasks)], {})
     two = pipeline.run("two", given, 2)
-    shutil.copyfile(two.metrics / "run_summary.json", out / "two-gpus" / "run_summary-two.json")
     slow, fast = rates(tasks), rates(read_tasks(two.metrics))
     speed_up = fast["tokens_per_second"] / slow["tokens_per_second"]
     alike = Likeness.sum(compare_vectors(two.results, one.results).values())
     checks = [
         ledger_check(two.results, given.records),
+        metrics_check(two.results),
         devices_used(read_tasks(two.metrics), 2),
         alone_on_its_gpu(read_tasks(two.metrics)),
         Check(f"throughput at least {LEAST_SPEED_UP} times one GPU's", speed_up >= LEAST_SPEED_UP, f"{speed_up:.3f}"),

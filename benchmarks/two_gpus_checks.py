@@ -13,9 +13,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 ROWS_AT_ONCE = 8192
+#: What every row must know of the device that computed it.
+JOINED = ("shard", "batch", "device_name", "device_utilization", "batch_tokens_per_second", "energy_joules")
+MOST_ENERGY_DIFFERENCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,18 @@ def ledger_check(results: Path, records: int) -> Check:
     lost = summary["rejected"] + summary["duplicate"] + summary["reused"]
     whole = set(counts) == {records} and lost == 0 and set(ledger["status"].to_pylist()) == {"embedded"}
     return Check("every record has one row", whole, f"{rows:,} rows for {records:,} records, {lost} not embedded")
+
+
+def metrics_check(results: Path) -> Check:
+    """Whether every row has its batch's and device's metrics, and the rows' energy is the run's."""
+    parts = sorted((results / "embeddings").glob("part-*.parquet"))
+    rows = pa.concat_tables(pq.read_table(part, columns=list(JOINED)) for part in parts)
+    nulls = {name: rows[name].null_count for name in JOINED if rows[name].null_count}
+    total = json.loads((results / "metrics" / "run_summary.json").read_text())["energy_joules"]
+    summed = pc.sum(rows["energy_joules"]).as_py() or 0.0
+    holds = not nulls and bool(total) and abs(summed / total - 1) <= MOST_ENERGY_DIFFERENCE
+    seen = f"nulls {nulls or 'none'}, {summed:,.0f} J in rows, {total or 0:,.0f} J in all"
+    return Check("every row has its metrics, and their energy is the run's", holds, seen)
 
 
 @dataclass

@@ -21,6 +21,7 @@ from two_gpus_checks import (
     compare_vectors,
     largest_gap,
     ledger_check,
+    metrics_check,
     overlaps,
     rates,
     read_tasks,
@@ -279,3 +280,23 @@ def test_the_page_says_what_holds(tmp_path: Path) -> None:
     assert "71,200 of 71,200" in page and "1,042 vectors written" in page and "`report.html`" in page
     write_csv(tmp_path / "two-gpus.csv", rows[:1])
     assert "All 3 checks of the script hold." in "\n\n".join(two_gpus_section(tmp_path))
+
+
+def joined_rows(results: Path, energy: list[float | None], total: float) -> Path:
+    (results / "embeddings").mkdir(parents=True)
+    (results / "metrics").mkdir()
+    rows = {"shard": [0, 1], "batch": [0, 0], "device_name": ["H100", "H100"], "energy_joules": energy}
+    rows |= {"device_utilization": [99.0, 98.0], "batch_tokens_per_second": [1e5, 1e5]}
+    pq.write_table(pa.table(rows), results / "embeddings" / "part-00000.parquet")
+    (results / "metrics" / "run_summary.json").write_text(json.dumps({"energy_joules": total}))
+    return results
+
+
+@pytest.mark.parametrize(
+    ("energy", "total", "holds"),
+    [([40.0, 60.0], 101.0, True), ([40.0, 60.0], 103.0, False), ([100.0, None], 100.0, False)],
+)
+def test_rows_must_know_their_metrics_and_share_the_energy(
+    tmp_path: Path, energy: list[float | None], total: float, holds: bool
+) -> None:
+    assert metrics_check(joined_rows(tmp_path / "results", energy, total)).holds == holds
