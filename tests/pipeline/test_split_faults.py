@@ -20,6 +20,7 @@ from virnucpro.errors import ExitCode, TryAgainError, run_reporting_errors
 from virnucpro.pipeline import split as split_module
 from virnucpro.pipeline import split_scan
 from virnucpro.pipeline.split import split
+from virnucpro.pipeline.split_blocks import ScannedBlock, ZeroByte
 
 PROGRAM = """
 import sys
@@ -82,20 +83,20 @@ def test_killed_at_any_moment(config: SplitConfig) -> None:
 
 def test_a_killed_process_is_worth_another_try(config: SplitConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(split_scan, "BLOCK_BYTES", 20_000)
-    monkeypatch.setattr(split_scan, "scan_block", die_in_a_worker)
+    monkeypatch.setattr(split_scan, "scan_blocks", die_in_a_worker)
     with pytest.raises(TryAgainError, match="memory"):
         split(config)
     assert list(config.outdir.iterdir()) == []
 
 
 TEST_PROCESS = os.getpid()
-scan_block = split_scan.scan_block
+scan_blocks = split_scan.scan_blocks
 
 
-def die_in_a_worker(*arguments: Any) -> split_scan.ScannedBlock:
+def die_in_a_worker(*arguments: Any) -> list[ScannedBlock | ZeroByte]:
     if os.getpid() != TEST_PROCESS:
         os.kill(os.getpid(), signal.SIGKILL)
-    return scan_block(*arguments)
+    return scan_blocks(*arguments)
 
 
 @pytest.mark.parametrize("step", ["deduplicate", "_plan", "_publish"])

@@ -2,56 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import islice
 from typing import BinaryIO, Final, TextIO
-
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
 from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, FastaFormatError
 from virnucpro.fasta_source import FastaSource, PlainFile, zero_byte
-from virnucpro.pipeline.split_columns import numbers, texts
+from virnucpro.pipeline.split_blocks import ScannedBlock, ZeroByte, scan_blocks
 from virnucpro.pipeline.split_cut import Span, cut_file, cut_stream
-from virnucpro.pipeline.split_parse import KEY_BYTES, ParsedBlock, parse_block
-from virnucpro.pipeline.split_spool import Block, Extent, Spool
-from virnucpro.pipeline.split_workers import Payload, Workers, take
+from virnucpro.pipeline.split_parse import KEY_BYTES
+from virnucpro.pipeline.split_spool import Block, Spool
+from virnucpro.pipeline.split_workers import Payload, Workers
 
 #: Bytes of FASTA parsed at once: small enough to stay near the cache, large enough to hide what each block costs.
 BLOCK_BYTES: Final = 1 << 21
+#: Blocks of a plain file for one task: handing out a task costs a seventh of parsing a block.
+BLOCKS_PER_TASK: Final = 8
 REJECTED_HEADER: Final = "file\tline\tordinal\tid\treason\n"
-
-
-@dataclass(frozen=True)
-class ScannedBlock:
-    """What a task reports of its block; ``rejected`` holds (position, line of the block from 0, id, reason).
-
-    ``columns`` holds the keys and then the lengths: a file carries them for less than the pipe of the result would.
-    """
-
-    columns: Extent
-    records: int
-    residues: int
-    truncated: int
-    unknown_residues: int
-    newlines: int
-    rejected: list[tuple[int, int, str, str]]
-    text: Extent
-    places: Extent
-    headers: Extent
-
-
-@dataclass(frozen=True)
-class ZeroByte:
-    """A task found a zero byte, on a line of its block from 0, and nothing else was done."""
-
-    line: int
 
 
 @dataclass
@@ -77,8 +48,8 @@ class ScanTotals:
 class _Flight:
     file_index: int
     first_line: int
-    payload: Payload | Span
-    result: Future[ScannedBlock | ZeroByte]
+    payloads: list[Payload | Span]
+    result: Future[list[ScannedBlock | ZeroByte]]
 
 
 def scan(config: SplitConfig, spool: Spool, rejected: TextIO, workers: Workers) -> ScanTotals:
@@ -92,14 +63,14 @@ def scan(config: SplitConfig, spool: Spool, rejected: TextIO, workers: Workers) 
     flights: deque[_Flight] = deque()
     with spool.path("keys").open("wb") as keys, spool.path("lengths").open("wb") as lengths:
         ledger = _Account(spool, totals, keys, lengths, rejected, config.strict)
-        for number, (file_index, first_line, block) in enumerate(_blocks(config, spool.files, totals)):
+        for number, (file_index, first_line, blocks) in enumerate(_tasks(config, spool.files, totals)):
             if number == 1:
                 workers.fork()
             while flights and (workers.full(len(flights)) or flights[0].result.done()):
                 ledger.collect(flights.popleft(), workers)
-            payload = block if isinstance(block, Span) else workers.put(block)
-            result = workers.submit(scan_block, spool.directory, payload, spool.residue_limit)
-            flights.append(_Flight(file_index, first_line, payload, result))
+            payloads = [block if isinstance(block, Span) else workers.put(block) for block in blocks]
+            result = workers.submit(scan_blocks, spool.directory, payloads, spool.residue_limit)
+            flights.append(_Flight(file_index, first_line, payloads, result))
         while flights:
             ledger.collect(flights.popleft(), workers)
     for copied in spool.directory.glob("columns-*"):
@@ -107,23 +78,33 @@ def scan(config: SplitConfig, spool: Spool, rejected: TextIO, workers: Workers) 
     return totals
 
 
-def _blocks(config: SplitConfig, names: Sequence[str], totals: ScanTotals) -> Iterator[tuple[int, int, bytes | Span]]:
-    """Yield the number of the file, the line on which its first record begins, and a block of it."""
+def _tasks(
+    config: SplitConfig, names: Sequence[str], totals: ScanTotals
+) -> Iterator[tuple[int, int, Sequence[bytes | Span]]]:
+    """Yield the number of the file, the line on which its first record begins, and blocks of it for one task."""
     for file_index, path in enumerate(config.inputs):
         source = FastaSource(path, name=names[file_index], refuse_nucleotide=True)
         plain = source.plain_file()
-        blocks: Iterator[bytes | Span]
+        tasks: Iterator[Sequence[bytes | Span]]
         if plain is None:
-            blocks = cut_stream(source, BLOCK_BYTES)
+            tasks = ([block] for block in cut_stream(source, BLOCK_BYTES))
         else:
             totals.plain.append(plain)
-            blocks = cut_file(plain, BLOCK_BYTES)
+            tasks = _together(cut_file(plain, BLOCK_BYTES))
         empty = True
-        for block in blocks:
+        for blocks in tasks:
             empty = False
-            yield file_index, plain.first_line if plain else source.first_line, block
+            yield file_index, plain.first_line if plain else source.first_line, blocks
         if empty:
             totals.empty_files.append(source.name)
+
+
+def _together(spans: Iterator[Span]) -> Iterator[list[Span]]:
+    """The first alone: where there is no other, there is nothing to start processes for."""
+    size = 1
+    while task := list(islice(spans, size)):
+        yield task
+        size = BLOCKS_PER_TASK
 
 
 @dataclass
@@ -141,11 +122,16 @@ class _Account:
 
     def collect(self, flight: _Flight, workers: Workers) -> None:
         scanned = flight.result.result()
-        workers.release(flight.payload)
+        for payload in flight.payloads:
+            workers.release(payload)
         if flight.file_index != self.file_index:
             self.file_index, self.line = flight.file_index, flight.first_line
-        if isinstance(scanned, ZeroByte):
-            raise zero_byte(self.spool.files[self.file_index], self.line + scanned.line)
+        for block in scanned:
+            if isinstance(block, ZeroByte):
+                raise zero_byte(self.spool.files[self.file_index], self.line + block.line)
+            self._add(block)
+
+    def _add(self, scanned: ScannedBlock) -> None:
         columns = memoryview(self.spool.load(scanned.columns))
         self.keys.write(columns[: KEY_BYTES * scanned.records])
         self.lengths.write(columns[KEY_BYTES * scanned.records :])
@@ -173,60 +159,3 @@ class _Account:
 
 def _one_cell(text: str) -> str:
     return " ".join(text.replace("\t", " ").splitlines())
-
-
-def scan_block(directory: Path, payload: Payload | Span, residue_limit: int | None) -> ScannedBlock | ZeroByte:
-    """Parse one block and spool its headers and the places of its sequences (a task of ``Workers``)."""
-    text = payload.read() if isinstance(payload, Span) else take(payload)
-    zero = text.find(b"\0")
-    if zero >= 0:
-        return ZeroByte(text.count(b"\n", 0, zero))
-    block = parse_block(text, residue_limit)
-    lengths = np.maximum(block.lengths, 0)
-    truncated = 0 if residue_limit is None else int((lengths > residue_limit).sum())
-    process = os.getpid()
-    if isinstance(payload, Span) and block.rewritten is None:
-        extent = Extent(str(payload.path.absolute()), payload.offset, payload.size)
-    else:
-        extent = _append(directory, f"sequences-{process}", text if block.rewritten is None else block.rewritten)
-    return ScannedBlock(
-        columns=_append(directory, f"columns-{process}", block.keys + block.lengths.tobytes()),
-        records=len(block.ids),
-        residues=int(lengths.sum()),
-        truncated=truncated,
-        unknown_residues=int(block.unknown_residues.sum()),
-        newlines=block.newlines,
-        rejected=[(i, int(block.lines[i]), block.ids[i].as_py(), reason) for i, reason in block.reasons.items()],
-        text=extent,
-        places=_append(directory, f"places-{process}", np.column_stack((block.starts, block.stops)).tobytes()),
-        headers=_append(directory, f"headers-{process}", _encode_headers(block)),
-    )
-
-
-def _encode_headers(block: ParsedBlock) -> pa.Buffer:
-    rejected = block.lengths < 0
-    reasons = texts([block.reasons.get(i, "") for i in range(len(rejected))]) if block.reasons else None
-    batch = pa.record_batch(
-        {
-            "id": block.ids,
-            "description": block.descriptions,
-            "unknown_residues": numbers(block.unknown_residues, rejected),
-            "reason": pa.nulls(len(rejected), pa.string()) if reasons is None else _null_where_empty(reasons, rejected),
-        }
-    )
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return sink.getvalue()
-
-
-def _null_where_empty(reasons: pa.StringArray, rejected: npt.NDArray[np.bool_]) -> pa.StringArray:
-    _, offsets, data = reasons.buffers()
-    return pa.StringArray.from_buffers(len(reasons), offsets, data, numbers(rejected).buffers()[1])
-
-
-def _append(directory: Path, file: str, data: bytes | pa.Buffer) -> Extent:
-    with (directory / file).open("ab") as stream:
-        offset = stream.tell()
-        stream.write(data)
-    return Extent(file, offset, len(data))

@@ -6,7 +6,6 @@ order, once for each window of the output.
 
 from __future__ import annotations
 
-import io
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import pyarrow as pa
 from virnucpro.errors import DataError
 from virnucpro.fasta_source import RECORD_BYTES
 from virnucpro.pipeline.split_columns import joined, numbers, offsets_of, pieces, strings
-from virnucpro.pipeline.split_spool import EMBEDDED, Block, Spool
+from virnucpro.pipeline.split_spool import EMBEDDED, Block, Spool, write_all
 from virnucpro.shards import SPECIAL_TOKENS, cost_units
 
 #: Bytes of shards put together in memory at once, by all processes. A shard larger than its process's part takes
@@ -82,14 +81,9 @@ def write_shard(spool: Spool, task: ShardTask, embed_dim: int, window_bytes: int
                 _window(spool, task, first_positions.copy(), range(window, window + window_bytes))
             ):
                 # Each line end stands before its header, and the first has none before it.
-                _write_all(shard, memoryview(lines)[1 if window == number == 0 else 0 :])
-        _write_all(shard, memoryview(b"\n"))
+                write_all(shard, memoryview(lines)[1 if window == number == 0 else 0 :])
+        write_all(shard, memoryview(b"\n"))
     return ShardTotals(residues, cost)
-
-
-def _write_all(stream: io.FileIO, data: memoryview) -> None:
-    while len(data):
-        data = data[stream.write(data) :]
 
 
 def _window(spool: Spool, task: ShardTask, positions: Array, window: range) -> Iterator[pa.Buffer]:

@@ -7,6 +7,7 @@ compressed file, or that the rules change, are in the spool.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -120,3 +121,9 @@ class Spool:
         first = max(int(np.searchsorted(starts, first_unique, side="right")) - 1, 0)
         stop = int(np.searchsorted(starts, first_unique + count, side="left"))
         return replace(self, blocks=self.blocks[first:stop])
+
+
+def write_all(stream: io.FileIO, data: memoryview) -> None:
+    """Write the bytes to a file without a buffer."""
+    while len(data):
+        data = data[stream.write(data) :]

@@ -1,0 +1,130 @@
+"""The scan's tasks: parse blocks of FASTA, and spool what the later passes need of them."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from virnucpro.pipeline.split_columns import numbers, texts
+from virnucpro.pipeline.split_cut import Span
+from virnucpro.pipeline.split_parse import ParsedBlock, parse_block
+from virnucpro.pipeline.split_spool import Extent, write_all
+from virnucpro.pipeline.split_workers import Payload, take
+
+
+@dataclass(frozen=True)
+class ScannedBlock:
+    """What a task reports of a block; ``rejected`` holds (position, line of the block from 0, id, reason).
+
+    ``columns`` holds the keys and then the lengths: a file carries them for less than the pipe of the result would.
+    """
+
+    columns: Extent
+    records: int
+    residues: int
+    truncated: int
+    unknown_residues: int
+    newlines: int
+    rejected: list[tuple[int, int, str, str]]
+    text: Extent
+    places: Extent
+    headers: Extent
+
+
+@dataclass(frozen=True)
+class ZeroByte:
+    """A task found a zero byte, on a line of its block from 0, and did nothing else with the block."""
+
+    line: int
+
+
+def scan_blocks(
+    directory: Path, payloads: Sequence[Payload | Span], residue_limit: int | None
+) -> list[ScannedBlock | ZeroByte]:
+    """Parse blocks that follow each other, up to the first with a zero byte (a task of ``Workers``)."""
+    scanned: list[ScannedBlock | ZeroByte] = []
+    with _Files(directory) as files:
+        for payload in payloads:
+            text = payload.read() if isinstance(payload, Span) else take(payload)
+            zero = text.find(b"\0")
+            if zero >= 0:
+                return [*scanned, ZeroByte(text.count(b"\n", 0, zero))]
+            scanned.append(_scan_block(files, payload, text, residue_limit))
+    return scanned
+
+
+class _Files:
+    """The spool's files that this process alone appends to."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._open = ExitStack()
+        self._streams: dict[str, io.FileIO] = {}
+
+    def append(self, kind: str, data: bytes | pa.Buffer) -> Extent:
+        name = f"{kind}-{os.getpid()}"
+        if kind not in self._streams:
+            self._streams[kind] = self._open.enter_context((self._directory / name).open("ab", buffering=0))
+        stream = self._streams[kind]
+        offset = stream.tell()
+        write_all(stream, memoryview(data))
+        return Extent(name, offset, len(data))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+
+def _scan_block(files: _Files, payload: Payload | Span, text: bytes, residue_limit: int | None) -> ScannedBlock:
+    block = parse_block(text, residue_limit)
+    lengths = np.maximum(block.lengths, 0)
+    truncated = 0 if residue_limit is None else int((lengths > residue_limit).sum())
+    if isinstance(payload, Span) and block.rewritten is None:
+        extent = Extent(str(payload.path.absolute()), payload.offset, payload.size)
+    else:
+        extent = files.append("sequences", text if block.rewritten is None else block.rewritten)
+    return ScannedBlock(
+        columns=files.append("columns", block.keys + block.lengths.tobytes()),
+        records=len(block.ids),
+        residues=int(lengths.sum()),
+        truncated=truncated,
+        unknown_residues=int(block.unknown_residues.sum()),
+        newlines=block.newlines,
+        rejected=[(i, int(block.lines[i]), block.ids[i].as_py(), reason) for i, reason in block.reasons.items()],
+        text=extent,
+        places=files.append("places", np.column_stack((block.starts, block.stops)).tobytes()),
+        headers=files.append("headers", _encode_headers(block)),
+    )
+
+
+def _encode_headers(block: ParsedBlock) -> pa.Buffer:
+    rejected = block.lengths < 0
+    reasons = texts([block.reasons.get(i, "") for i in range(len(rejected))]) if block.reasons else None
+    batch = pa.record_batch(
+        {
+            "id": block.ids,
+            "description": block.descriptions,
+            "unknown_residues": numbers(block.unknown_residues, rejected),
+            "reason": pa.nulls(len(rejected), pa.string()) if reasons is None else _null_where_empty(reasons, rejected),
+        }
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+def _null_where_empty(reasons: pa.StringArray, rejected: npt.NDArray[np.bool_]) -> pa.StringArray:
+    _, offsets, data = reasons.buffers()
+    return pa.StringArray.from_buffers(len(reasons), offsets, data, numbers(rejected).buffers()[1])
