@@ -72,6 +72,8 @@ def split_main(argv: Sequence[str] | None = None) -> int:
     def run() -> None:
         # The threads that numpy starts for matrix products, of which a split has none, would spin before they sleep.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        # Arrow's memory comes from malloc, which keeps what is freed (``split_workers``).
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
         from virnucpro.pipeline.split import split
 
         split(

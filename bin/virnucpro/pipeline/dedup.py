@@ -48,7 +48,7 @@ class DedupTotals:
 
 
 def deduplicate(spool: Spool, workers: Workers, *, enabled: bool, known: KnownKeys | None) -> DedupTotals:
-    """Write the columns ``unique`` and ``status`` (and those of reuse), and set ``first_unique`` of each block.
+    """Write the columns ``unique``, ``status``, those of what is embedded and of reuse, and complete the blocks.
 
     Args:
         enabled: otherwise each record gets an index of its own.
@@ -226,29 +226,46 @@ def _number(spool: Spool, first: Array) -> DedupTotals:
     """Turn first ordinals into indices, in place: a first appearance always stands before its duplicates."""
     totals = DedupTotals()
     block_starts = np.array([block.first_ordinal for block in spool.blocks])
-    with spool.path("status").open("wb") as status_file:
+    block_indices = np.zeros(len(block_starts), np.int64)
+    with (
+        spool.path("status").open("wb") as status_file,
+        spool.path("embedded_ordinals").open("wb") as ordinals_file,
+        spool.path("embedded_lengths").open("wb") as lengths_file,
+    ):
         for start, count in spool.chunks(CHUNK_RECORDS):
-            stop = start + count
-            origin = np.array(first[start:stop])
+            origin = np.array(first[start : start + count])
             lengths = spool.read("lengths", start, count)
-            rejected = lengths < 0
-            reused = (origin == _IN_REUSE) & ~rejected
-            embedded = (origin == np.arange(start, stop)) & ~rejected
-            duplicates = np.flatnonzero(~(rejected | reused | embedded))
-            indices = np.cumsum(embedded) - embedded + totals.embedded
-            first[start:stop] = np.where(embedded, indices, -1)
+            status = _statuses(origin, lengths, start)
+            embedded = status == EMBEDDED
+            ordinals, duplicates = np.flatnonzero(embedded), np.flatnonzero(status == DUPLICATE)
+            blocks = slice(*np.searchsorted(block_starts, (start, start + count)).tolist())
+            block_indices[blocks] = totals.embedded + np.searchsorted(ordinals, block_starts[blocks] - start)
+            indices = np.full(count, -1, np.int64)
+            indices[ordinals] = np.arange(totals.embedded, totals.embedded + len(ordinals))
+            first[start : start + count] = indices
             first[start + duplicates] = first[origin[duplicates]]
-            status = np.full(count, DUPLICATE, np.uint8)
-            status[embedded], status[reused], status[rejected] = EMBEDDED, REUSED, REJECTED
-            status_file.write(status.tobytes())
-            for number in range(*np.searchsorted(block_starts, (start, stop)).tolist()):
-                first_unique = int(indices[block_starts[number] - start])
-                spool.blocks[number] = replace(spool.blocks[number], first_unique=first_unique)
-            totals.embedded += int(embedded.sum())
+            kept = np.clip(lengths[ordinals], 0, spool.residue_limit)
+            status_file.write(status.data)
+            ordinals_file.write((ordinals + start).data)
+            lengths_file.write(kept.data)
+            totals.embedded += len(ordinals)
             totals.duplicate += len(duplicates)
-            totals.reused += int(reused.sum())
-            totals.residues += int(lengths[embedded].clip(max=spool.residue_limit).sum(dtype=np.int64))
+            totals.reused += int(np.count_nonzero(status == REUSED))
+            totals.residues += int(kept.sum(dtype=np.int64))
+    sizes = np.diff(block_indices, append=totals.embedded)
+    spool.blocks = [
+        replace(block, first_unique=index, embedded=size)
+        for block, index, size in zip(spool.blocks, block_indices.tolist(), sizes.tolist(), strict=True)
+    ]
     return totals
+
+
+def _statuses(origin: Array, lengths: Array, start: int) -> npt.NDArray[np.uint8]:
+    """Status of each record from ``start`` on, from the ordinal of its first appearance."""
+    status = np.where(origin == np.arange(start, start + len(origin)), np.uint8(EMBEDDED), np.uint8(DUPLICATE))
+    status[origin == _IN_REUSE] = REUSED
+    status[lengths < 0] = REJECTED
+    return status
 
 
 def _sum_words(words: Array) -> int:

@@ -18,8 +18,7 @@ from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, InputMissingError, UsageError
 from virnucpro.fasta_source import FastaSource
 from virnucpro.output.schema import IDENTITY_KEYS, MANIFEST_FILE, REJECTED_FILE
-from virnucpro.pipeline.dedup import DedupTotals, deduplicate, partition_bits
-from virnucpro.pipeline.reuse import ReuseIndex, mismatch
+from virnucpro.pipeline.dedup import DedupTotals, KnownKeys, deduplicate, partition_bits
 from virnucpro.pipeline.split_ledger import write_ledger
 from virnucpro.pipeline.split_scan import BLOCK_BYTES, ScanTotals, scan
 from virnucpro.pipeline.split_shards import WINDOW_BYTES, ShardTask, ShardTotals, write_shard
@@ -124,8 +123,13 @@ def _check_not_empty(spool: Spool, scanned: ScanTotals) -> None:
         print(f"warning: {name}: empty, no sequence in it", file=sys.stderr)
 
 
-def _open_reuse(config: SplitConfig, model: _Model, spool: Spool) -> tuple[ReuseIndex | None, list[dict[str, Any]]]:
+def _open_reuse(config: SplitConfig, model: _Model, spool: Spool) -> tuple[KnownKeys | None, list[dict[str, Any]]]:
     """Return the keys of all results that fit, and one entry for each asked for: its path, and why it is not used."""
+    if not config.reuse:
+        return None, []
+    # Here, as a split that reuses nothing would start a sixth later for it.
+    from virnucpro.pipeline.reuse import ReuseIndex, mismatch
+
     output = _output(config, model) | {"weights_sha256": model.weights_sha256}
     expected = {key: output[key] for key in IDENTITY_KEYS}
     entries: list[dict[str, Any]] = []
@@ -144,7 +148,10 @@ def _plan(config: SplitConfig, model: _Model, spool: Spool, deduplicated: DedupT
     shards = shard_count(deduplicated.embedded, deduplicated.residues, config.shard_residues, config.shards_at_least)
 
     def costs() -> Any:
-        return (cost_units(lengths + SPECIAL_TOKENS, model.embed_dim) for lengths in spool.embedded_lengths())
+        return (
+            cost_units(lengths + SPECIAL_TOKENS, model.embed_dim)
+            for lengths in spool.embedded_lengths(0, deduplicated.embedded)
+        )
 
     total = sum(int(chunk.sum()) for chunk in costs())
     return shard_starts(costs(), deduplicated.embedded, total, shards)

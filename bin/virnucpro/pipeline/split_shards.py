@@ -20,7 +20,7 @@ import pyarrow as pa
 from virnucpro.errors import DataError
 from virnucpro.fasta_source import RECORD_BYTES
 from virnucpro.pipeline.split_columns import joined, numbers, offsets_of, pieces, strings
-from virnucpro.pipeline.split_spool import EMBEDDED, Block, Spool, write_all
+from virnucpro.pipeline.split_spool import Block, Spool, write_all
 from virnucpro.shards import SPECIAL_TOKENS, cost_units
 
 #: Bytes of shards put together in memory at once, by all processes. A shard larger than its process's part takes
@@ -65,14 +65,17 @@ class _Members:
 def write_shard(spool: Spool, task: ShardTask, embed_dim: int, window_bytes: int) -> ShardTotals:
     """Write a shard, longest sequence first, equal lengths by index (a task of ``Workers``)."""
     by_length = np.zeros(1, np.int64)
+    unique = task.first_unique
     residues = cost = 0
-    for members in _members(spool, task):
-        counted = np.bincount(members.lengths, weights=members.sizes).astype(np.int64)
+    for lengths in spool.embedded_lengths(task.first_unique, task.sequences):
+        sizes = _line_bytes(lengths, np.arange(unique, unique + len(lengths)))
+        counted = np.bincount(lengths, weights=sizes).astype(np.int64)
         if len(counted) > len(by_length):
             by_length = np.pad(by_length, (0, len(counted) - len(by_length)))
         by_length[: len(counted)] += counted
-        residues += int(members.lengths.sum())
-        cost += int(cost_units(members.lengths + SPECIAL_TOKENS, embed_dim).sum())
+        unique += len(lengths)
+        residues += int(lengths.sum(dtype=np.int64))
+        cost += int(cost_units(lengths + SPECIAL_TOKENS, embed_dim).sum())
     total = int(by_length.sum())
     first_positions = total - np.cumsum(by_length)
     with task.path.open("wb", buffering=0) as shard:
@@ -168,13 +171,16 @@ def _places(members: _Members, positions: Array) -> Array:
 
 def _members(spool: Spool, task: ShardTask) -> Iterator[_Members]:
     for block in spool.blocks:
-        span = block.first_ordinal, block.records
-        embedded = np.flatnonzero(spool.read("status", *span) == EMBEDDED)
-        first = max(task.first_unique - block.first_unique, 0)
-        stop = min(task.first_unique + task.sequences - block.first_unique, len(embedded))
+        first = max(task.first_unique, block.first_unique)
+        stop = min(task.first_unique + task.sequences, block.first_unique + block.embedded)
         if first >= stop:
             continue
-        rows = embedded[first:stop]
-        unique = block.first_unique + np.arange(first, stop)
-        lengths = spool.kept_lengths(*span)[rows]
-        yield _Members(block, rows, unique, lengths, lengths + _digits(unique) + len(">\n\n"))
+        rows = spool.read("embedded_ordinals", first, stop - first) - block.first_ordinal
+        unique = np.arange(first, stop)
+        lengths = spool.read("embedded_lengths", first, stop - first)
+        yield _Members(block, rows, unique, lengths, _line_bytes(lengths, unique))
+
+
+def _line_bytes(lengths: Array, unique: Array) -> Array:
+    """Bytes of the two lines of each sequence."""
+    return lengths + _digits(unique) + len(">\n\n")

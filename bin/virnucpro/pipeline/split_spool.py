@@ -1,8 +1,9 @@
 """What a split keeps on disk between its passes: one file for each column, and the blocks they are made of.
 
-Numbers stand in ordinal order in one file per column. Headers (an Arrow stream for each block) and the places of the
-sequences stand where the process that parsed the block put them. The sequences of a plain file stay in it; those of a
-compressed file, or that the rules change, are in the spool.
+Numbers stand in one file per column, in the order of the records, or of the sequences to embed (``embedded_``).
+Headers (an Arrow stream for each block) and the places of the sequences stand where the process that parsed the block
+put them. The sequences of a plain file stay in it; those of a compressed file, or that the rules change, are in the
+spool.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ COLUMN_TYPES: Final = {
     "status": np.dtype(np.uint8),
     "reuse_source": np.dtype(np.int32),
     "reuse_row": np.dtype(np.int64),
+    "embedded_ordinals": np.dtype(np.int64),
+    "embedded_lengths": np.dtype(np.int32),
 }
 
 
@@ -48,7 +51,7 @@ class Block:
     """Records that were parsed together.
 
     ``places`` holds where each truncated sequence begins and ends in ``text``, in which line ends do not count;
-    ``first_unique`` is known once the records are deduplicated.
+    how many of the records are ``embedded``, from ``first_unique`` on, is known once they are deduplicated.
     """
 
     first_ordinal: int
@@ -58,6 +61,7 @@ class Block:
     places: Extent
     headers: Extent
     first_unique: int = 0
+    embedded: int = 0
 
 
 @dataclass
@@ -94,14 +98,10 @@ class Spool:
         for start in range(0, self.records, size):
             yield start, min(size, self.records - start)
 
-    def kept_lengths(self, first: int, count: int) -> npt.NDArray[np.int64]:
-        """Residues of each record that are embedded: truncated, 0 where it is rejected."""
-        return np.clip(self.read("lengths", first, count).astype(np.int64), 0, self.residue_limit)
-
-    def embedded_lengths(self) -> Iterator[npt.NDArray[np.int64]]:
-        """Residues of the sequences to embed, in the order of their unique index."""
-        for span in self.chunks(CHUNK_RECORDS):
-            yield self.kept_lengths(*span)[self.read("status", *span) == EMBEDDED]
+    def embedded_lengths(self, first: int, count: int) -> Iterator[npt.NDArray[np.int32]]:
+        """Residues that are embedded of ``count`` sequences from a unique index on, in chunks."""
+        for start in range(first, first + count, CHUNK_RECORDS):
+            yield self.read("embedded_lengths", start, min(CHUNK_RECORDS, first + count - start))
 
     def load(self, extent: Extent) -> bytes:
         """The bytes of a stretch.

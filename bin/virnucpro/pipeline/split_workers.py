@@ -14,8 +14,6 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-import pyarrow as pa
-
 from virnucpro.errors import TryAgainError
 
 Result = TypeVar("Result")
@@ -119,8 +117,7 @@ def _enter_worker(parent: int, slots: list[mmap.mmap]) -> None:
 
 
 def _keep_memory() -> None:
-    """Let malloc keep what is freed, and Arrow take its memory from there: its own pools give theirs back sooner."""
-    pa.set_memory_pool(pa.system_memory_pool())
+    """Let malloc keep what is freed."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
