@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +21,8 @@ _UPPER: Final = bytes(range(256)).upper()
 _TO_X: Final = bytes.maketrans(UNKNOWN, b"X" * len(UNKNOWN))
 _SYMBOL: Final = ~np.isin(np.arange(256), np.frombuffer(RESIDUES.encode() + UNKNOWN + _GAP, np.uint8))
 _PLAIN: Final = bytes(range(32, 127)) + b"\t"
-_NEWLINE, _HEADER, _STOP, _J = b"\n>*J"
+_NEWLINE, _HEADER, _STOP, _J, _A = b"\n>*JA"
+_LETTERS: Final = 26
 
 #: Length that stands for a rejected record.
 REJECTED_LENGTH: Final = -1
@@ -95,14 +97,12 @@ def parse_block(block: bytes, residue_limit: int | None) -> ParsedBlock:
     header_starts = layout.header_starts - layout.lines
     starts = layout.header_ends - layout.lines
     ends = np.append(header_starts[1:], len(unlined))
-    edges = np.column_stack((header_starts, starts, np.minimum(ends, starts + limit)))
-    headers = pieces(unlined, edges, 0)
+    headers = pieces(unlined, np.column_stack((header_starts, starts)), 0)
     ids, descriptions = _split_plain_headers(headers) or _split_headers(headers)
     without_id = np.diff(np.frombuffer(ids.buffers()[1], np.int32)[: len(ids) + 1]) == 0
     residues = _Residues(unlined, starts, ends, np.zeros(len(ids), np.int32), without_id)
-    sequences = joined(pieces(unlined, edges, 1)).tobytes()
     raw = rewritten = None
-    if _clean(sequences) and ((edges[:, 2] == ends).all() or _clean(joined(pieces(unlined, edges, 2)).tobytes())):
+    if _count_others(unlined) == _count_others(joined(headers).tobytes()):
         stops = _with_line_ends(residues.cut(limit), layout, ends)
         source_starts = np.minimum(layout.header_ends + 1, stops)
     else:
@@ -110,13 +110,11 @@ def parse_block(block: bytes, residue_limit: int | None) -> ParsedBlock:
         raw = pieces(block, np.column_stack((body_starts, layout.body_ends)), 0).to_pylist()
         residues = _normalise(raw, without_id)
         rewritten, source_starts, stops = residues.text, residues.starts, residues.cut(limit)
-        sequences = joined(pieces(rewritten, np.column_stack((source_starts, stops)), 0)).tobytes()
     residues.rejected |= residues.starts == residues.ends
     lengths = (residues.ends - residues.starts).astype(np.int32)
     lengths[residues.rejected] = REJECTED_LENGTH
     residues.unknown[residues.rejected] = 0
-    kept = (residues.cut(limit) - residues.starts).tolist()
-    keys = bytearray(b"".join(map(xxhash.xxh3_128_digest, map(io.BytesIO(sequences).read, kept))))
+    keys = bytearray(_keys(residues, limit))
     reasons = {}
     for i in np.flatnonzero(residues.rejected).tolist():
         keys[i * KEY_BYTES : (i + 1) * KEY_BYTES] = bytes(KEY_BYTES)
@@ -136,10 +134,18 @@ def parse_block(block: bytes, residue_limit: int | None) -> ParsedBlock:
     )
 
 
-def _clean(sequences: bytes) -> bool:
-    """Whether there is nothing but the 25 letters: all of A to Z except J."""
-    letters = np.frombuffer(sequences, np.uint8)
-    return not len(letters) or bool(letters.min() >= ord("A") and letters.max() <= ord("Z") and b"J" not in sequences)
+def _keys(residues: _Residues, limit: int) -> bytes:
+    """Hash each sequence, read off the text in turn with what stands before it: a text of their own would cost more."""
+    steps = np.diff(np.column_stack((residues.starts, residues.cut(limit))).ravel(), prepend=0)
+    read = map(io.BytesIO(residues.text).read, steps.tolist())
+    return b"".join(map(xxhash.xxh3_128_digest, islice(read, 1, None, 2)))
+
+
+def _count_others(text: bytes) -> int:
+    """How many bytes are none of the 25 letters: all of A to Z except J."""
+    letters = np.frombuffer(text, np.uint8)
+    count = int(np.count_nonzero(letters - np.uint8(_A) >= _LETTERS))
+    return count + text.count(b"J") if b"J" in text else count
 
 
 def _with_line_ends(stops: Array, layout: _Layout, ends: Array) -> Array:
