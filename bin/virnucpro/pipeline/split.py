@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import tempfile
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -77,13 +78,16 @@ def _split_into(work: Path, config: SplitConfig, model: _Model) -> dict[str, Any
         known, reuse = _open_reuse(config, model, spool)
         deduplicated = deduplicate(spool, workers, enabled=config.deduplicate, known=known)
         starts = _plan(config, model, spool, deduplicated)
-        ledger = workers.submit(write_ledger, spool, starts, work / MANIFEST_FILE)
         tasks = _shard_tasks(starts, deduplicated.embedded, shards_directory)
-        window = WINDOW_BYTES // workers.processes
-        written = [
-            workers.submit(write_shard, spool.section(task.first_unique, task.sequences), task, model.embed_dim, window)
-            for task in tasks
-        ]
+
+        def write(task: ShardTask) -> Future[ShardTotals]:
+            section = spool.section(task.first_unique, task.sequences)
+            return workers.submit(write_shard, section, task, model.embed_dim, WINDOW_BYTES // workers.processes)
+
+        # A shard for each process comes first, so that the most memory does not depend on who is done with what when.
+        written = [write(task) for task in tasks[: workers.processes]]
+        ledger = workers.submit(write_ledger, spool, starts, work / MANIFEST_FILE)
+        written += [write(task) for task in tasks[workers.processes :]]
         shards = [
             _describe_shard(shard, task, result.result(), model)
             for shard, (task, result) in enumerate(zip(tasks, written, strict=True))
