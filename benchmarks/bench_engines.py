@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from environment import RESULTS, conditions, quantiles, write_csv
-from inputs import SHAPES, flops, packed_batches, padded_groups, random_esm2, read_sequences
+from inputs import SHAPES, budget_of, flops, packed_batches, padded_groups, random_esm2, read_sequences
 
 from virnucpro.data.tokens import tokenise
 from virnucpro.model.esm2 import PackedEsm2
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument(
         "--engines", default="fair-esm-fp32,fair-esm-fp16,hugging-face-bf16,ours-fp32,ours-fp16,ours-bf16,ours-fp8"
     )
-    parser.add_argument("--budget", type=int, default=65_536)
+    parser.add_argument("--budget", type=int, help="tokens per batch, otherwise as the pipeline takes")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=int, help="use an even sample of this many sequences")
     parser.add_argument("--out", type=Path)
@@ -186,10 +186,11 @@ def main() -> None:
     sequences = read_sequences(options.fasta)
     if options.limit:
         sequences = sequences[:: max(1, len(sequences) // options.limit)]
-    extra = {"data": options.fasta.name, "budget": options.budget, **conditions()}
+    budget = budget_of(options.size, "fp16", "cuda", options.budget)
+    extra = {"data": options.fasta.name, "budget": budget, **conditions()}
     before = matmul_rate()
     rows: list[dict[str, Any]] = []
-    for row in measure(options.size, sequences, options.engines.split(","), options.budget, options.repeats):
+    for row in measure(options.size, sequences, options.engines.split(","), budget, options.repeats):
         print(f"{row['engine']:22s} {row['tokens_per_second']:12,.0f} tok/s {row['tflops']:7.1f} TFLOP/s", flush=True)
         rows.append(row)
         after = matmul_rate()

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import torch
 from bench_engines import run_ours, timed
 from environment import RESULTS, ROOT, conditions, write_csv
-from inputs import SHAPES, packed_batches, read_sequences
+from inputs import SHAPES, budget_of, packed_batches, read_sequences
 
 from virnucpro.model.weights import load_model
 from virnucpro.pipeline.engine import Engine, OutputPlan
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SHAPES, default="650M")
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--repeats", type=int, default=8, help="copies of the input in the shard")
-    parser.add_argument("--budget", type=int, default=65_536)
+    parser.add_argument("--budget", type=int, help="tokens per batch, otherwise as the pipeline takes")
     options = parser.parse_args()
     sequences = read_sequences(options.fasta)
     with tempfile.TemporaryDirectory() as name:
@@ -81,7 +81,8 @@ def main() -> None:
     device = torch.device("cuda")
     model = load_model(options.checkpoint, options.precision, device)
     engine = Engine(model, device, OutputPlan.resolve([-1], ["mean"], model.config.layers))
-    batches = packed_batches([s for s in sequences for _ in range(options.repeats)], options.budget, pinned=True)
+    budget = budget_of(options.size, options.precision, "cuda", options.budget)
+    batches = packed_batches([s for s in sequences for _ in range(options.repeats)], budget, pinned=True)
     seconds = timed(lambda: run_ours(engine, batches), 2)
     in_memory = tokens / median(seconds)
     row = {

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from bench_engines import run_ours
 from environment import RESULTS, conditions, write_csv
-from inputs import SHAPES, packed_batches, random_esm2, read_sequences
+from inputs import SHAPES, budget_of, packed_batches, random_esm2, read_sequences
 
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.monitor.gpu import DeviceSampler
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SHAPES, default="650M")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--precision", default="fp16", help="on a GPU; a CPU computes in fp32")
-    parser.add_argument("--budget", type=int, default=65_536)
+    parser.add_argument("--budget", type=int, help="tokens per batch, otherwise as the pipeline takes")
     parser.add_argument("--seconds", type=float, default=36, help="of measuring, after the model is built")
     parser.add_argument("--window", type=float, default=1, help="seconds of one window")
     parser.add_argument("--out", type=Path)
@@ -134,13 +134,14 @@ def main() -> None:
     precision = options.precision if options.device == "cuda" else "fp32"
     model = PackedEsm2.from_fair_esm(random_esm2(options.size, device), precision, device)
     engine = Engine(model, device, OutputPlan.resolve([-1], ["mean"], model.config.layers))
-    batches = packed_batches(read_sequences(options.fasta), options.budget, pinned=options.device == "cuda")
+    budget = budget_of(options.size, options.precision, options.device, options.budget)
+    batches = packed_batches(read_sequences(options.fasta), budget, pinned=options.device == "cuda")
     row = {
         "model": options.size,
         "precision": precision,
         **measure(Bench(engine, batches, options.window), options.seconds),
         "data": options.fasta.name,
-        "budget": options.budget,
+        "budget": budget,
         **conditions(),
     }
     write_csv(options.out or RESULTS / f"sampling-{options.size}.csv", [row])

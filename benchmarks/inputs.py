@@ -15,6 +15,8 @@ from virnucpro.data import VarlenCollator
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.data.packing import pack
 from virnucpro.fasta import read_records
+from virnucpro.model.registry import Esm2Config
+from virnucpro.pipeline.budget import token_budget
 
 #: Layers, embedding dimension, heads.
 SHAPES = {"8M": (6, 320, 20), "150M": (30, 640, 20), "650M": (33, 1280, 20), "3B": (36, 2560, 40)}
@@ -25,6 +27,11 @@ SHARP_LOGITS = 3.0
 def read_sequences(fasta: Path, max_length: int = 1022) -> list[str]:
     """Sequences of a FASTA file, cut to ``max_length`` residues, longest first."""
     return sorted((record.sequence[:max_length] for record in read_records(fasta)), key=len, reverse=True)
+
+
+def budget_of(size: str, precision: str, device: str, asked: int | None) -> int:
+    """Tokens per batch that the pipeline would take on this device, unless asked for others."""
+    return token_budget(Esm2Config(size, *SHAPES[size]), precision, torch.device(device), asked, 1)
 
 
 def packed_batches(sequences: Sequence[str], budget: int, *, pinned: bool) -> list[PackedBatch]:

@@ -21,7 +21,7 @@ DEFAULT_SHARD_RESIDUES: Final = 400_000_000
 #: Tokens per batch on a CPU, where larger batches only leave the caches.
 CPU_TOKEN_BUDGET: Final = 4096
 #: Tokens per batch above which no GPU measured gains any more throughput.
-MAX_TOKEN_BUDGET: Final = 65_536
+MAX_TOKEN_BUDGET: Final = 1 << 17
 
 
 @dataclass(frozen=True, kw_only=True)

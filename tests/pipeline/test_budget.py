@@ -8,7 +8,7 @@ import torch
 from virnucpro.config import CPU_TOKEN_BUDGET, MAX_TOKEN_BUDGET
 from virnucpro.errors import TryAgainError
 from virnucpro.model.registry import MODELS
-from virnucpro.pipeline.budget import bytes_per_token, token_budget, tokens_that_fit, weight_bytes
+from virnucpro.pipeline.budget import bytes_per_token, token_budget, tokens_that_fit, weight_bytes, whole_waves
 
 CPU = torch.device("cpu")
 
@@ -33,6 +33,15 @@ def test_the_budget_grows_with_memory_and_stays_within_it(name: str, precision: 
 def test_weights_are_counted_as_the_checkpoints_have_them() -> None:
     # 651 M parameters of the published 650M encoder, in 16 bits.
     assert weight_bytes(MODELS["esm2_t33_650M_UR50D"], "fp16") == pytest.approx(2 * 649e6, rel=0.01)
+
+
+@pytest.mark.parametrize("multiprocessors", [132, 108, 58])
+@pytest.mark.parametrize("tiles_across", [5, 15, 20])
+def test_whole_waves_leave_no_multiprocessor_idle(multiprocessors: int, tiles_across: int) -> None:
+    budget = whole_waves(MAX_TOKEN_BUDGET, multiprocessors)
+    assert MAX_TOKEN_BUDGET - 128 * multiprocessors < budget <= MAX_TOKEN_BUDGET
+    assert budget // 128 * tiles_across % multiprocessors == 0
+    assert whole_waves(5000, multiprocessors) == 5000
 
 
 def test_every_attempt_halves_what_was_asked_for() -> None:

@@ -21,6 +21,8 @@ POOLING_VALUES_PER_TOKEN: Final = 2
 SAFETY: Final = 0.80
 WORKSPACE_BYTES: Final = 512 << 20
 SMALLEST_BUDGET: Final = 1026
+#: Tokens in one tile of a matrix product, ours and cuBLAS's.
+TILE_TOKENS: Final = 128
 
 
 def bytes_per_token(config: Esm2Config, precision: str) -> int:
@@ -51,6 +53,16 @@ def tokens_that_fit(config: Esm2Config, precision: str, free_bytes: int) -> int:
     return min(tokens, MAX_TOKEN_BUDGET)
 
 
+def whole_waves(tokens: int, multiprocessors: int) -> int:
+    """Tokens, at most as many, whose tiles fill all multiprocessors the last time too, whatever the layer's width.
+
+    A product of T tokens has a whole number of tiles for every ``TILE_TOKENS``; with these a multiple of the
+    multiprocessors, none idles at the end of a product. Fewer tokens than that stay as they are.
+    """
+    wave = TILE_TOKENS * multiprocessors
+    return tokens // wave * wave or tokens
+
+
 def token_budget(config: Esm2Config, precision: str, device: torch.device, asked: int | None, attempt: int) -> int:
     """Tokens per batch: what was asked for or what fits, halved with every further attempt."""
     if asked is not None:
@@ -61,5 +73,6 @@ def token_budget(config: Esm2Config, precision: str, device: torch.device, asked
         import torch
 
         free_bytes, _ = torch.cuda.mem_get_info(device)
-        budget = tokens_that_fit(config, precision, free_bytes)
+        fitting = tokens_that_fit(config, precision, free_bytes)
+        budget = whole_waves(fitting, torch.cuda.get_device_properties(device).multi_processor_count)
     return max(1, budget >> (attempt - 1))
