@@ -23,7 +23,9 @@ def kernels_section(results: Path) -> Iterator[str]:
     yield (
         "`benchmarks/bench_kernels.py --model SIZE --dtype bf16|fp16` times each kernel, and its twin in plain PyTorch "
         "at the shapes of one packed batch; the attention's name ends in the length of the sequences. Shares are of a "
-        "bf16 matrix product on the same card, cold and after seconds of products, when the power limit holds."
+        "bf16 matrix product on the same card, cold and after seconds of products, when the power limit holds. "
+        "Twins are oracles before they are baselines: those of `norm_linear_*` and `linear_residual_*` "
+        "multiply in fp32."
     )
     paths = files(results, "kernels-*.csv")
     if not paths:
