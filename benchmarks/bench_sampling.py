@@ -132,9 +132,9 @@ def main() -> None:
         parser.exit(2, "bench_sampling.py: no CUDA device here; use --device cpu for a trial\n")
     device = torch.device(options.device, 0 if options.device == "cuda" else None)
     precision = options.precision if options.device == "cuda" else "fp32"
+    budget = budget_of(options.size, precision, options.device, options.budget)
     model = PackedEsm2.from_fair_esm(random_esm2(options.size, device), precision, device)
     engine = Engine(model, device, OutputPlan.resolve([-1], ["mean"], model.config.layers))
-    budget = budget_of(options.size, options.precision, options.device, options.budget)
     batches = packed_batches(read_sequences(options.fasta), budget, pinned=options.device == "cuda")
     row = {
         "model": options.size,

@@ -257,8 +257,8 @@ def launch(
     tiles = -(-rows // 128) * -(-outputs // BLOCK_N)
 
     def descriptors(matrix: Parts, block: list[int]) -> list[Any]:
-        parts = (matrix.high, matrix.high if matrix.low is None else matrix.low)
-        return [tensor_descriptor.from_tensor(part, block, layout) for part in parts]
+        high = tensor_descriptor.from_tensor(matrix.high, block, layout)
+        return [high, high if matrix.low is None else tensor_descriptor.from_tensor(matrix.low, block, layout)]
 
     with launch_guard(x_MK.high):
         _linear_kernel[(min(tiles, multiprocessors(x_MK.high)),)](
