@@ -106,7 +106,7 @@ def test_the_device_is_sampled_from_before_the_weights_are_read_until_all_is_wri
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
-    load, write = embed.load_model, embed.write_shard_metrics
+    load, batches, write = embed.load_model, embed._start_loader, embed.write_shard_metrics
     moments: list[float] = []
 
     def slow_load(*arguments: Any) -> Any:
@@ -114,11 +114,17 @@ def test_the_device_is_sampled_from_before_the_weights_are_read_until_all_is_wri
         time.sleep(0.1)
         return load(*arguments)
 
+    def slow_batches(*arguments: Any) -> Iterator[dict[str, Any]]:
+        for batch in batches(*arguments):
+            time.sleep(0.1)  # many readings, so that a busy machine does not miss the few milliseconds of inference
+            yield batch
+
     def late_write(*arguments: Any) -> Any:
         moments.append(time.time())
         return write(*arguments)
 
     monkeypatch.setattr(embed, "load_model", slow_load)
+    monkeypatch.setattr(embed, "_start_loader", slow_batches)
     monkeypatch.setattr(embed, "write_shard_metrics", late_write)
     summary = run(inputs, tmp_path / "out")
     readings = pq.read_table(tmp_path / "out" / "gpu_metrics.parquet").to_pydict()
