@@ -54,7 +54,9 @@ bench-gpu: .venv/.dev $(MODEL) ## all GPU measurements with FASTA=proteins, then
 	set -e; for size in 8M 150M 650M 3B; do $(BENCH)/bench_engines.py "$(FASTA)" --size $$size; done
 	$(BENCH)/bench_parity.py "$(FASTA)" --checkpoint $(MODEL) --out benchmarks/results/parity-8M.csv
 	set -e; for size in 150M 650M 3B; do $(BENCH)/bench_parity.py "$(FASTA)" --size $$size; done
-	set -e; for dtype in bf16 fp16; do $(BENCH)/bench_kernels.py --model 650M --dtype $$dtype; done
+	$(BENCH)/bench_eight_bits.py "$(FASTA)" --checkpoint $(MODEL) --out benchmarks/results/eight-bits-8M.csv
+	$(BENCH)/bench_eight_bits.py "$(FASTA)" --size 650M
+	set -e; for dtype in bf16 fp16 fp8; do $(BENCH)/bench_kernels.py --model 650M --dtype $$dtype; done
 	$(BENCH)/make_checkpoint.py --size 650M --out .models/random/esm2_t33_650M_UR50D.pt
 	$(BENCH)/bench_process.py "$(FASTA)" .models/random/esm2_t33_650M_UR50D.pt --size 650M
 	set -e; for size in 8M 650M; do $(BENCH)/bench_sampling.py "$(FASTA)" --size $$size; done

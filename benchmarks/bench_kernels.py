@@ -18,11 +18,11 @@ from statistics import median
 import torch
 from environment import RESULTS, conditions, write_csv
 
-from virnucpro.kernels import attention, fused_linear, layer_norm, linear_gelu, pooling, rotary
+from virnucpro.kernels import attention, fp8_linear, fused_fp8, fused_linear, layer_norm, linear_gelu, pooling, rotary
 from virnucpro.kernels.parts import Parts
 
 WIDTHS = {"8M": (320, 20), "35M": (480, 20), "150M": (640, 20), "650M": (1280, 20), "3B": (2560, 40)}
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp8": torch.bfloat16}
 Case = tuple[str, Callable[[], object], Callable[[], object], float, float]
 
 
@@ -50,14 +50,53 @@ def matrix_rate(seconds: float) -> float:
     return 2 * 8192**3 / median(milliseconds(lambda: a @ b, 20)) / 1e9
 
 
+def rotation_for(head_dim: int, lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Positions, cosines and sines of a packed batch."""
+    place = torch.cat([torch.arange(length) for length in lengths]).to("cuda", torch.int32)
+    angle = torch.outer(torch.arange(max(lengths)), torch.rand(head_dim // 2)).cuda()
+    return place, angle.cos(), angle.sin()
+
+
+def fp8_cases(x: torch.Tensor, heads: int, lengths: list[int]) -> Iterator[Case]:
+    """The fused linear layers in e4m3, and the product and the passes that other GPUs take instead."""
+    tokens, width = x.shape
+    random = lambda *shape: torch.randn(*shape, device="cuda", dtype=x.dtype)  # noqa: E731
+    quantised = lambda *shape: fp8_linear.quantise_rows(random(*shape) / width)  # noqa: E731
+    rotation = rotation_for(width // heads, lengths)
+    statistics = fused_linear.row_statistics(x, fused_linear.chunks_of(width))
+    copy = fused_fp8.quantise_stream(x, statistics)
+    qkv, up, (down, down_scale) = quantised(3 * width, width), quantised(4 * width, width), quantised(width, 4 * width)
+    bias, narrow, out = random(4 * width), random(tokens, width), random(width, width) / width
+    hidden = random(tokens, 4 * width).to(torch.float8_e4m3fn)
+    size, product = tokens * width, 2 * tokens * width * width
+    yield ("fp8_norm_linear_rotary",
+           lambda: fused_fp8.fp8_norm_linear_rotary(copy, statistics, qkv, bias[: 3 * width], *rotation),
+           lambda: fused_fp8.fp8_norm_linear_rotary_ref(copy, statistics, qkv, bias[: 3 * width], *rotation),
+           3 * product, 0)  # fmt: skip
+    yield ("fp8_norm_linear_gelu", lambda: fused_fp8.fp8_norm_linear_gelu(copy, statistics, up, bias, 1.0),
+           lambda: fused_fp8.fp8_norm_linear_gelu_ref(copy, statistics, up, bias, 1.0), 4 * product, 0)  # fmt: skip
+    for name, h, weight, scale, work in (
+        ("out", narrow, out, None, product),
+        ("down", hidden, down, down_scale, 4 * product),
+    ):
+        arguments = (x, copy, statistics, h, weight, scale, bias[:width])
+        yield (f"fp8_linear_residual_{name}", lambda a=arguments: fused_fp8.fp8_linear_residual_(*a),
+               lambda a=arguments: fused_fp8.fp8_linear_residual_ref_(*a), work, 0)  # fmt: skip
+    yield ("fp8_linear_up", lambda: fp8_linear.fp8_linear(copy, up, bias),
+           lambda: fp8_linear.fp8_linear_ref(copy, up, bias), 4 * product, 0)  # fmt: skip
+    wide, gain = random(tokens, 4 * width), torch.ones(width, device="cuda")
+    yield ("gelu_quantise", lambda: fp8_linear.gelu_quantise(wide), lambda: fp8_linear.gelu_quantise_ref(wide),
+           0, 12 * size)  # fmt: skip
+    yield ("add_layer_norm_quantise", lambda: fp8_linear.add_layer_norm_quantise(x, narrow, gain, gain),
+           lambda: fp8_linear.add_layer_norm_quantise_ref(x, narrow, gain, gain), 0, 7 * size)  # fmt: skip
+
+
 def linear_cases(x: torch.Tensor, heads: int, lengths: list[int]) -> Iterator[Case]:
     """The three fused linear layers and what they are made of."""
     tokens, width = x.shape
     random = lambda *shape: torch.randn(*shape, device="cuda", dtype=x.dtype)  # noqa: E731
-    place = torch.cat([torch.arange(length) for length in lengths]).to("cuda", torch.int32)
-    angle = torch.outer(torch.arange(max(lengths)), torch.rand(width // heads // 2)).cuda()
-    rotation = (place, angle.cos(), angle.sin())
-    statistics = fused_linear.row_statistics(x)
+    rotation = rotation_for(width // heads, lengths)
+    statistics = fused_linear.row_statistics(x, fused_linear.chunks_of(width))
     hidden, bias, wide_bias = random(tokens, 4 * width), random(width), random(4 * width)
     up, down, out = (random(*shape) / width for shape in ((4 * width, width), (width, 4 * width), (width, width)))
     qkv_weight, qkv_bias = random(3 * width, width) / width, random(3 * width)
@@ -112,7 +151,8 @@ def main() -> int:
                  for case in other_cases(x, heads, [length] * (options.tokens // length))
                  if length == 1024 or case[0].startswith("varlen")]  # fmt: skip
         lengths = [1024] * (options.tokens // 1024)
-        for name, kernel, twin, operations, moved in [*cases, *linear_cases(x, heads, lengths)]:
+        linear = fp8_cases if options.dtype == "fp8" else linear_cases
+        for name, kernel, twin, operations, moved in [*cases, *linear(x, heads, lengths)]:
             times = milliseconds(kernel, options.repeats)
             plain = median(milliseconds(twin, 3))
             middle = median(times)

@@ -21,10 +21,11 @@ LAYER = (
 def kernels_section(results: Path) -> Iterator[str]:
     yield "## Kernels"
     yield (
-        "`benchmarks/bench_kernels.py --model SIZE --dtype bf16|fp16` times each kernel, and its twin in plain PyTorch "
-        "at the shapes of one packed batch; the attention's name ends in the length of the sequences. Shares are of a "
-        "bf16 matrix product on the same card, cold and after seconds of products, when the power limit holds. "
-        "Twins are oracles before they are baselines: those of `norm_linear_*` and `linear_residual_*` "
+        "`benchmarks/bench_kernels.py --model SIZE --dtype bf16|fp16|fp8` times each kernel, and its twin in plain "
+        "PyTorch at the shapes of one packed batch; the attention's name ends in the length of the sequences. "
+        "Shares are of a bf16 matrix product on the same card, cold and after seconds of products, when the power "
+        "limit holds. "
+        "Twins are oracles before they are baselines: those of `(fp8_)norm_linear_*` and `(fp8_)linear_residual_*` "
         "multiply in fp32."
     )
     paths = files(results, "kernels-*.csv")
@@ -87,8 +88,8 @@ def best_share(results: Path, size: str) -> float | None:
 
 def layer_text(rows: Sequence[Row]) -> str | None:
     """Where the time of one layer over full-length sequences goes; None where not all launches were timed."""
-    spent = {row["kernel"]: number(row, "ms_median") for row in rows}
-    parts = [(name, spent[name]) for name in LAYER if spent.get(name)]
+    spent = {row["kernel"].removeprefix("fp8_"): (row["kernel"], number(row, "ms_median")) for row in rows}
+    parts = [spent[name] for name in LAYER if spent.get(name, ("", None))[1]]
     if len(parts) < len(LAYER):
         return None
     total = sum(float(ms or 0) for _, ms in parts)

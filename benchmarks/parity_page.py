@@ -18,6 +18,7 @@ from result_tables import (
     distinct,
     files,
     number,
+    percent,
     read_rows,
     show,
     table,
@@ -73,6 +74,47 @@ def tables(results: Path) -> Iterator[str]:
             f"{' and '.join(distinct(rows, 'sequences'))} proteins. "
             + conditions_line(rows, path)
             + (f" Not measured: {', '.join(missing)}." if missing else "")
+        )
+
+
+def eight_bits(results: Path) -> Iterator[str]:
+    """What rounding operands to 8 bits does in fp32, by format and by the products that it is done to."""
+    yield "## What 8 bits cost"
+    yield (
+        "`benchmarks/bench_eight_bits.py` takes fair-esm in fp32 and rounds the operands of chosen products to 8 bits, "
+        "row by row, each scaled by its greatest magnitude; nothing else is changed, so that no kernel has a part in "
+        "these figures. e4m3 has three bits behind the leading one; int8 has 255 even steps, finer where the numbers "
+        "of a row are alike and coarser where few channels are far larger than the rest. *Share* is that of the "
+        "layer's linear operations."
+    )
+    paths = files(results, "eight-bits-*.csv")
+    if not paths:
+        yield "Not measured."
+    bound = BOUNDS["fp8"][0].bound
+    for path in paths:
+        rows = read_rows(path)
+        yield f"### {rows[0]['model']}, {rows[0]['weights']} weights"
+        formats = distinct(rows, "format")
+        by_choice: dict[str, dict[str, Row]] = {}
+        for row in rows:
+            by_choice.setdefault(row["products"], {})[row["format"]] = row
+        lines = []
+        for products, measured in by_choice.items():
+            share = number(next(iter(measured.values())), "share_of_products")
+            cosines = [number(measured[name], "pooled_cosine_min") if name in measured else None for name in formats]
+            lines.append([products.replace("_proj", "").replace(" ", ", "), percent(share), *map(cut, cosines)])
+        yield table(["products in 8 bits", "share", *(f"{name}: least pooled cosine" for name in formats)], lines)
+        reaching = [row for row in rows if (number(row, "pooled_cosine_min") or 0) >= bound]
+        yield (
+            (
+                f"At {bound} or more: "
+                + "; ".join(f"{row['format']} in {row['products'].replace('_proj', '')}" for row in reaching)
+                + ". "
+                if reaching
+                else f"None reaches {bound}. "
+            )
+            + f"{' and '.join(distinct(rows, 'sequences'))} proteins. "
+            + conditions_line(rows, path)
         )
 
 
@@ -153,6 +195,7 @@ def parity_page(results: Path) -> str:
             ],
         ),
         *tables(results),
+        *eight_bits(results),
         "## What the figures can and cannot show",
         weights_text(results),
         "## Why small models keep low parts",

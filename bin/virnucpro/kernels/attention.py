@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
-from virnucpro.kernels.tiles import attention_tiles
+from virnucpro.kernels.tiles import AttentionTiles, attention_tiles
 
 LOG2_E = 1.4426950408889634
 
@@ -23,6 +23,14 @@ def _softmax_step(logits, value, peak, total, out, scale, PRECISION: tl.constexp
     total = total * decay + tl.sum(weight, 1)
     out = tl.dot(weight.to(value.dtype), value, out * decay[:, None], input_precision=PRECISION)
     return new_peak, total, out
+
+
+@jit
+def _logits(query, key, query_low, key_low, LOW: tl.constexpr, PRECISION: tl.constexpr):
+    logits = tl.dot(query, key, input_precision=PRECISION)
+    if LOW:
+        logits = tl.dot(query, key_low, tl.dot(query_low, key, logits))
+    return logits
 
 
 @jit
@@ -61,6 +69,9 @@ def _attention_kernel(
         low_base = Low_ptr + first.to(tl.int64) * 2 * WIDTH + head * HEAD_DIM
         query_low = tl.load(low_base + query_row[:, None] * 2 * WIDTH + dim[None, :], mask=query_mask, other=0.0)
         low_pointer = low_base + WIDTH + key_row[None, :] * 2 * WIDTH + dim[:, None]
+    else:
+        query_low = query
+        key_low = query
     key_pointer = base + WIDTH + key_row[None, :] * ROW + dim[:, None]
     value_pointer = base + 2 * WIDTH + key_row[:, None] * ROW + dim[None, :]
     peak = tl.full((BLOCK_M,), -1.0e30, tl.float32)
@@ -74,11 +85,10 @@ def _attention_kernel(
         else:
             key = tl.load(key_pointer, mask=in_head[:, None], other=0.0)
             value = tl.load(value_pointer, mask=in_head[None, :], other=0.0)
-        logits = tl.dot(query, key, input_precision=PRECISION)
         if LOW:
             key_low = tl.load(low_pointer)
-            logits += tl.dot(query_low, key) + tl.dot(query, key_low)
             low_pointer += BLOCK_N * 2 * WIDTH
+        logits = _logits(query, key, query_low, key_low, LOW, PRECISION)
         peak, total, out = _softmax_step(logits, value, peak, total, out, scale, PRECISION)
         key_pointer += BLOCK_N * ROW
         value_pointer += BLOCK_N * ROW
@@ -86,10 +96,9 @@ def _attention_kernel(
         valid = whole + key_row < length
         key = tl.load(key_pointer, mask=valid[None, :] & in_head[:, None], other=0.0)
         value = tl.load(value_pointer, mask=valid[:, None] & in_head[None, :], other=0.0)
-        logits = tl.dot(query, key, input_precision=PRECISION)
         if LOW:
             key_low = tl.load(low_pointer, mask=valid[None, :], other=0.0)
-            logits += tl.dot(query_low, key) + tl.dot(query, key_low)
+        logits = _logits(query, key, query_low, key_low, LOW, PRECISION)
         logits = tl.where(valid[None, :], logits, float("-inf"))
         peak, total, out = _softmax_step(logits, value, peak, total, out, scale, PRECISION)
     target = Out_ptr + (first + query_row).to(tl.int64)[:, None] * WIDTH + head * HEAD_DIM + dim[None, :]
@@ -134,6 +143,7 @@ def varlen_attention(
     heads: int,
     scale: float,
     low_T2D: torch.Tensor | None = None,
+    tiles: AttentionTiles | None = None,
 ) -> torch.Tensor:
     """Softmax attention of each token over all tokens of its own sequence.
 
@@ -144,6 +154,7 @@ def varlen_attention(
         heads: attention heads; D / heads is 16, 24, 32, 64 or 128.
         scale: factor on the logits, 1/sqrt(head_dim) unless already in the queries.
         low_T2D: what rounding took from queries and keys, contiguous; head dimension a power of two.
+        tiles: other tiles of the kernel than those of the table.
 
     Returns:
         (T, D) attended values; rows that belong to no sequence are undefined.
@@ -154,13 +165,12 @@ def varlen_attention(
     head_dim = width // heads
     out_TD = qkv_T3D.new_empty((qkv_T3D.shape[0], width))
     exact = qkv_T3D.dtype == torch.float32
-    block_m, block_n, warps, stages = attention_tiles(qkv_T3D, max_seqlen)
-    blocks = triton.cdiv(max_seqlen, block_m)
+    tiles = tiles or attention_tiles(qkv_T3D, head_dim, max_seqlen)
+    blocks = triton.cdiv(max_seqlen, tiles.query_rows)
     with launch_guard(qkv_T3D):
         _attention_kernel[(blocks * (cu_seqlens.numel() - 1), heads)](
             qkv_T3D, qkv_T3D if low_T2D is None else low_T2D, out_TD, cu_seqlens, scale * LOG2_E, blocks,
-            heads, head_dim, max(16, triton.next_power_of_2(head_dim)), block_m, block_n, "ieee" if exact else "tf32",
-            low_T2D is not None,
-            num_warps=warps, num_stages=stages,
+            heads, head_dim, max(16, triton.next_power_of_2(head_dim)), tiles.query_rows, tiles.key_rows,
+            "ieee" if exact else "tf32", low_T2D is not None, num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
     return out_TD

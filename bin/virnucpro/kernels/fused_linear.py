@@ -44,13 +44,19 @@ def interleave_pairs(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return pairs.transpose(1, 2).reshape(weight.shape)
 
 
+def chunks_of(width: int, *, low: bool = False) -> int:
+    """Chunks of the statistics that the kernel behind `linear_residual_` writes, of a stream with or without ``low``
+    part."""
+    return -(-width // (hopper_linear.LOW_RESIDUAL_BLOCK_N if low else hopper_linear.BLOCK_N))
+
+
 @jit
-def _row_statistics_kernel(X_ptr, Statistics_ptr, T, D: tl.constexpr, BLOCK_D: tl.constexpr):
+def _row_statistics_kernel(X_ptr, Statistics_ptr, T, chunks, D: tl.constexpr, BLOCK_D: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK_D)
     x = tl.load(X_ptr + row * D + column, mask=column < D, other=0.0).to(tl.float32)
     tl.store(Statistics_ptr + row, tl.sum(x, 0))
-    tl.store(Statistics_ptr + T + row, tl.sum(x * x, 0))
+    tl.store(Statistics_ptr + T * chunks + row, tl.sum(x * x, 0))
 
 
 def row_statistics_ref(x_TD: torch.Tensor) -> torch.Tensor:
@@ -59,14 +65,19 @@ def row_statistics_ref(x_TD: torch.Tensor) -> torch.Tensor:
     return torch.stack((wide.sum(1), wide.square().sum(1)))[:, None]
 
 
-def row_statistics(x_TD: torch.Tensor) -> torch.Tensor:
-    """(2, 1, T) fp32: sum and sum of squares of each row."""
+def row_statistics(x_TD: torch.Tensor, chunks: int = 1) -> torch.Tensor:
+    """(2, chunks, T) fp32: sum and sum of squares of each row in the first chunk, zeros in the others.
+
+    With as many chunks as `linear_residual_` gives, the first layer's kernels are the other layers'.
+    """
     if not uses_triton(x_TD):
         return row_statistics_ref(x_TD)
     tokens, width = x_TD.shape
-    statistics = x_TD.new_empty((2, 1, tokens), dtype=torch.float32)
+    statistics = x_TD.new_zeros((2, chunks, tokens), dtype=torch.float32)
     with launch_guard(x_TD):
-        _row_statistics_kernel[(tokens,)](x_TD, statistics, tokens, width, triton.next_power_of_2(width), num_warps=4)
+        _row_statistics_kernel[(tokens,)](
+            x_TD, statistics, tokens, chunks, width, triton.next_power_of_2(width), num_warps=4
+        )
     return statistics
 
 
@@ -112,6 +123,15 @@ def norm_linear_gelu(
     return norm_linear_gelu_ref(x_TD, statistics, weight_FD, bias_F, eps)
 
 
+def turn_pairs_(x_T2D: torch.Tensor, positions_T: torch.Tensor, cos_PH: torch.Tensor, sin_PH: torch.Tensor) -> None:
+    """Rotary embedding in plain PyTorch and in place, of neighbouring elements, on queries and keys side by side."""
+    pairs = x_T2D.unflatten(1, (-1, cos_PH.shape[1], 2))
+    index = positions_T.long()
+    cos, sin = (table.to(x_T2D.dtype)[index][:, None] for table in (cos_PH, sin_PH))
+    even, odd = pairs.unbind(3)
+    pairs.copy_(torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=3))
+
+
 def norm_linear_rotary_ref(
     x_TD: Parts,
     statistics: torch.Tensor,
@@ -127,11 +147,7 @@ def norm_linear_rotary_ref(
     """`norm_linear_rotary` in plain PyTorch."""
     dtype, turned = x_TD.high.dtype, 2 * x_TD.high.shape[1]
     qkv_T3D = _product_of_normalised_ref(x_TD, statistics, weight_3DD, bias_3D, eps)
-    pairs = qkv_T3D[:, :turned].unflatten(1, (-1, cos_PH.shape[1], 2))
-    index = positions_T.long()
-    cos, sin = (table.to(qkv_T3D.dtype)[index][:, None] for table in (cos_PH, sin_PH))
-    even, odd = pairs.unbind(3)
-    pairs.copy_(torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=3))
+    turn_pairs_(qkv_T3D[:, :turned], positions_T, cos_PH, sin_PH)
     if not low_parts:
         return Parts(qkv_T3D.to(dtype))
     high_T3D, low_T3D = Parts.of(qkv_T3D, dtype)
@@ -176,7 +192,7 @@ def norm_linear_rotary(
     half = cos_PH.shape[1]
     qkv_T3D = x_TD.high.new_empty((tokens, 3 * width))
     qkv = Parts(qkv_T3D, x_TD.high.new_empty((tokens, 2 * width)) if low_parts else None)
-    fused_rotary = half in (8, 16, 32, 64)
+    fused_rotary = hopper_linear.turns_heads_of(2 * half)
     epilogue = hopper_linear.ROTARY if fused_rotary else hopper_linear.BIAS
     hopper_linear.launch(
         x_TD, weight_3DD, bias_3D, qkv, epilogue,
@@ -213,7 +229,7 @@ def linear_residual_(x_TD: Parts, h_TF: torch.Tensor, weight_DF: Parts, bias_D: 
     """
     if uses_hopper(x_TD.high):
         tokens, width = x_TD.high.shape
-        statistics = h_TF.new_empty((2, -(-width // hopper_linear.BLOCK_N), tokens), dtype=torch.float32)
+        statistics = h_TF.new_empty((2, chunks_of(width, low=x_TD.low is not None), tokens), dtype=torch.float32)
         hopper_linear.launch(Parts(h_TF), weight_DF, bias_D, x_TD, hopper_linear.RESIDUAL, statistics=statistics)
         return statistics
     return linear_residual_ref_(x_TD, h_TF, weight_DF, bias_D)

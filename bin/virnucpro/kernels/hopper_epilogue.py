@@ -12,10 +12,12 @@ from virnucpro.kernels.device import gl, gluon_jit, hopper
 @gluon_jit
 def columns(acc, BLOCK_N: gl.constexpr, WIDTH: gl.constexpr):
     """The accumulator in pieces of WIDTH columns; each thread keeps what it has."""
-    left, right = gl.split(acc.reshape((64, 2, BLOCK_N // 2)).permute((0, 2, 1)))
-    if 2 * WIDTH == BLOCK_N:
-        return left, right
+    if WIDTH == BLOCK_N:
+        return (acc,)
+    elif 2 * WIDTH == BLOCK_N:
+        return gl.split(acc.reshape((64, 2, BLOCK_N // 2)).permute((0, 2, 1)))
     else:
+        left, right = gl.split(acc.reshape((64, 2, BLOCK_N // 2)).permute((0, 2, 1)))
         first, second = gl.split(left.reshape((64, 2, BLOCK_N // 4)).permute((0, 2, 1)))
         third, fourth = gl.split(right.reshape((64, 2, BLOCK_N // 4)).permute((0, 2, 1)))
         return first, second, third, fourth
@@ -30,6 +32,24 @@ def inverse_deviation(Statistics_ptr, row, M, features, eps, CHUNKS: gl.constexp
         squares += gl.load(Statistics_ptr + (CHUNKS + chunk) * M + row, mask=row < M, other=0.0)
     mean = total / features
     return gl.rsqrt(gl.maximum(squares / features - mean * mean, 0.0) + eps)
+
+
+@gluon_jit
+def inverse_rms(Statistics_ptr, row, M, features, eps, CHUNKS: gl.constexpr):
+    squares = gl.load(Statistics_ptr + CHUNKS * M + row, mask=row < M, other=0.0)
+    for chunk in gl.static_range(1, CHUNKS):
+        squares += gl.load(Statistics_ptr + (CHUNKS + chunk) * M + row, mask=row < M, other=0.0)
+    return gl.rsqrt(squares / features + eps)
+
+
+@gluon_jit
+def coarse_gelu(x):
+    """GELU within 3e-4, for a result in e4m3: x / 2 (1 + tanh(u)), u the cubic of Hendrycks and Gimpel, fitted anew."""
+    angle = x * (0.0348 * x * x + 0.8)
+    tangent = gl.inline_asm_elementwise(
+        "tanh.approx.f32 $0, $1;", "=r,r", [angle], dtype=gl.float32, is_pure=True, pack=1
+    )
+    return 0.5 * x * tangent + 0.5 * x
 
 
 @gluon_jit
@@ -52,10 +72,15 @@ def rotate(x, cos, sin, PIECE: gl.constexpr, WIDTH: gl.constexpr):
 
 
 @gluon_jit
-def fetch_residual(c, buffers, ready, top, left, UPPER: gl.constexpr, WIDTH: gl.constexpr, PIECES: gl.constexpr):
+def fetch_residual(
+    c, low, buffers, low_buffers, ready, top, left,
+    UPPER: gl.constexpr, WIDTH: gl.constexpr, PIECES: gl.constexpr, LOW: gl.constexpr,
+):  # fmt: skip
     """Ask for the tile of the residual stream while the products run; the buffers' own stores are done with first."""
     hopper.tma.store_wait(0)
-    hopper.mbarrier.expect(ready, PIECES * c.block_type.nbytes)
+    hopper.mbarrier.expect(ready, PIECES * (1 + LOW) * c.block_type.nbytes)
     for piece in gl.static_range(PIECES):
-        target = buffers.index(PIECES * UPPER + piece)
-        hopper.tma.async_copy_global_to_shared(c, [top, left + piece * WIDTH], ready, target)
+        place = [top, left + piece * WIDTH]
+        hopper.tma.async_copy_global_to_shared(c, place, ready, buffers.index(PIECES * UPPER + piece))
+        if LOW:
+            hopper.tma.async_copy_global_to_shared(low, place, ready, low_buffers.index(PIECES * UPPER + piece))

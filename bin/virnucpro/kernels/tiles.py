@@ -6,27 +6,45 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from virnucpro.kernels.device import capability
 
 TABLE = Path(__file__).with_name("tiles.json")
-EXACT = (32, 32, 4, 1)  # fp32 operands: more registers and shared memory an element
+
+
+class AttentionTiles(NamedTuple):
+    """Rows of queries and of keys that one program of `varlen_attention` has at a time, its warps, its pipeline."""
+
+    query_rows: int
+    key_rows: int
+    warps: int
+    stages: int
+
+
+EXACT = AttentionTiles(32, 32, 4, 1)  # fp32 operands: more registers and shared memory an element
 
 
 @functools.cache
 def read_table() -> dict[str, list[list[int]]]:
-    """Rows of (longest sequence, query rows, key rows, warps, stages) ascending, by major compute capability."""
+    """Rows of (head dimension, longest sequence, *`AttentionTiles`) ascending, by major compute capability."""
     table: dict[str, list[list[int]]] = json.loads(TABLE.read_text())["attention"]
     return table
 
 
-def attention_tiles(qkv_T3D: torch.Tensor, max_seqlen: int) -> tuple[int, int, int, int]:
-    """(query rows, key rows, warps, stages) for a batch with this longest sequence on the tensor's device."""
+def attention_tiles(qkv_T3D: torch.Tensor, head_dim: int, max_seqlen: int) -> AttentionTiles:
+    """Tiles for a batch with this longest sequence on the tensor's device."""
     if qkv_T3D.dtype == torch.float32:
         return EXACT
     table = read_table()
-    rows = table.get(str(capability(qkv_T3D)), table["default"])
-    query_rows, key_rows, warps, stages = next((row[1:] for row in rows if max_seqlen <= row[0]), rows[-1][1:])
-    return query_rows, key_rows, warps, stages
+    return choose(table.get(str(capability(qkv_T3D)), table["default"]), head_dim, max_seqlen)
+
+
+def choose(rows: list[list[int]], head_dim: int, max_seqlen: int) -> AttentionTiles:
+    """Of the rows for the next measured head dimension, or the greatest, the first that is long enough, or the last."""
+    dims = sorted({row[0] for row in rows})
+    dim = next((dim for dim in dims if head_dim <= dim), dims[-1])
+    fitting = [row for row in rows if row[0] == dim]
+    return AttentionTiles(*next((row for row in fitting if max_seqlen <= row[1]), fitting[-1])[2:])

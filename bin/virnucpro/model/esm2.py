@@ -8,7 +8,7 @@ Shape letters: T tokens of the batch, S sequences, D embed_dim, N heads, H head_
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -73,7 +73,7 @@ class PackedEsm2:
         """Build the model from a state dict in fair-esm's key names, such as ``read_checkpoint`` returns.
 
         Each tensor is moved and cast on its own; the model shares no memory with ``state``. ``fused`` chooses the form
-        of the layers: unless given, the fused one where kernels for it exist, 16-bit on Hopper.
+        of the layers: unless given, the fused one where kernels for it exist, on Hopper.
 
         Raises:
             UsageError: a precision that this model does not run in.
@@ -81,9 +81,13 @@ class PackedEsm2:
         dtype = dtype_of(precision)
         builder = ParameterBuilder(config, state, dtype, torch.device(device))
         if fused is None:
-            fused = precision != "fp8" and uses_hopper(torch.empty(0, dtype=dtype, device=device))
-        layer = builder.fp8_layer if precision == "fp8" else builder.fused_layer if fused else builder.plain_layer
-        table_VD = builder.embedding_table(fused=fused)
+            fused = uses_hopper(torch.empty(0, dtype=dtype, device=device))
+        in_fp8 = precision == "fp8"
+        if fused:
+            layer: Callable[[int], EncoderLayer] = builder.fp8_fused_layer if in_fp8 else builder.fused_layer
+        else:
+            layer = builder.fp8_layer if in_fp8 else builder.plain_layer
+        table_VD = builder.embedding_table(wide=fused and not in_fp8)
         layers = [layer(index) for index in range(config.layers)]
         return cls(config, precision, table_VD, layers, builder.layer_norm("emb_layer_norm_after"))
 

@@ -17,9 +17,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from virnucpro.kernels import fused_fp8
 from virnucpro.kernels.attention import varlen_attention
 from virnucpro.kernels.fp8_linear import Quantised, add_layer_norm_quantise, fp8_linear, gelu_quantise
-from virnucpro.kernels.fused_linear import linear_residual_, norm_linear_gelu, norm_linear_rotary, row_statistics
+from virnucpro.kernels.fused_linear import (
+    chunks_of,
+    linear_residual_,
+    norm_linear_gelu,
+    norm_linear_rotary,
+    row_statistics,
+)
 from virnucpro.kernels.layer_norm import add_layer_norm
 from virnucpro.kernels.linear_gelu import linear_gelu
 from virnucpro.kernels.parts import Parts
@@ -133,6 +140,7 @@ class Stream(NamedTuple):
 
     x: Parts
     pending: Tensor | None
+    copy: Quantised | None = None
 
 
 class EncoderLayer(Protocol):
@@ -215,10 +223,10 @@ class FusedLayer:
 
     def begin(self, embedded_TD: Tensor) -> Stream:
         x_TD = Parts.of(embedded_TD, self.dtype) if self.low_stream else Parts(embedded_TD.to(self.dtype))
-        return Stream(x_TD, row_statistics(embedded_TD))
+        return Stream(x_TD, row_statistics(embedded_TD, chunks_of(embedded_TD.shape[1], low=self.low_stream)))
 
     def __call__(self, stream: Stream, packing: Packing) -> Stream:
-        x_TD, statistics = stream
+        x_TD, statistics = stream.x, stream.pending
         assert statistics is not None
         rotation = (packing.positions, *self.rotary.up_to(packing.max_seqlen))
         qkv_T3D, low_T2D = norm_linear_rotary(
@@ -235,3 +243,50 @@ class FusedLayer:
 
     def finish(self, stream: Stream, norm: LayerNorm) -> Tensor:
         return norm(stream.x.high, stream.x.low, torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Fp8FusedLayer:
+    """`FusedLayer` with e4m3 operands in all products but attention's and the one after it; the stream is bf16.
+
+    ``hidden_factor`` is what the feed-forward activation is multiplied by; ``down`` has it taken out of its scales.
+    """
+
+    heads: int
+    qkv: Fp8Linear
+    out: Linear
+    up: Fp8Linear
+    down: Fp8Linear
+    hidden_factor: float
+    rotary: RotaryTable
+
+    def begin(self, embedded_TD: Tensor) -> Stream:
+        statistics = row_statistics(embedded_TD, chunks_of(embedded_TD.shape[1]))
+        return Stream(Parts(embedded_TD), statistics, fused_fp8.quantise_stream(embedded_TD, statistics))
+
+    def __call__(self, stream: Stream, packing: Packing) -> Stream:
+        (x_TD, _), earlier, copy = stream
+        assert earlier is not None
+        assert copy is not None
+        rotation = (packing.positions, *self.rotary.up_to(packing.max_seqlen))
+        qkv_T3D = fused_fp8.fp8_norm_linear_rotary(
+            copy, earlier, self.qkv.weight, self.qkv.bias, *rotation, LAYER_NORM_EPS
+        )
+        scale = (x_TD.shape[1] // self.heads) ** -0.5
+        attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale)
+        middle = fused_fp8.fp8_linear_residual_(
+            x_TD, copy, earlier, attended_TD, self.out.weight, None, self.out.bias, LAYER_NORM_EPS
+        )
+        hidden_TF = fused_fp8.fp8_norm_linear_gelu(
+            copy, middle, self.up.weight, self.up.bias, self.hidden_factor, LAYER_NORM_EPS
+        )
+        later = fused_fp8.fp8_linear_residual_(
+            x_TD, copy, middle, hidden_TF, *self.down.weight, self.down.bias, LAYER_NORM_EPS
+        )
+        return Stream(stream.x, later, copy)
+
+    def settle(self, stream: Stream) -> Stream:
+        return stream
+
+    def finish(self, stream: Stream, norm: LayerNorm) -> Tensor:
+        return norm(stream.x.high, None, torch.float32)

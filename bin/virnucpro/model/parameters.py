@@ -13,11 +13,13 @@ from torch import Tensor
 
 from virnucpro.errors import UsageError
 from virnucpro.kernels.fp8_linear import Quantised, quantise_rows
+from virnucpro.kernels.fused_fp8 import hidden_factor
 from virnucpro.kernels.fused_linear import fold_norm, interleave_pairs
 from virnucpro.kernels.parts import Parts
 from virnucpro.model.layers import (
     FeedForward,
     Fp8FeedForward,
+    Fp8FusedLayer,
     Fp8LayerNorm,
     Fp8Linear,
     FusedLayer,
@@ -55,13 +57,13 @@ class ParameterBuilder:
         self._low_weights = self._low_stream and dtype == torch.bfloat16
         self._rotaries: list[tuple[Tensor, RotaryTable]] = []
 
-    def embedding_table(self, *, fused: bool) -> Tensor:
-        """(V, D), in fp32 where the residual stream of fused layers begins with more than the model's precision."""
+    def embedding_table(self, *, wide: bool) -> Tensor:
+        """(V, D), ``wide`` in fp32 where the residual stream has more bits than the model's precision."""
         table_VD = self._take("embed_tokens.weight", torch.float32)
         if self._config.token_dropout:
             table_VD *= 1 - TRAINING_MASK_SHARE
             table_VD[MASK] = 0.0
-        return table_VD if fused and self._low_stream else table_VD.to(self._dtype)
+        return table_VD if wide and self._low_stream else table_VD.to(self._dtype)
 
     def plain_layer(self, index: int) -> PlainLayer[Tensor]:
         """The layer as published, all in the model's precision."""
@@ -91,15 +93,11 @@ class ParameterBuilder:
 
     def fused_layer(self, index: int) -> FusedLayer:
         """The layer with its norms folded into the products after them; folded in fp32, then cast."""
-        prefix, heads = f"layers.{index}.", self._config.heads
-        attention_norm = self.layer_norm(prefix + "self_attn_layer_norm")
-        parts = [self._folded(f"{prefix}self_attn.{part}_proj", attention_norm) for part in "qkv"]
-        parts[:2] = [(interleave_pairs(weight, heads), interleave_pairs(bias, heads)) for weight, bias in parts[:2]]
-        weights, biases = zip(*parts, strict=True)
+        prefix = f"layers.{index}."
         return FusedLayer(
             dtype=self._dtype,
-            heads=heads,
-            qkv=self._in_parts(torch.cat(weights), torch.cat(biases)),
+            heads=self._config.heads,
+            qkv=self._in_parts(*self._folded_qkv(prefix)),
             out=self._in_parts(*self._take_linear(prefix + "self_attn.out_proj")),
             up=self._in_parts(*self._folded(prefix + "fc1", self.layer_norm(prefix + "final_layer_norm"))),
             down=self._in_parts(*self._take_linear(prefix + "fc2")),
@@ -107,6 +105,31 @@ class ParameterBuilder:
             low_queries=self._config.head_dim in (16, LOW_QUERIES_HEAD_DIM),
             low_stream=self._low_stream,
         )
+
+    def fp8_fused_layer(self, index: int) -> Fp8FusedLayer:
+        """The fused layer in e4m3; folded in fp32, then quantised."""
+        prefix = f"layers.{index}."
+        up_weight, up_bias = self._folded(prefix + "fc1", self.layer_norm(prefix + "final_layer_norm"))
+        factor = hidden_factor(up_weight, up_bias)
+        down_weight, down_bias = self._take_linear(prefix + "fc2")
+        values, scale = quantise_rows(down_weight)
+        qkv_weight, qkv_bias = self._folded_qkv(prefix)
+        return Fp8FusedLayer(
+            heads=self._config.heads,
+            qkv=Fp8Linear(quantise_rows(qkv_weight), qkv_bias),
+            out=self._linear(prefix + "self_attn.out_proj"),
+            up=Fp8Linear(quantise_rows(up_weight), up_bias),
+            down=Fp8Linear((values, scale / factor), down_bias),
+            hidden_factor=factor,
+            rotary=self._rotary(index),
+        )
+
+    def _folded_qkv(self, prefix: str) -> tuple[Tensor, Tensor]:
+        heads, norm = self._config.heads, self.layer_norm(prefix + "self_attn_layer_norm")
+        parts = [self._folded(f"{prefix}self_attn.{part}_proj", norm) for part in "qkv"]
+        parts[:2] = [(interleave_pairs(weight, heads), interleave_pairs(bias, heads)) for weight, bias in parts[:2]]
+        weights, biases = zip(*parts, strict=True)
+        return torch.cat(weights), torch.cat(biases)
 
     def _take_linear(self, prefix: str) -> tuple[Tensor, Tensor]:
         return self._take(prefix + ".weight", torch.float32), self._take(prefix + ".bias", torch.float32)

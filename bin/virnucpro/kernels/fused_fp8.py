@@ -1,0 +1,205 @@
+"""The layers of `fused_linear` with e4m3 operands: on Hopper nothing but products and attention is left of a layer.
+
+The residual stream stays in bf16; whoever adds to it leaves an e4m3 copy of it as well, which the next product reads.
+A row of the copy is scaled by the root mean square that the row had *before* the addition, since the new one is known
+only when all of its columns are: e4m3 is a floating-point format, so that its error hardly depends on the scale, and
+with that root mean square at `STREAM_RMS` a row may grow 1,792 times before its copy is cut off.
+
+The activation between the feed-forward products has one scale a layer (`hidden_factor`), chosen so that no input
+exceeds the largest e4m3 number: a normalised row has at most the length √D.
+
+Shapes: T tokens, D embedding width, F feed-forward width, P positions of the table, H half of the head dimension.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+
+from virnucpro.kernels import hopper_linear
+from virnucpro.kernels.device import capability, gluon
+from virnucpro.kernels.fp8_linear import E4M3_MAX, Quantised
+from virnucpro.kernels.fused_linear import chunks_of, row_statistics_ref, turn_pairs_
+from virnucpro.kernels.parts import Parts
+from virnucpro.kernels.rotary import rotary_
+
+STREAM_RMS: Final = 0.25
+
+
+def runs_fused(device: torch.device) -> bool:
+    """True where the kernels behind this module run: on compute capability 9."""
+    return gluon is not None and device.type == "cuda" and capability(torch.empty(0, device=device)) == 9
+
+
+def _cut_off(wide: torch.Tensor) -> torch.Tensor:
+    """e4m3 as the GPU rounds to it: what is too large becomes the largest number, NaN stays."""
+    return wide.clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
+
+
+def _root_mean_square(statistics: torch.Tensor, width: int, eps: float) -> torch.Tensor:
+    return (statistics[1].sum(0) / width + eps).sqrt()
+
+
+def restored(quantised: Quantised) -> torch.Tensor:
+    """The fp32 matrix that values and scales stand for."""
+    values, scale = quantised
+    return values.float() * scale
+
+
+def quantise_stream(x_TD: torch.Tensor, statistics: torch.Tensor, eps: float = 1e-5) -> Quantised:
+    """The e4m3 copy of a residual stream that no layer has touched: (T, D) values and (T, 1) scales."""
+    scale_T1 = _root_mean_square(statistics, x_TD.shape[1], eps)[:, None] / STREAM_RMS
+    return _cut_off(x_TD.float() / scale_T1), scale_T1
+
+
+def hidden_factor(weight_FD: torch.Tensor, bias_F: torch.Tensor) -> float:
+    """What the feed-forward activation is multiplied by in e4m3: half of what the Cauchy-Schwarz bound allows.
+
+    The other half is room for the rounding of the operands.
+    """
+    bound = (weight_FD.float().norm(dim=1) * weight_FD.shape[1] ** 0.5 + bias_F.float().abs()).max()
+    return float(0.5 * E4M3_MAX / bound)
+
+
+def _product_of_normalised_ref(
+    x: Quantised, statistics: torch.Tensor, weight: Quantised, bias_F: torch.Tensor, eps: float
+) -> torch.Tensor:
+    width = x[0].shape[1]
+    mean_T, square_T = statistics.sum(1) / width
+    deviation_T = (square_T - mean_T.square()).clamp_min(0).add(eps).sqrt()
+    return F.linear(restored(x) / deviation_T[:, None], restored(weight), bias_F.float())
+
+
+def fp8_norm_linear_rotary_ref(
+    x: Quantised,
+    statistics: torch.Tensor,
+    weight: Quantised,
+    bias_3D: torch.Tensor,
+    positions_T: torch.Tensor,
+    cos_PH: torch.Tensor,
+    sin_PH: torch.Tensor,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    """`fp8_norm_linear_rotary` in plain PyTorch."""
+    qkv_T3D = _product_of_normalised_ref(x, statistics, weight, bias_3D, eps)
+    turn_pairs_(qkv_T3D[:, : 2 * x[0].shape[1]], positions_T, cos_PH, sin_PH)
+    return qkv_T3D.bfloat16()
+
+
+def fp8_norm_linear_rotary(
+    x: Quantised,
+    statistics: torch.Tensor,
+    weight: Quantised,
+    bias_3D: torch.Tensor,
+    positions_T: torch.Tensor,
+    cos_PH: torch.Tensor,
+    sin_PH: torch.Tensor,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    """``LN(x) Wᵀ + b`` with queries and keys turned; gain and offset are folded into the weight by `fold_norm`.
+
+    Args:
+        x: e4m3 copy of the residual stream, (T, D) and (T, 1).
+        statistics: of the stream's rows.
+        weight: folded weight in `interleave_pairs` order, (3D, D) e4m3 and (3D, 1).
+        bias_3D: folded bias, fp32.
+        positions_T: int32 position of each token in its sequence.
+        cos_PH: fp32 cosines, one row a position.
+        sin_PH: fp32 sines, one row a position.
+        eps: the LayerNorm's.
+
+    Returns:
+        (T, 3D) bf16.
+    """
+    if not runs_fused(x[0].device):
+        return fp8_norm_linear_rotary_ref(x, statistics, weight, bias_3D, positions_T, cos_PH, sin_PH, eps)
+    qkv_T3D = x[0].new_empty((x[0].shape[0], weight[0].shape[0]), dtype=torch.bfloat16)
+    inside = hopper_linear.turns_heads_of(2 * cos_PH.shape[1])
+    rotation = (positions_T, cos_PH, sin_PH)
+    hopper_linear.launch(
+        Parts(x[0]), Parts(weight[0]), bias_3D, Parts(qkv_T3D), hopper_linear.ROTARY if inside else hopper_linear.BIAS,
+        statistics=statistics, rotation=rotation if inside else None, eps=eps,
+        weight_scale_N=weight[1], row_scale_M=x[1],
+    )  # fmt: skip
+    if not inside:
+        rotary_(qkv_T3D, *rotation, heads=x[0].shape[1] // (2 * cos_PH.shape[1]), adjacent=True)
+    return qkv_T3D
+
+
+def fp8_norm_linear_gelu_ref(
+    x: Quantised, statistics: torch.Tensor, weight: Quantised, bias_F: torch.Tensor, factor: float, eps: float = 1e-5
+) -> torch.Tensor:
+    """`fp8_norm_linear_gelu` in plain PyTorch."""
+    return _cut_off(factor * F.gelu(_product_of_normalised_ref(x, statistics, weight, bias_F, eps)))
+
+
+def fp8_norm_linear_gelu(
+    x: Quantised, statistics: torch.Tensor, weight: Quantised, bias_F: torch.Tensor, factor: float, eps: float = 1e-5
+) -> torch.Tensor:
+    """``factor * gelu(LN(x) Wᵀ + b)`` in e4m3, (T, F); arguments as for `fp8_norm_linear_rotary`."""
+    if not runs_fused(x[0].device):
+        return fp8_norm_linear_gelu_ref(x, statistics, weight, bias_F, factor, eps)
+    out_TF = x[0].new_empty((x[0].shape[0], weight[0].shape[0]))
+    hopper_linear.launch(
+        Parts(x[0]), Parts(weight[0]), bias_F, Parts(out_TF), hopper_linear.GELU, statistics=statistics, eps=eps,
+        weight_scale_N=weight[1], row_scale_M=x[1], factor=factor,
+    )  # fmt: skip
+    return out_TF
+
+
+def fp8_linear_residual_ref_(
+    x_TD: torch.Tensor,
+    copy: Quantised,
+    earlier: torch.Tensor,
+    h_TF: torch.Tensor,
+    weight_DF: torch.Tensor,
+    scale_D1: torch.Tensor | None,
+    bias_D: torch.Tensor,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    """`fp8_linear_residual_` in plain PyTorch."""
+    weight = weight_DF.float() if scale_D1 is None else weight_DF.float() * scale_D1
+    total_TD = x_TD.float() + F.linear(h_TF.float(), weight, bias_D.float())
+    x_TD.copy_(total_TD)
+    values_TD, scale_T1 = copy
+    scale_T1.copy_(_root_mean_square(earlier, x_TD.shape[1], eps)[:, None] / STREAM_RMS)
+    values_TD.copy_(_cut_off(total_TD / scale_T1))
+    return row_statistics_ref(total_TD)
+
+
+def fp8_linear_residual_(
+    x_TD: torch.Tensor,
+    copy: Quantised,
+    earlier: torch.Tensor,
+    h_TF: torch.Tensor,
+    weight_DF: torch.Tensor,
+    scale_D1: torch.Tensor | None,
+    bias_D: torch.Tensor,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    """``x += h Wᵀ + b`` in place, and the e4m3 copy of ``x`` anew; returns the statistics of the new rows.
+
+    Args:
+        x_TD: bf16 residual stream, contiguous.
+        copy: its e4m3 copy, overwritten, values and scales.
+        earlier: statistics of ``x_TD`` as it comes, in `chunks_of` chunks.
+        h_TF: input in bf16 or e4m3.
+        weight_DF: weight, same dtype.
+        scale_D1: fp32 factors of an e4m3 weight's rows, over the factor that an e4m3 ``h_TF`` was multiplied by.
+        bias_D: fp32 bias.
+        eps: added to the mean square of a row.
+
+    Returns:
+        (2, chunks, T) fp32 sums and sums of squares.
+    """
+    if not runs_fused(x_TD.device):
+        return fp8_linear_residual_ref_(x_TD, copy, earlier, h_TF, weight_DF, scale_D1, bias_D, eps)
+    statistics = x_TD.new_empty((2, chunks_of(x_TD.shape[1]), x_TD.shape[0]), dtype=torch.float32)
+    assert earlier.shape == statistics.shape
+    hopper_linear.launch(
+        Parts(h_TF), Parts(weight_DF), bias_D, Parts(x_TD), hopper_linear.RESIDUAL, statistics=statistics, eps=eps,
+        weight_scale_N=scale_D1, row_scale_M=copy[1], factor=STREAM_RMS, copy_MN=copy[0], earlier=earlier,
+    )  # fmt: skip
+    return statistics

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from virnucpro.kernels import tiles
+
+ROWS = [[16, 256, 1, 1, 1, 1], [16, 1_000_000, 2, 2, 2, 2], [64, 128, 3, 3, 3, 3], [64, 512, 4, 4, 4, 4]]
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "longest", "expected"),
+    [(16, 256, 1), (16, 257, 2), (8, 9000, 2), (24, 128, 3), (64, 129, 4), (64, 9000, 4), (128, 9000, 4)],
+)
+def test_the_next_larger_row_holds(head_dim: int, longest: int, expected: int) -> None:
+    assert tiles.choose(ROWS, head_dim, longest) == (expected,) * 4
+
+
+def test_every_row_of_the_table_is_whole_and_ascending() -> None:
+    for rows in json.loads(tiles.TABLE.read_text())["attention"].values():
+        assert all(len(row) == 6 for row in rows)
+        assert [row[:2] for row in rows] == sorted(row[:2] for row in rows)
+
+
+def test_fp32_has_tiles_of_its_own() -> None:
+    assert tiles.attention_tiles(torch.empty(0, dtype=torch.float32), 64, 100) == tiles.EXACT
+    assert tiles.attention_tiles(torch.empty(0, dtype=torch.float16), 64, 100) != tiles.EXACT
