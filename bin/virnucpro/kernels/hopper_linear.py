@@ -12,6 +12,7 @@ squares of the rows, one chunk for each block of columns.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -194,6 +195,17 @@ def turns_heads_of(head_dim: int) -> bool:
     return head_dim in (16, 32, 64, 128)
 
 
+@functools.cache
+def _layout(bits: int) -> Any:
+    return gl.NVMMASharedLayout(128, bits, 2)
+
+
+def _describe(matrix: torch.Tensor | None, *block: int) -> Any:
+    if matrix is None:
+        return None
+    return tensor_descriptor.from_tensor(matrix, list(block), _layout(8 * matrix.element_size()))
+
+
 def launch(
     x_MK: Parts,
     weight_NK: Parts,
@@ -241,18 +253,11 @@ def launch(
     tiles = -(-rows // 128) * -(-outputs // block_n)
     depth = 128 // x_MK.high.element_size()
 
-    def describe(matrix: torch.Tensor | None, *block: int) -> Any:
-        if matrix is None:
-            return None
-        return tensor_descriptor.from_tensor(
-            matrix, list(block), gl.NVMMASharedLayout(128, 8 * matrix.element_size(), 2)
-        )
-
     with launch_guard(x_MK.high):
         _linear_kernel[(min(tiles, multiprocessors(x_MK.high)),)](
-            *(describe(part, 64, depth) for part in x_MK),
-            *(describe(part, block_n, depth) for part in weight_NK),
-            *(describe(part, 64, width) for part in (*out_MN, copy_MN)),
+            *(_describe(part, 64, depth) for part in x_MK),
+            *(_describe(part, block_n, depth) for part in weight_NK),
+            *(_describe(part, 64, width) for part in (*out_MN, copy_MN)),
             bias_N, statistics, earlier, weight_scale_N, row_scale_M, *(rotation or (None, None, None)),
             rows, outputs, features, eps, factor,
             half, block_n, depth, stages, width, epilogue, epilogue != RESIDUAL and statistics is not None, chunks,
