@@ -11,6 +11,7 @@ of a kernel. Writes ``benchmarks/results/eight-bits-<name>.csv``.
 from __future__ import annotations
 
 import argparse
+import functools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -53,7 +54,27 @@ def int8_rows(x: torch.Tensor) -> torch.Tensor:
     return (x / scale).round() * scale
 
 
-FORMATS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"e4m3": e4m3_rows, "int8": int8_rows}
+@functools.cache
+def rotation(width: int, device: torch.device) -> torch.Tensor:
+    """A random orthogonal matrix, always the same for a width."""
+    gaussian = torch.randn(width, width, generator=torch.Generator().manual_seed(width), dtype=torch.float64)
+    return torch.linalg.qr(gaussian)[0].float().to(device)
+
+
+def rotated_int8_rows(x: torch.Tensor) -> torch.Tensor:
+    """`int8_rows` in a basis in which no channel is larger than the others.
+
+    Inputs and weights turned alike have the same product (Ashkboos et al., QuaRot, 2024).
+    """
+    turn = rotation(x.shape[-1], x.device)
+    return int8_rows(x @ turn) @ turn.T
+
+
+FORMATS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "e4m3": e4m3_rows,
+    "int8": int8_rows,
+    "int8, rotated": rotated_int8_rows,
+}
 
 
 @contextmanager

@@ -84,8 +84,9 @@ def eight_bits(results: Path) -> Iterator[str]:
         "`benchmarks/bench_eight_bits.py` takes fair-esm in fp32 and rounds the operands of chosen products to 8 bits, "
         "row by row, each scaled by its greatest magnitude; nothing else is changed, so that no kernel has a part in "
         "these figures. e4m3 has three bits behind the leading one; int8 has 255 even steps, finer where the numbers "
-        "of a row are alike and coarser where few channels are far larger than the rest. *Share* is that of the "
-        "layer's linear operations."
+        "of a row are alike and coarser where few channels are far larger than the rest; *rotated*, inputs and weights "
+        "are first turned by an orthogonal matrix, which leaves no such channel. *Share* is that of the layer's linear "
+        "operations."
     )
     paths = files(results, "eight-bits-*.csv")
     if not paths:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from bench_eight_bits import FORMATS, e4m3_rows, int8_rows, rounded
+from bench_eight_bits import FORMATS, e4m3_rows, int8_rows, rotated_int8_rows, rounded
 from inputs import random_esm2
 from parity_page import parity_page
 
@@ -17,6 +17,13 @@ def test_steps_of_the_formats() -> None:
     row = torch.tensor([[448.0, 17.0, 1.06, 0.0], [-254.0, 0.9, 3.1, 2.0]])
     torch.testing.assert_close(e4m3_rows(row)[0], torch.tensor([448.0, 16.0, 1.0, 0.0]))
     torch.testing.assert_close(int8_rows(row)[1], torch.tensor([-254.0, 0.0, 4.0, 2.0]))
+
+
+def test_turning_spreads_an_outlying_channel() -> None:
+    rows = torch.randn(20, 64, generator=torch.Generator().manual_seed(0))
+    rows[:, 5] *= 100
+    error = lambda kind: float((kind(rows) - rows)[:, :5].norm())  # noqa: E731
+    assert error(rotated_int8_rows) < 0.5 * error(int8_rows)
 
 
 def test_only_the_named_projections_are_rounded_and_all_is_put_back() -> None:
