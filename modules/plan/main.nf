@@ -41,7 +41,7 @@ def estimate(operations, p, precision, dimensions) {
 
 /** TFLOP/s of ours-fp16 on an H100 in benchmarks/results/engines-*.csv, of the largest model there not above this one. */
 def measuredTeraflops(dimensions) {
-    def measured = [320: 157, 1280: 539]
+    def measured = [320: 168, 640: 344, 1280: 535, 2560: 578]
     def known = measured.findAll { dimension, _rate -> dimension <= dimensions }
     return known ? known.values().max() : measured.values().min()
 }

@@ -73,14 +73,13 @@ def rotate(x, cos, sin, PIECE: gl.constexpr, WIDTH: gl.constexpr):
 
 @gluon_jit
 def fetch_residual(
-    c, low, buffers, low_buffers, ready, top, left,
+    outputs, buffers, ready, top, left,
     UPPER: gl.constexpr, WIDTH: gl.constexpr, PIECES: gl.constexpr, LOW: gl.constexpr,
 ):  # fmt: skip
     """Ask for the tile of the residual stream while the products run; the buffers' own stores are done with first."""
     hopper.tma.store_wait(0)
-    hopper.mbarrier.expect(ready, PIECES * (1 + LOW) * c.block_type.nbytes)
+    hopper.mbarrier.expect(ready, PIECES * (1 + LOW) * outputs[0].block_type.nbytes)
     for piece in gl.static_range(PIECES):
-        place = [top, left + piece * WIDTH]
-        hopper.tma.async_copy_global_to_shared(c, place, ready, buffers.index(PIECES * UPPER + piece))
-        if LOW:
-            hopper.tma.async_copy_global_to_shared(low, place, ready, low_buffers.index(PIECES * UPPER + piece))
+        for part in gl.static_range(1 + LOW):
+            target = buffers[part].index(PIECES * UPPER + piece)
+            hopper.tma.async_copy_global_to_shared(outputs[part], [top, left + piece * WIDTH], ready, target)

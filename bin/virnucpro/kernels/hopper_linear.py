@@ -39,15 +39,66 @@ LOW_RESIDUAL_BLOCK_N = 128  # as two tiles of the residual stream are kept besid
 
 
 @gluon_jit
+def _finish(
+    acc, scale, rotation, factor, vectors, left, N, K, PIECE: gl.constexpr, WIDTH: gl.constexpr,
+    EPILOGUE: gl.constexpr, NORM: gl.constexpr, SCALED: gl.constexpr,
+):  # fmt: skip
+    """What the layer gives for a piece of the accumulator, the residual stream apart."""
+    Bias_ptr, _, _, Weight_scale_ptr, _ = vectors
+    x = gl.convert_layout(acc, PIECE, assert_trivial=True)
+    column = left + gl.arange(0, WIDTH, gl.SliceLayout(0, PIECE))
+    if SCALED:
+        x = x * gl.load(Weight_scale_ptr + column, mask=column < N, other=0.0)[None, :]
+    if NORM:
+        x = x * scale[:, None]
+    x = x + gl.load(Bias_ptr + column, mask=column < N, other=0.0).to(gl.float32)[None, :]
+    if EPILOGUE == 1:
+        x = coarse_gelu(x) * factor if SCALED else _gelu(x)
+    if EPILOGUE == 2:  # noqa: SIM102 (decided by the compiler; the condition inside by the GPU)
+        if left < 2 * K:
+            x = rotate(x, rotation[0], rotation[1], PIECE, WIDTH)
+    return x
+
+
+@gluon_jit
+def _put(
+    x, copy_factor, outputs, buffers, top, left, K, INDEX: gl.constexpr, UPPER: gl.constexpr, BUFFERS: gl.constexpr,
+    EPILOGUE: gl.constexpr, LOW: gl.constexpr, COPY: gl.constexpr,
+):  # fmt: skip
+    """Send the piece of number INDEX out, by way of shared memory, with its low part or its e4m3 copy."""
+    c, low, copy = outputs
+    c_buffers, low_buffers, copy_buffers = buffers
+    buffer = c_buffers.index(BUFFERS * UPPER + INDEX % BUFFERS)
+    if EPILOGUE != 3:
+        hopper.tma.store_wait(0 if LOW else 1)
+    buffer.store(x.to(c.dtype))
+    if COPY:
+        if INDEX > 0:
+            hopper.tma.store_wait(0)
+        copy_buffers.index(UPPER).store((x * copy_factor[:, None]).to(copy.dtype))
+    hopper.fence_async_shared()
+    hopper.tma.async_copy_shared_to_global(c, [top, left], buffer)
+    if COPY:
+        hopper.tma.async_copy_shared_to_global(copy, [top, left], copy_buffers.index(UPPER))
+    if LOW:  # noqa: SIM102 (as above)
+        if EPILOGUE == 3 or left < 2 * K:
+            if EPILOGUE == 3:
+                rest = low_buffers.index(BUFFERS * UPPER + INDEX)
+            else:
+                rest = c_buffers.index(2 * UPPER + 1 - INDEX % 2)
+            rest.store((x - x.to(c.dtype).to(gl.float32)).to(c.dtype))
+            hopper.fence_async_shared()
+            hopper.tma.async_copy_shared_to_global(low, [top, left], rest)
+
+
+@gluon_jit
 def _consume(
-    outputs, barriers, buffers, out_buffers, residual_full, vectors, tables, M, N, K, eps, factor,
+    outputs, barriers, rings, buffers, residual_full, vectors, tables, M, N, K, eps, factor,
     PRODUCTS: gl.constexpr, HALF: gl.constexpr, UPPER: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr,
     STAGES: gl.constexpr, WIDTH: gl.constexpr, EPILOGUE: gl.constexpr, NORM: gl.constexpr, CHUNKS: gl.constexpr,
     LOW: gl.constexpr, COPY: gl.constexpr, SCALED: gl.constexpr,
 ):  # fmt: skip
-    c, low, copy = outputs
-    c_buffers, low_buffers, copy_buffers = out_buffers
-    Bias_ptr, Statistics_ptr, Earlier_ptr, Weight_scale_ptr, Row_scale_ptr = vectors
+    _, Statistics_ptr, Earlier_ptr, _, Row_scale_ptr = vectors
     ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 32 if SCALED else 16])
     PIECE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, WIDTH, 16])
     PIECES: gl.constexpr = BLOCK_N // WIDTH
@@ -61,19 +112,21 @@ def _consume(
         top = tile_m * 128 + 64 * UPPER
         if EPILOGUE == 3:
             fetch_residual(
-                c, low, c_buffers, low_buffers, residual_full.index(UPPER), top, tile_n * BLOCK_N,
-                UPPER, WIDTH, PIECES, LOW,
-            )  # fmt: skip
-        acc, step, slot = multiply(acc, step, barriers, buffers, PRODUCTS * gl.cdiv(K, BLOCK_K), UPPER, STAGES)
+                outputs, buffers, residual_full.index(UPPER), top, tile_n * BLOCK_N, UPPER, WIDTH, PIECES, LOW
+            )
+        acc, step, slot = multiply(acc, step, barriers, rings, PRODUCTS * gl.cdiv(K, BLOCK_K), UPPER, STAGES)
         row = top + gl.arange(0, 64, gl.SliceLayout(1, PIECE))
+        scale = None
+        copy_factor = factor
+        rotation = None
         if NORM:
             scale = inverse_deviation(Statistics_ptr, row, M, K, eps, CHUNKS)
             if SCALED:
                 scale *= gl.load(Row_scale_ptr + row, mask=row < M, other=0.0)
         if COPY:
-            copy_factor = factor * inverse_rms(Earlier_ptr, row, M, N, eps, CHUNKS)
+            copy_factor *= inverse_rms(Earlier_ptr, row, M, N, eps, CHUNKS)
         if EPILOGUE == 2:
-            cos, sin = rotation_of(tables, top, M, HALF, PIECE, WIDTH)
+            rotation = rotation_of(tables, top, M, HALF, PIECE, WIDTH)
         acc = hopper.warpgroup_mma_wait(0, [acc])
         hopper.mbarrier.arrive(barriers[1].index(slot), count=1)
         if EPILOGUE == 3:
@@ -84,47 +137,15 @@ def _consume(
         pieces = columns(acc, BLOCK_N, WIDTH)
         for piece in gl.static_range(PIECES):
             left = tile_n * BLOCK_N + piece * WIDTH
-            buffer = c_buffers.index(BUFFERS * UPPER + piece % BUFFERS)
-            x = gl.convert_layout(pieces[piece], PIECE, assert_trivial=True)
-            column = left + gl.arange(0, WIDTH, gl.SliceLayout(0, PIECE))
-            if SCALED:
-                x = x * gl.load(Weight_scale_ptr + column, mask=column < N, other=0.0)[None, :]
-            if NORM:
-                x = x * scale[:, None]
-            x = x + gl.load(Bias_ptr + column, mask=column < N, other=0.0).to(gl.float32)[None, :]
-            if EPILOGUE == 1:
-                x = coarse_gelu(x) * factor if SCALED else _gelu(x)
-            if EPILOGUE == 2:  # noqa: SIM102 (decided by the compiler; the condition inside by the GPU)
-                if left < 2 * K:
-                    x = rotate(x, cos, sin, PIECE, WIDTH)
+            x = _finish(
+                pieces[piece], scale, rotation, factor, vectors, left, N, K, PIECE, WIDTH, EPILOGUE, NORM, SCALED
+            )
             if EPILOGUE == 3:
-                x = x + buffer.load(PIECE).to(gl.float32)
-                if LOW:
-                    x = x + low_buffers.index(BUFFERS * UPPER + piece).load(PIECE).to(gl.float32)
+                for part in gl.static_range(1 + LOW):
+                    x = x + buffers[part].index(BUFFERS * UPPER + piece).load(PIECE).to(gl.float32)
                 total += gl.sum(x, 1)
                 squares += gl.sum(x * x, 1)
-            elif LOW:
-                hopper.tma.store_wait(0)
-            else:
-                hopper.tma.store_wait(1)
-            buffer.store(x.to(c.dtype))
-            if COPY:
-                if piece > 0:
-                    hopper.tma.store_wait(0)
-                copy_buffers.index(UPPER).store((x * copy_factor[:, None]).to(copy.dtype))
-            hopper.fence_async_shared()
-            hopper.tma.async_copy_shared_to_global(c, [top, left], buffer)
-            if COPY:
-                hopper.tma.async_copy_shared_to_global(copy, [top, left], copy_buffers.index(UPPER))
-            if LOW:  # noqa: SIM102 (as above)
-                if EPILOGUE == 3 or left < 2 * K:
-                    if EPILOGUE == 3:
-                        rest = low_buffers.index(BUFFERS * UPPER + piece)
-                    else:
-                        rest = c_buffers.index(2 * UPPER + 1 - piece % 2)
-                    rest.store((x - x.to(c.dtype).to(gl.float32)).to(c.dtype))
-                    hopper.fence_async_shared()
-                    hopper.tma.async_copy_shared_to_global(low, [top, left], rest)
+            _put(x, copy_factor, outputs, buffers, top, left, K, piece, UPPER, BUFFERS, EPILOGUE, LOW, COPY)
         if EPILOGUE == 3:
             gl.store(Statistics_ptr + tile_n * M + row, total, mask=row < M)
             gl.store(Statistics_ptr + (tiles_n + tile_n) * M + row, squares, mask=row < M)
@@ -172,18 +193,18 @@ def _linear_kernel(
     for half in gl.static_range(2):
         hopper.mbarrier.init(residual_full.index(half), count=1)
     hopper.fence_async_shared()
-    barriers, buffers, tables = (full, free), (a_ring, b_ring), (Position_ptr, Cos_ptr, Sin_ptr)
-    outputs, out_buffers = (c, low, copy), (c_buffers, low_buffers, copy_buffers)
+    barriers, rings, tables = (full, free), (a_ring, b_ring), (Position_ptr, Cos_ptr, Sin_ptr)
+    outputs, buffers = (c, low, copy), (c_buffers, low_buffers, copy_buffers)
     vectors = (Bias_ptr, Statistics_ptr, Earlier_ptr, Weight_scale_ptr, Row_scale_ptr)
     gl.warp_specialize(
         [
-            (_consume, (outputs, barriers, buffers, out_buffers, residual_full, vectors, tables, M, N, K, eps, factor,
+            (_consume, (outputs, barriers, rings, buffers, residual_full, vectors, tables, M, N, K, eps, factor,
                         1 + A_LOW + B_LOW, HALF, 0, BLOCK_N, BLOCK_K, STAGES, WIDTH, EPILOGUE, NORM, CHUNKS,
                         LOW, COPY, SCALED)),
-            (_consume, (outputs, barriers, buffers, out_buffers, residual_full, vectors, tables, M, N, K, eps, factor,
+            (_consume, (outputs, barriers, rings, buffers, residual_full, vectors, tables, M, N, K, eps, factor,
                         1 + A_LOW + B_LOW, HALF, 1, BLOCK_N, BLOCK_K, STAGES, WIDTH, EPILOGUE, NORM, CHUNKS,
                         LOW, COPY, SCALED)),
-            (produce, (a, a_low, b, b_low, barriers, buffers, M, N, K, A_LOW, B_LOW, BLOCK_N, BLOCK_K, STAGES)),
+            (produce, (a, a_low, b, b_low, barriers, rings, M, N, K, A_LOW, B_LOW, BLOCK_N, BLOCK_K, STAGES)),
         ],
         [4, 1],
         [CONSUMER_REGISTERS, 24],

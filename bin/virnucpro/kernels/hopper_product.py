@@ -21,12 +21,12 @@ def tile_of(index, tiles_m, tiles_n, GROUP: gl.constexpr):
 
 @gluon_jit
 def copy_operands(
-    a, b, step, tile_m, tile_n, barriers, buffers, K,
+    a, b, step, tile_m, tile_n, barriers, rings, K,
     BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     """Fill slots of the ring with one product's operands; returns the number of the next slot."""
     full, free = barriers
-    a_ring, b_ring = buffers
+    a_ring, b_ring = rings
     for k in range(0, K, BLOCK_K):
         slot = step % STAGES
         hopper.mbarrier.wait(free.index(slot), ((step // STAGES) & 1) ^ 1)
@@ -41,25 +41,25 @@ def copy_operands(
 
 @gluon_jit
 def produce(
-    a, a_low, b, b_low, barriers, buffers, M, N, K,
+    a, a_low, b, b_low, barriers, rings, M, N, K,
     A_LOW: gl.constexpr, B_LOW: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     tiles_m, tiles_n = gl.cdiv(M, 128), gl.cdiv(N, BLOCK_N)
     step = 0
     for index in range(gl.program_id(0), tiles_m * tiles_n, gl.num_programs(0)):
         tile_m, tile_n = tile_of(index, tiles_m, tiles_n, 8)
-        step = copy_operands(a, b, step, tile_m, tile_n, barriers, buffers, K, BLOCK_N, BLOCK_K, STAGES)
+        step = copy_operands(a, b, step, tile_m, tile_n, barriers, rings, K, BLOCK_N, BLOCK_K, STAGES)
         if A_LOW:
-            step = copy_operands(a_low, b, step, tile_m, tile_n, barriers, buffers, K, BLOCK_N, BLOCK_K, STAGES)
+            step = copy_operands(a_low, b, step, tile_m, tile_n, barriers, rings, K, BLOCK_N, BLOCK_K, STAGES)
         if B_LOW:
-            step = copy_operands(a, b_low, step, tile_m, tile_n, barriers, buffers, K, BLOCK_N, BLOCK_K, STAGES)
+            step = copy_operands(a, b_low, step, tile_m, tile_n, barriers, rings, K, BLOCK_N, BLOCK_K, STAGES)
 
 
 @gluon_jit
-def multiply(acc, step, barriers, buffers, steps, UPPER: gl.constexpr, STAGES: gl.constexpr):
+def multiply(acc, step, barriers, rings, steps, UPPER: gl.constexpr, STAGES: gl.constexpr):
     """The sum of a tile's products, the last still in flight; returns with it the slot it reads."""
     full, free = barriers
-    a_ring, b_ring = buffers
+    a_ring, b_ring = rings
     slot = step % STAGES
     hopper.mbarrier.wait(full.index(slot), (step // STAGES) & 1)
     acc = hopper.warpgroup_mma(
