@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import argparse
 import functools
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench_parity import compare, reference_states, trained_reference
+from bench_parity import compare, reference_of, reference_states, sample_proteins
 from environment import RESULTS, conditions, write_csv
-from inputs import SHAPES, logit_deviation, random_esm2, read_sequences, sharpen
+from inputs import SHAPES
 
-from virnucpro.data.tokens import tokenise
 from virnucpro.kernels.fp8_linear import quantise_rows
 from virnucpro.kernels.fused_fp8 import restored
 
@@ -104,16 +102,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
     device = torch.device(options.device)
-    rng = random.Random(7)
-    sequences = rng.sample(read_sequences(options.fasta, options.max_length), options.sequences - 6)
-    sequences += [sequences[0][:n] for n in (1, 2, 3, 5, 11, 20)]
-    ids = torch.from_numpy(tokenise(max(sequences, key=len)))[None].to(device)
-    if options.checkpoint:
-        model = trained_reference(options.checkpoint, device)
-        spread = logit_deviation(model, ids)
-    else:
-        model = random_esm2(options.size, device)
-        spread = sharpen(model, ids)
+    sequences = sample_proteins(options.fasta, options.sequences, options.max_length)
+    model, spread = reference_of(options.size, options.checkpoint, sequences, device)
     truth = reference_states(model, sequences, device)
     name = options.checkpoint.name if options.checkpoint else options.size
     rows = []

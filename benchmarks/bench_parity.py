@@ -24,6 +24,8 @@ from virnucpro.kernels.pooling import pool
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.weights import read_checkpoint
 
+#: Residues of the shortest sequences that are compared.
+FRAGMENTS = (1, 2, 3, 5, 11, 20)
 #: Residue states per sequence, (n, D) fp32, and the pooled vector, (D,).
 States = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -40,6 +42,25 @@ def trained_reference(checkpoint: Path, device: torch.device) -> Any:
     if surplus or not all(key.startswith(heads) for key in missing):
         raise SystemExit(f"{checkpoint} does not fill the encoder: {surplus} {missing}")
     return model.to(device)
+
+
+def sample_proteins(fasta: Path, count: int, max_length: int = 1022) -> list[str]:
+    """Always the same proteins of a file, shuffled, six fragments of one of them included."""
+    rng = random.Random(7)
+    sequences = rng.sample(read_sequences(fasta, max_length), count - len(FRAGMENTS))
+    sequences += [sequences[0][:length] for length in FRAGMENTS]
+    rng.shuffle(sequences)
+    return sequences
+
+
+def reference_of(size: str, checkpoint: Path | None, sequences: list[str], device: torch.device) -> tuple[Any, float]:
+    """fair-esm with the weights of a checkpoint, or random sharpened ones, and the deviation of its first logits."""
+    ids = torch.from_numpy(tokenise(max(sequences, key=len)))[None].to(device)
+    if checkpoint:
+        model = trained_reference(checkpoint, device)
+        return model, logit_deviation(model, ids)
+    model = random_esm2(size, device)
+    return model, sharpen(model, ids)
 
 
 @torch.no_grad()
@@ -100,17 +121,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
     device = torch.device(options.device)
-    rng = random.Random(7)
-    sequences = rng.sample(read_sequences(options.fasta), options.sequences - 6)
-    sequences += [sequences[0][:n] for n in (1, 2, 3, 5, 11, 20)]
-    rng.shuffle(sequences)
-    ids = torch.from_numpy(tokenise(max(sequences, key=len)))[None].to(device)
-    if options.checkpoint:
-        reference = trained_reference(options.checkpoint, device)
-        spread = logit_deviation(reference, ids)
-    else:
-        reference = random_esm2(options.size, device)
-        spread = sharpen(reference, ids)
+    sequences = sample_proteins(options.fasta, options.sequences)
+    reference, spread = reference_of(options.size, options.checkpoint, sequences, device)
     truth = reference_states(reference, sequences, device)
     batches = packed_batches(sequences, options.budget, pinned=False)
     alone = [batch for s in sequences[:20] for batch in packed_batches([s], options.budget, pinned=False)]

@@ -77,6 +77,11 @@ def tables(results: Path) -> Iterator[str]:
         )
 
 
+def named(row: Row) -> str:
+    """The projections that were rounded, as the page calls them."""
+    return row["products"].replace("_proj", "").replace(" ", ", ")
+
+
 def eight_bits(results: Path) -> Iterator[str]:
     """What rounding operands to 8 bits does in fp32, by format and by the products that it is done to."""
     yield "## What 8 bits cost"
@@ -100,17 +105,15 @@ def eight_bits(results: Path) -> Iterator[str]:
         for row in rows:
             by_choice.setdefault(row["products"], {})[row["format"]] = row
         lines = []
-        for products, measured in by_choice.items():
+        for measured in by_choice.values():
             share = number(next(iter(measured.values())), "share_of_products")
             cosines = [number(measured[name], "pooled_cosine_min") if name in measured else None for name in formats]
-            lines.append([products.replace("_proj", "").replace(" ", ", "), percent(share), *map(cut, cosines)])
+            lines.append([named(next(iter(measured.values()))), percent(share), *map(cut, cosines)])
         yield table(["products in 8 bits", "share", *(f"{name}: least pooled cosine" for name in formats)], lines)
         reaching = [row for row in rows if (number(row, "pooled_cosine_min") or 0) >= bound]
         yield (
             (
-                f"At {bound} or more: "
-                + "; ".join(f"{row['format']} in {row['products'].replace('_proj', '')}" for row in reaching)
-                + ". "
+                f"At {bound} or more: " + "; ".join(f"{row['format']} in {named(row)}" for row in reaching) + ". "
                 if reaching
                 else f"None reaches {bound}. "
             )
