@@ -5,6 +5,7 @@ import torch
 from kernel_reference import assert_as_accurate, boundaries, random, relative_error
 
 from virnucpro.kernels.attention import varlen_attention, varlen_attention_ref
+from virnucpro.kernels.tiles import AttentionTiles
 
 LENGTHS = [67, 64, 17, 17, 1]
 
@@ -33,6 +34,15 @@ def test_low_parts_sharpen_the_logits(kernel_device: str, dtype: torch.dtype, he
     out = varlen_attention(qkv, *arguments, low)
     assert_as_accurate(out, twin, truth, dtype)
     assert 3 * relative_error(out, truth) < relative_error(varlen_attention(qkv, *arguments), truth)
+
+
+@pytest.mark.parametrize("choice", [(64, 32, 4, 2), (128, 32, 4, 3), (128, 64, 8, 2)])
+def test_other_tiles_give_the_same(kernel_device: str, choice: tuple[int, int, int, int]) -> None:
+    qkv = random(sum(LENGTHS), 3 * 32, dtype=torch.float16, device=kernel_device)
+    arguments = (boundaries(LENGTHS, kernel_device), max(LENGTHS), 1, 32**-0.5)
+    out = varlen_attention(qkv, *arguments, tiles=AttentionTiles(*choice))
+    truth = varlen_attention_ref(qkv.double(), *arguments)
+    assert_as_accurate(out, varlen_attention_ref(qkv, *arguments), truth, torch.float16)
 
 
 def test_large_logits(kernel_device: str) -> None:

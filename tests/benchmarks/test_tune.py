@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import tune
+
+from virnucpro.kernels import tiles
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the package's table in its place."""
+    copy = tmp_path / "tiles.json"
+    copy.write_text(tiles.TABLE.read_text())
+    monkeypatch.setattr(tiles, "TABLE", copy)
+    tiles.read_table.cache_clear()
+    yield copy
+    tiles.read_table.cache_clear()
+
+
+def test_rewriting_the_table_with_its_own_rows_leaves_the_file_as_it_is(table: Path) -> None:
+    before = table.read_text()
+    tune.write_table("9", tiles.read_table()["9"])
+    assert table.read_text() == before
+
+
+def test_another_architecture_joins_the_table(table: Path) -> None:
+    known, rows = tiles.read_table(), [[64, 1_000_000, 64, 64, 4, 3]]
+    tune.write_table("10", rows)
+    tiles.read_table.cache_clear()
+    assert tiles.read_table() == known | {"10": rows}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("head_dim", [16, 64])
+def test_attention_is_timed(head_dim: int) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU")
+    milliseconds = tune.attend(head_dim, 64, tune.CHOICES[0], 2, tokens=640)
+    assert 0 < milliseconds < math.inf
