@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from virnucpro.config import CPU_TOKEN_BUDGET, MAX_TOKEN_BUDGET
 from virnucpro.errors import TryAgainError
-from virnucpro.model.registry import MODELS
+from virnucpro.model.parameters import ParameterBuilder, dtype_of, expected_shapes
+from virnucpro.model.registry import MODELS, Esm2Config
 from virnucpro.pipeline.budget import bytes_per_token, token_budget, tokens_that_fit, weight_bytes, whole_waves
 
 CPU = torch.device("cpu")
@@ -33,6 +36,26 @@ def test_the_budget_grows_with_memory_and_stays_within_it(name: str, precision: 
 def test_weights_are_counted_as_the_checkpoints_have_them() -> None:
     # 651 M parameters of the published 650M encoder, in 16 bits.
     assert weight_bytes(MODELS["esm2_t33_650M_UR50D"], "fp16") == pytest.approx(2 * 649e6, rel=0.01)
+
+
+def bytes_held(part: object) -> int:
+    """Bytes of all tensors in a layer, rotary tables apart."""
+    if isinstance(part, torch.Tensor):
+        return part.nbytes
+    if dataclasses.is_dataclass(part):
+        return sum(bytes_held(getattr(part, field.name)) for field in dataclasses.fields(part))
+    return sum(map(bytes_held, part)) if isinstance(part, tuple) else 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "fp8"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_weights_are_counted_as_the_layers_hold_them(precision: str, fused: bool) -> None:
+    config = Esm2Config("wide", 1, 1280, 20)
+    state = {name: torch.zeros(shape) for name, shape in expected_shapes(config).items()}
+    builder = ParameterBuilder(config, state, dtype_of(precision), CPU)
+    form = {("fp8", True): builder.fp8_fused_layer, ("fp8", False): builder.fp8_layer}
+    layer = form.get((precision, fused), builder.fused_layer if fused else builder.plain_layer)(0)
+    assert weight_bytes(config, precision) == pytest.approx(bytes_held(layer), rel=0.005)
 
 
 @pytest.mark.parametrize("multiprocessors", [132, 108, 58])

@@ -52,11 +52,11 @@ def _device_facts(index: int) -> tuple[int, int]:
 
 
 def uses_hopper(tensor: torch.Tensor) -> bool:
-    """True where the kernels written for Hopper's own instructions run: a 16-bit tensor on compute capability 9."""
+    """True where the kernels written for Hopper's own instructions run: 16 bits or e4m3 on compute capability 9."""
     return (
         gluon is not None
         and tensor.is_cuda
-        and tensor.dtype in (torch.float16, torch.bfloat16)
+        and tensor.dtype in (torch.float16, torch.bfloat16, torch.float8_e4m3fn)
         and capability(tensor) == 9
     )
 

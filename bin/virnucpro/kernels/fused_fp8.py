@@ -19,18 +19,13 @@ import torch
 import torch.nn.functional as F
 
 from virnucpro.kernels import hopper_linear
-from virnucpro.kernels.device import capability, gluon
+from virnucpro.kernels.device import uses_hopper
 from virnucpro.kernels.fp8_linear import E4M3_MAX, Quantised
 from virnucpro.kernels.fused_linear import chunks_of, row_statistics_ref, turn_pairs_
 from virnucpro.kernels.parts import Parts
 from virnucpro.kernels.rotary import rotary_
 
 STREAM_RMS: Final = 0.25
-
-
-def runs_fused(device: torch.device) -> bool:
-    """True where the kernels behind this module run: on compute capability 9."""
-    return gluon is not None and device.type == "cuda" and capability(torch.empty(0, device=device)) == 9
 
 
 def _cut_off(wide: torch.Tensor) -> torch.Tensor:
@@ -113,7 +108,7 @@ def fp8_norm_linear_rotary(
     Returns:
         (T, 3D) bf16.
     """
-    if not runs_fused(x[0].device):
+    if not uses_hopper(x[0]):
         return fp8_norm_linear_rotary_ref(x, statistics, weight, bias_3D, positions_T, cos_PH, sin_PH, eps)
     qkv_T3D = x[0].new_empty((x[0].shape[0], weight[0].shape[0]), dtype=torch.bfloat16)
     inside = hopper_linear.turns_heads_of(2 * cos_PH.shape[1])
@@ -139,7 +134,7 @@ def fp8_norm_linear_gelu(
     x: Quantised, statistics: torch.Tensor, weight: Quantised, bias_F: torch.Tensor, factor: float, eps: float = 1e-5
 ) -> torch.Tensor:
     """``factor * gelu(LN(x) Wᵀ + b)`` in e4m3, (T, F); arguments as for `fp8_norm_linear_rotary`."""
-    if not runs_fused(x[0].device):
+    if not uses_hopper(x[0]):
         return fp8_norm_linear_gelu_ref(x, statistics, weight, bias_F, factor, eps)
     out_TF = x[0].new_empty((x[0].shape[0], weight[0].shape[0]))
     hopper_linear.launch(
@@ -194,7 +189,7 @@ def fp8_linear_residual_(
     Returns:
         (2, chunks, T) fp32 sums and sums of squares.
     """
-    if not runs_fused(x_TD.device):
+    if not uses_hopper(x_TD):
         return fp8_linear_residual_ref_(x_TD, copy, earlier, h_TF, weight_DF, scale_D1, bias_D, eps)
     statistics = x_TD.new_empty((2, chunks_of(x_TD.shape[1]), x_TD.shape[0]), dtype=torch.float32)
     assert earlier.shape == statistics.shape
