@@ -82,12 +82,16 @@ def cpu_section(results: Path) -> Iterator[str]:
 
 def maker(name: str) -> str:
     """The script that writes a result file, by its name."""
-    scripts = [path for path in RESULTS.parent.glob("bench_*.py") if name.startswith(path.stem.removeprefix("bench_"))]
+    scripts = [
+        path
+        for path in RESULTS.parent.glob("bench_*.py")
+        if name.replace("-", "_").startswith(path.stem.removeprefix("bench_"))
+    ]
     return f"`benchmarks/{max(scripts, key=lambda path: len(path.stem)).name}`" if scripts else ABSENT
 
 
 def other_section(results: Path) -> Iterator[str]:
-    shown = ("engines-", "kernels-", "process-", "parity-", "sampling-", "monitor", "cpu", "two-gpus")
+    shown = ("engines-", "kernels-", "process-", "parity-", "eight-bits-", "sampling-", "monitor", "cpu", "two-gpus")
     names = [path.stem for path in sorted(results.glob("*.csv")) if not path.stem.startswith(shown)]
     if names:
         yield "## Other results"

@@ -31,11 +31,13 @@ SHARES = (
     ("3B", "ours-bf16", "share_of_matmul", Goal("3B, bf16: share of the matrix product's rate", 0.76, ".3f")),
     ("8M", "ours-fp16", "tokens_per_second", Goal("8M, fp16: tokens/s", 8e6, ",.0f")),
 )
-#: Peer and goal for the ratio of ours in the default precision, 650M.
+#: Model size, engine, the engine it is compared with, goal for the ratio.
 RATIOS = (
-    ("hugging-face-bf16", Goal("650M, fp16: times Hugging Face bf16", 2.5, ".1f")),
-    ("fair-esm-fp16", Goal("650M, fp16: times fair-esm fp16 autocast", 7, ".1f")),
-    ("fair-esm-fp32", Goal("650M, fp16: times fair-esm fp32", 16, ".1f")),
+    ("650M", "ours-fp16", "hugging-face-bf16", Goal("650M, fp16: times Hugging Face bf16", 2.5, ".1f")),
+    ("650M", "ours-fp16", "fair-esm-fp16", Goal("650M, fp16: times fair-esm fp16 autocast", 7, ".1f")),
+    ("650M", "ours-fp16", "fair-esm-fp32", Goal("650M, fp16: times fair-esm fp32", 16, ".1f")),
+    ("650M", "ours-fp8", "ours-bf16", Goal("650M, fp8: times our own bf16", 1.35, ".2f")),
+    ("3B", "ours-fp8", "ours-bf16", Goal("3B, fp8: times our own bf16", 1.35, ".2f")),
 )
 PROCESS = (
     ("share_of_in_memory", Goal("share of the engine's rate from memory", 0.95, ".3f")),
@@ -59,9 +61,8 @@ def goals_section(results: Path) -> Iterator[str]:
     for size, engine, column, goal in SHARES:
         row = measured[size].get(engine)
         lines.append(goal.row(None if row is None else number(row, column)))
-    ours = rate_of(measured["650M"], "ours-fp16")
-    for peer, goal in RATIOS:
-        theirs = rate_of(measured["650M"], peer)
+    for size, engine, peer, goal in RATIOS:
+        ours, theirs = rate_of(measured[size], engine), rate_of(measured[size], peer)
         lines.append(goal.row(ours / theirs if ours and theirs else None))
     for path in files(results, "process-*.csv") or [results / "process-650M.csv"]:
         size = path.stem.removeprefix("process-")

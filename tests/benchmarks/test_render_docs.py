@@ -74,7 +74,8 @@ def test_each_result_file_alone_makes_pages_that_name_it(path: Path, tmp_path: P
 
 def test_ratios_and_goals(tmp_path: Path) -> None:
     rates = {"fair-esm-fp32": (20e3, 0.04), "fair-esm-fp16": (60e3, 0.08), "hugging-face-bf16": (150e3, 0.27)}
-    write_engines(tmp_path, "650M", rates | {"ours-fp16": (390e3, 0.659), "ours-bf16": (400e3, 0.7)})
+    ours = {"ours-fp16": (390e3, 0.659), "ours-bf16": (400e3, 0.7), "ours-fp8": (538e3, 0.94)}
+    write_engines(tmp_path, "650M", rates | ours)
     page = render(tmp_path)[PERFORMANCE]
     assert "| 400,000 | 500.0 | 70.0 % | 2.7 | 6.7 | 20.0 | 5.00 | 4,450 |" in line_of(page, "| virnucpro-embed bf16")
     assert line_of(page, "| 650M, bf16: share").endswith("| ≥ 0.700 | 0.700 | met |")
@@ -82,6 +83,7 @@ def test_ratios_and_goals(tmp_path: Path) -> None:
     assert line_of(page, "| 650M, fp16: times Hugging Face").endswith("| 2.6 | met |")
     assert line_of(page, "| 650M, fp16: times fair-esm fp16").endswith("| 6.5 | **missed** |")
     assert line_of(page, "| 650M, fp16: times fair-esm fp32").endswith("| 19.5 | met |")
+    assert line_of(page, "| 650M, fp8: times our own bf16").endswith("| ≥ 1.35 | 1.34 | **missed** |")
     assert line_of(page, "| 3B, bf16").endswith("| not measured |")
 
 
