@@ -22,8 +22,7 @@ from bench_parity import compare, reference_of, reference_states, sample_protein
 from environment import RESULTS, conditions, write_csv
 from inputs import SHAPES
 
-from virnucpro.kernels.fp8_linear import quantise_rows
-from virnucpro.kernels.fused_fp8 import restored
+from virnucpro.kernels.fp8_linear import quantise_rows, restored
 
 #: Projections of a layer and their share of its products' operations, in twelfths.
 TWELFTHS = {"q_proj": 1, "k_proj": 1, "v_proj": 1, "out_proj": 1, "fc1": 4, "fc2": 4}

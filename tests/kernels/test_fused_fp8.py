@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from kernel_reference import positions, random, relative_error, tables
 
 from virnucpro.kernels.device import interpreted
-from virnucpro.kernels.fp8_linear import Quantised, quantise_rows
+from virnucpro.kernels.fp8_linear import Quantised, quantise_rows, restored
 from virnucpro.kernels.fused_fp8 import (
     STREAM_RMS,
     fp8_linear_residual_,
@@ -17,7 +17,6 @@ from virnucpro.kernels.fused_fp8 import (
     fp8_norm_linear_rotary_ref,
     hidden_factor,
     quantise_stream,
-    restored,
 )
 from virnucpro.kernels.fused_linear import chunks_of, fold_norm, row_statistics
 from virnucpro.kernels.rotary import rotary_ref_

@@ -53,8 +53,7 @@ def test_weights_are_counted_as_the_layers_hold_them(precision: str, fused: bool
     config = Esm2Config("wide", 1, 1280, 20)
     state = {name: torch.zeros(shape) for name, shape in expected_shapes(config).items()}
     builder = ParameterBuilder(config, state, dtype_of(precision), CPU)
-    form = {("fp8", True): builder.fp8_fused_layer, ("fp8", False): builder.fp8_layer}
-    layer = form.get((precision, fused), builder.fused_layer if fused else builder.plain_layer)(0)
+    layer = builder.form(precision, fused=fused)(0)
     assert weight_bytes(config, precision) == pytest.approx(bytes_held(layer), rel=0.005)
 
 

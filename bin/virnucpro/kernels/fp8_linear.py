@@ -31,6 +31,12 @@ def quantise_rows(x_TD: torch.Tensor) -> Quantised:
     return (wide / scale_T1).to(torch.float8_e4m3fn), scale_T1.float()
 
 
+def restored(quantised: Quantised) -> torch.Tensor:
+    """The fp32 matrix that values and scales stand for."""
+    values, scale = quantised
+    return values.float() * scale
+
+
 @jit
 def _store_quantised(y, Out_ptr, Scale_ptr, offset, row, inside, rows_inside):
     scale = tl.maximum(tl.max(tl.abs(y), 1), 1e-12) / 448.0
@@ -112,8 +118,7 @@ def gelu_quantise(x_TD: torch.Tensor) -> Quantised:
 
 def fp8_linear_ref(x: Quantised, weight: Quantised, bias_F: torch.Tensor) -> torch.Tensor:
     """`fp8_linear` in plain PyTorch."""
-    x_TD, weight_FD = (values.float() * scale for values, scale in (x, weight))
-    return F.linear(x_TD, weight_FD, bias_F.float()).to(bias_F.dtype)
+    return F.linear(restored(x), restored(weight), bias_F.float()).to(bias_F.dtype)
 
 
 def fp8_linear(x: Quantised, weight: Quantised, bias_F: torch.Tensor) -> torch.Tensor:

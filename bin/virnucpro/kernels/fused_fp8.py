@@ -20,10 +20,9 @@ import torch.nn.functional as F
 
 from virnucpro.kernels import hopper_linear
 from virnucpro.kernels.device import uses_hopper
-from virnucpro.kernels.fp8_linear import E4M3_MAX, Quantised
-from virnucpro.kernels.fused_linear import chunks_of, row_statistics_ref, turn_pairs_
+from virnucpro.kernels.fp8_linear import E4M3_MAX, Quantised, restored
+from virnucpro.kernels.fused_linear import chunks_of, row_moments_ref, row_statistics_ref, turn_pairs_
 from virnucpro.kernels.parts import Parts
-from virnucpro.kernels.rotary import rotary_
 
 STREAM_RMS: Final = 0.25
 
@@ -33,19 +32,9 @@ def _cut_off(wide: torch.Tensor) -> torch.Tensor:
     return wide.clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
 
 
-def _root_mean_square(statistics: torch.Tensor, width: int, eps: float) -> torch.Tensor:
-    return (statistics[1].sum(0) / width + eps).sqrt()
-
-
-def restored(quantised: Quantised) -> torch.Tensor:
-    """The fp32 matrix that values and scales stand for."""
-    values, scale = quantised
-    return values.float() * scale
-
-
 def quantise_stream(x_TD: torch.Tensor, statistics: torch.Tensor, eps: float = 1e-5) -> Quantised:
-    """The e4m3 copy of a residual stream that no layer has touched: (T, D) values and (T, 1) scales."""
-    scale_T1 = _root_mean_square(statistics, x_TD.shape[1], eps)[:, None] / STREAM_RMS
+    """The e4m3 copy of a residual stream, (T, D) values and (T, 1) scales, by statistics of now or of before."""
+    scale_T1 = (statistics[1].sum(0) / x_TD.shape[1] + eps).sqrt()[:, None] / STREAM_RMS
     return _cut_off(x_TD.float() / scale_T1), scale_T1
 
 
@@ -61,9 +50,7 @@ def hidden_factor(weight_FD: torch.Tensor, bias_F: torch.Tensor) -> float:
 def _product_of_normalised_ref(
     x: Quantised, statistics: torch.Tensor, weight: Quantised, bias_F: torch.Tensor, eps: float
 ) -> torch.Tensor:
-    width = x[0].shape[1]
-    mean_T, square_T = statistics.sum(1) / width
-    deviation_T = (square_T - mean_T.square()).clamp_min(0).add(eps).sqrt()
+    _, deviation_T = row_moments_ref(statistics, x[0].shape[1], eps)
     return F.linear(restored(x) / deviation_T[:, None], restored(weight), bias_F.float())
 
 
@@ -111,15 +98,10 @@ def fp8_norm_linear_rotary(
     if not uses_hopper(x[0]):
         return fp8_norm_linear_rotary_ref(x, statistics, weight, bias_3D, positions_T, cos_PH, sin_PH, eps)
     qkv_T3D = x[0].new_empty((x[0].shape[0], weight[0].shape[0]), dtype=torch.bfloat16)
-    inside = hopper_linear.turns_heads_of(2 * cos_PH.shape[1])
-    rotation = (positions_T, cos_PH, sin_PH)
     hopper_linear.launch(
-        Parts(x[0]), Parts(weight[0]), bias_3D, Parts(qkv_T3D), hopper_linear.ROTARY if inside else hopper_linear.BIAS,
-        statistics=statistics, rotation=rotation if inside else None, eps=eps,
-        weight_scale_N=weight[1], row_scale_M=x[1],
+        Parts(x[0]), Parts(weight[0]), bias_3D, Parts(qkv_T3D), hopper_linear.ROTARY, statistics=statistics,
+        rotation=(positions_T, cos_PH, sin_PH), eps=eps, weight_scale_N=weight[1], row_scale_M=x[1],
     )  # fmt: skip
-    if not inside:
-        rotary_(qkv_T3D, *rotation, heads=x[0].shape[1] // (2 * cos_PH.shape[1]), adjacent=True)
     return qkv_T3D
 
 
@@ -158,9 +140,8 @@ def fp8_linear_residual_ref_(
     weight = weight_DF.float() if scale_D1 is None else weight_DF.float() * scale_D1
     total_TD = x_TD.float() + F.linear(h_TF.float(), weight, bias_D.float())
     x_TD.copy_(total_TD)
-    values_TD, scale_T1 = copy
-    scale_T1.copy_(_root_mean_square(earlier, x_TD.shape[1], eps)[:, None] / STREAM_RMS)
-    values_TD.copy_(_cut_off(total_TD / scale_T1))
+    for part, new in zip(copy, quantise_stream(total_TD, earlier, eps), strict=True):
+        part.copy_(new)
     return row_statistics_ref(total_TD)
 
 

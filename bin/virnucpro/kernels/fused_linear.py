@@ -25,7 +25,6 @@ import torch.nn.functional as F
 from virnucpro.kernels import hopper_linear
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_hopper, uses_triton
 from virnucpro.kernels.parts import Parts
-from virnucpro.kernels.rotary import rotary_
 
 
 def fold_norm(
@@ -81,13 +80,17 @@ def row_statistics(x_TD: torch.Tensor, chunks: int = 1) -> torch.Tensor:
     return statistics
 
 
+def row_moments_ref(statistics: torch.Tensor, width: int, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of each row, (T,), out of the sums of its ``width`` elements."""
+    mean_T, square_T = statistics.sum(1) / width
+    return mean_T, (square_T - mean_T.square()).clamp_min(0).add(eps).sqrt()
+
+
 def _product_of_normalised_ref(
     x_TD: Parts, statistics: torch.Tensor, weight_FD: Parts, bias_F: torch.Tensor, eps: float
 ) -> torch.Tensor:
     """In fp32; of operands without low parts as a product of 16-bit numbers gives it."""
-    total, squares = statistics.sum(1)
-    mean = total / x_TD.high.shape[1]
-    deviation = (squares / x_TD.high.shape[1] - mean.square()).clamp_min(0).add(eps).sqrt()
+    mean, deviation = row_moments_ref(statistics, x_TD.high.shape[1], eps)
     normalised = (x_TD.wide() - mean[:, None]) / deviation[:, None]
     if x_TD.low is None:
         normalised = normalised.to(x_TD.high.dtype).to(normalised.dtype)
@@ -189,17 +192,11 @@ def norm_linear_rotary(
         )
     rotation = (positions_T, cos_PH, sin_PH)
     tokens, width = x_TD.high.shape
-    half = cos_PH.shape[1]
-    qkv_T3D = x_TD.high.new_empty((tokens, 3 * width))
-    qkv = Parts(qkv_T3D, x_TD.high.new_empty((tokens, 2 * width)) if low_parts else None)
-    fused_rotary = hopper_linear.turns_heads_of(2 * half)
-    epilogue = hopper_linear.ROTARY if fused_rotary else hopper_linear.BIAS
+    low_T2D = x_TD.high.new_empty((tokens, 2 * width)) if low_parts else None
+    qkv = Parts(x_TD.high.new_empty((tokens, 3 * width)), low_T2D)
     hopper_linear.launch(
-        x_TD, weight_3DD, bias_3D, qkv, epilogue,
-        statistics=statistics, rotation=rotation if fused_rotary else None, eps=eps,
-    )  # fmt: skip
-    if not fused_rotary:
-        rotary_(qkv_T3D, *rotation, heads=width // (2 * half), adjacent=True)
+        x_TD, weight_3DD, bias_3D, qkv, hopper_linear.ROTARY, statistics=statistics, rotation=rotation, eps=eps
+    )
     return qkv
 
 

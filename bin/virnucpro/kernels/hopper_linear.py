@@ -30,11 +30,13 @@ from virnucpro.kernels.hopper_epilogue import (
 from virnucpro.kernels.hopper_product import multiply, produce, tile_of
 from virnucpro.kernels.linear_gelu import gelu_polynomial
 from virnucpro.kernels.parts import Parts
+from virnucpro.kernels.rotary import rotary_
 
 _gelu = gluon_jit(gelu_polynomial)
 
 BIAS, GELU, ROTARY, RESIDUAL = range(4)
 BLOCK_N = 256
+HEAD_DIMS = (16, 32, 64, 128)  # of which a piece of a tile holds a whole number, so that the kernel can turn them
 LOW_RESIDUAL_BLOCK_N = 128  # as two tiles of the residual stream are kept beside the operands
 
 
@@ -211,11 +213,6 @@ def _linear_kernel(
     )  # fmt: skip
 
 
-def turns_heads_of(head_dim: int) -> bool:
-    """True where `ROTARY` can turn heads of this size: those of which a piece of a tile holds a whole number."""
-    return head_dim in (16, 32, 64, 128)
-
-
 @functools.cache
 def _layout(bits: int) -> Any:
     return gl.NVMMASharedLayout(128, bits, 2)
@@ -253,7 +250,8 @@ def launch(
             of the columns that are turned; with `RESIDUAL` (M, N), and it is added to as well.
         epilogue: `BIAS`, `GELU`, `ROTARY` or `RESIDUAL`.
         statistics: rows' sums and sums of squares: read for the LayerNorm before the layer, or written by `RESIDUAL`.
-        rotation: for `ROTARY`, positions (M,), cosines and sines (P, half): the first 2K columns are turned.
+        rotation: for `ROTARY`, positions (M,), cosines and sines (P, half): the first 2K columns are turned, by the
+            kernel or, with heads that it cannot turn, by a pass after it; low parts only by the kernel.
         eps: added to the variance.
         weight_scale_N: fp32 factors of an e4m3 weight's rows, together with that of ``x_MK`` where it has but one.
         row_scale_M: fp32 factors: of the rows of an e4m3 ``x_MK`` under a LayerNorm, or, written, of ``copy_MN``.
@@ -263,6 +261,9 @@ def launch(
         earlier: with ``copy_MN``, the statistics of ``out_MN`` before the call, as many chunks as ``statistics``.
     """
     (rows, features), outputs = x_MK.high.shape, weight_NK.high.shape[0]
+    turned_after = None
+    if rotation and 2 * rotation[1].shape[1] not in HEAD_DIMS:
+        epilogue, rotation, turned_after = BIAS, None, rotation
     half = rotation[1].shape[1] if rotation else 1
     narrow = epilogue == ROTARY and half <= 32
     width = 64 if narrow else 128
@@ -285,3 +286,5 @@ def launch(
             out_MN.low is not None, copy_MN is not None, x_MK.low is not None, weight_NK.low is not None,
             weight_scale_N is not None, 240, num_warps=4, maxnreg=168,
         )  # fmt: skip
+    if turned_after:
+        rotary_(out_MN.high, *turned_after, heads=features // (2 * turned_after[1].shape[1]), adjacent=True)

@@ -8,7 +8,7 @@ Shape letters: T tokens of the batch, S sequences, D embed_dim, N heads, H head_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -82,12 +82,8 @@ class PackedEsm2:
         builder = ParameterBuilder(config, state, dtype, torch.device(device))
         if fused is None:
             fused = uses_hopper(torch.empty(0, dtype=dtype, device=device))
-        in_fp8 = precision == "fp8"
-        if fused:
-            layer: Callable[[int], EncoderLayer] = builder.fp8_fused_layer if in_fp8 else builder.fused_layer
-        else:
-            layer = builder.fp8_layer if in_fp8 else builder.plain_layer
-        table_VD = builder.embedding_table(wide=fused and not in_fp8)
+        layer = builder.form(precision, fused=fused)
+        table_VD = builder.embedding_table(wide=fused and precision != "fp8")
         layers = [layer(index) for index in range(config.layers)]
         return cls(config, precision, table_VD, layers, builder.layer_norm("emb_layer_norm_after"))
 

@@ -5,7 +5,7 @@ Shape letters: V vocabulary, D embed_dim, H head_dim, P positions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import torch
@@ -17,6 +17,7 @@ from virnucpro.kernels.fused_fp8 import hidden_factor
 from virnucpro.kernels.fused_linear import fold_norm, interleave_pairs
 from virnucpro.kernels.parts import Parts
 from virnucpro.model.layers import (
+    EncoderLayer,
     FeedForward,
     Fp8FeedForward,
     Fp8FusedLayer,
@@ -64,6 +65,12 @@ class ParameterBuilder:
             table_VD *= 1 - TRAINING_MASK_SHARE
             table_VD[MASK] = 0.0
         return table_VD if wide and self._low_stream else table_VD.to(self._dtype)
+
+    def form(self, precision: str, *, fused: bool) -> Callable[[int], EncoderLayer]:
+        """Which of the forms below the layers have."""
+        if precision == "fp8":
+            return self.fp8_fused_layer if fused else self.fp8_layer
+        return self.fused_layer if fused else self.plain_layer
 
     def plain_layer(self, index: int) -> PlainLayer[Tensor]:
         """The layer as published, all in the model's precision."""
