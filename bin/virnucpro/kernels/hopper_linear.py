@@ -224,6 +224,15 @@ def _describe(matrix: torch.Tensor | None, *block: int) -> Any:
     return tensor_descriptor.from_tensor(matrix, list(block), _layout(8 * matrix.element_size()))
 
 
+def _tiling(out_MN: Parts, epilogue: int, half: int) -> tuple[int, int, int]:
+    """Columns of a piece and of a tile, and as many slots of the ring as the tiles of the output leave room for."""
+    if epilogue == RESIDUAL and out_MN.low is not None:
+        return 128, LOW_RESIDUAL_BLOCK_N, 5
+    if epilogue == ROTARY and half <= 32:
+        return 64, BLOCK_N, 4
+    return 128, BLOCK_N, 4 if epilogue == GELU and out_MN.high.element_size() == 1 else 3
+
+
 def launch(
     x_MK: Parts,
     weight_NK: Parts,
@@ -265,12 +274,7 @@ def launch(
     if rotation and 2 * rotation[1].shape[1] not in HEAD_DIMS:
         epilogue, rotation, turned_after = BIAS, None, rotation
     half = rotation[1].shape[1] if rotation else 1
-    narrow = epilogue == ROTARY and half <= 32
-    width = 64 if narrow else 128
-    low_residual = epilogue == RESIDUAL and out_MN.low is not None
-    block_n = LOW_RESIDUAL_BLOCK_N if low_residual else BLOCK_N
-    small = narrow or (epilogue == GELU and out_MN.high.element_size() == 1)
-    stages = 5 if low_residual else 4 if small else 3  # as many as the tiles of the output leave room for
+    width, block_n, stages = _tiling(out_MN, epilogue, half)
     chunks = statistics.shape[1] if statistics is not None else 1
     tiles = -(-rows // 128) * -(-outputs // block_n)
     depth = 128 // x_MK.high.element_size()
