@@ -26,13 +26,13 @@ import pyarrow.parquet as pq
 from environment import RESULTS, append_csv, cpu_name
 
 from virnucpro.config import MergeConfig
+from virnucpro.merge.merge import merge
 from virnucpro.monitor.metrics import BatchRecord, write_shard_metrics
 from virnucpro.monitor.probes import Sample
 from virnucpro.output.keys import KeyDigest
 from virnucpro.output.ledger import LedgerWriter
 from virnucpro.output.schema import file_metadata, row_group_rows, shard_schema
 from virnucpro.output.writer import VECTOR_STORAGE, vector_array, write_parquet
-from virnucpro.pipeline.merge import merge
 
 LEDGER_CHUNK = 100_000
 BATCH_ROWS = 500

@@ -49,7 +49,7 @@ from two_gpus_checks import (
 from two_gpus_kill import Killed, kill_one
 from two_gpus_runs import Input, Pipeline, Run, repeat_fasta, say
 
-from virnucpro.pipeline.report import page_content
+from virnucpro.report.report import page_content
 
 #: What the project promises of two GPUs, of the tasks that a killed one leaves alone, and of a smaller batch.
 LEAST_SPEED_UP = 1.95

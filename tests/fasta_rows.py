@@ -8,8 +8,8 @@ import xxhash
 
 from virnucpro.fasta import Record, scan_records
 from virnucpro.fasta_source import FastaSource, zero_byte
-from virnucpro.pipeline.split_cut import cut_file, cut_stream
-from virnucpro.pipeline.split_parse import KEY_BYTES, ParsedBlock, parse_block
+from virnucpro.split.cut import cut_file, cut_stream
+from virnucpro.split.parse import KEY_BYTES, ParsedBlock, parse_block
 
 Row = tuple[int, str, str, str, int, int, str | None]
 

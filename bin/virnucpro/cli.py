@@ -72,9 +72,9 @@ def split_main(argv: Sequence[str] | None = None) -> int:
     def run() -> None:
         # The threads that numpy starts for matrix products, of which a split has none, would spin before they sleep.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        # Arrow's memory comes from malloc, which keeps what is freed (``split_workers``).
+        # Arrow's memory comes from malloc, which keeps what is freed (``split.workers``).
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-        from virnucpro.pipeline.split import split
+        from virnucpro.split.split import split
 
         split(
             SplitConfig(
@@ -144,7 +144,7 @@ def merge_main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     def run() -> None:
-        from virnucpro.pipeline.merge import merge
+        from virnucpro.merge.merge import merge
 
         summary = merge(
             MergeConfig(
@@ -170,7 +170,7 @@ def report_main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     def run() -> None:
-        from virnucpro.pipeline.report import report
+        from virnucpro.report.report import report
 
         report(ReportConfig(results=options.results, outdir=options.outdir))
 

@@ -1,6 +1,6 @@
 """FASTA rules: what a record is, what its residues become, and what is rejected.
 
-``pipeline.split_parse`` applies the same rules to whole blocks of bytes; what it yields equals what is read here.
+``split.parse`` applies the same rules to whole blocks of bytes; what it yields equals what is read here.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from virnucpro.merge.merge import merge
 from virnucpro.monitor.schema import BATCHES_SCHEMA, GPU_METRICS_SCHEMA, SHARDS_SCHEMA
 from virnucpro.output.schema import (
     LEDGER_SCHEMA,
@@ -19,10 +20,9 @@ from virnucpro.output.schema import (
     results_schema,
     shard_residues_schema,
 )
-from virnucpro.pipeline.merge import merge
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))
-from merge_runs import Run, vector
+from merge.merge_runs import Run, vector
 
 PAGE = (Path(__file__).parents[2] / "docs" / "output.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from virnucpro.errors import DataError, LedgerError, UsageError
-from virnucpro.output.directories import prepare_new_directory
+from virnucpro.output.atomic import prepare_new_directory
 from virnucpro.output.schema import embedding_columns, read_metadata, residue_columns, vector_columns
 from virnucpro.output.writer import ShardWriter
 

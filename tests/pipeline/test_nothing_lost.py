@@ -13,17 +13,18 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline.merge_runs import read_results, vectors
+from merge.merge_runs import read_results, vectors
 from pipeline.models import random_sequences, save_fair_esm, small_esm2
 
 from virnucpro.config import EmbedConfig, MergeConfig, SplitConfig
 from virnucpro.data import SequenceDataset, VarlenCollator
 from virnucpro.data.packing import pack
+from virnucpro.merge.merge import merge
 from virnucpro.model.describe import describe_model
-from virnucpro.pipeline import embed, split_scan
+from virnucpro.pipeline import embed
 from virnucpro.pipeline.embed import embed_shard
-from virnucpro.pipeline.merge import merge
-from virnucpro.pipeline.split import split
+from virnucpro.split import scan
+from virnucpro.split.split import split
 
 LIMIT = 12
 POOL = random_sequences(6, 5, longest=30)
@@ -119,8 +120,8 @@ def test_vectors_are_those_of_a_plain_run(
     pipeline = Pipeline(model, tmp_path_factory.mktemp("run"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embed, "_start_loader", batches_in_process)
-        patch.setattr(split_scan, "BLOCK_BYTES", 60)
-        patch.setattr("virnucpro.pipeline.split_workers.Workers.fork", lambda self: None)
+        patch.setattr(scan, "BLOCK_BYTES", 60)
+        patch.setattr("virnucpro.split.workers.Workers.fork", lambda self: None)
         reuse = tuple(pipeline.run(f"earlier-{i}", records(each))[1] for i, each in enumerate(earlier))
         summary, results = pipeline.run(
             "run", records(bodies), shards_at_least=shards, deduplicate=deduplicate, reuse=reuse

@@ -10,16 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.monitor.schema import BATCHES_SCHEMA, GPU_METRICS_SCHEMA, SHARDS_SCHEMA
-from virnucpro.output.ledger import LedgerWriter
-from virnucpro.output.schema import (
+from virnucpro.output.files import (
     BATCHES_FILE,
     EMBEDDINGS_DIR,
     GPU_METRICS_FILE,
     MANIFEST_FILE,
     METRICS_DIR,
     SHARDS_FILE,
-    results_schema,
 )
+from virnucpro.output.ledger import LedgerWriter
+from virnucpro.output.schema import results_schema
 
 #: Unix seconds at which every synthetic run begins.
 RUN_BEGAN = 1_750_000_000.0

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, InputMissingError
-from virnucpro.output.partial import PartialParquet
+from virnucpro.output.atomic import PartialParquet
 from virnucpro.output.schema import LEDGER_SCHEMA, encode_metadata
 
 __all__ = ["LEDGER_SCHEMA", "LedgerReader", "LedgerWriter"]

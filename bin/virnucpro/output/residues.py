@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from virnucpro.errors import DataError
-from virnucpro.output.partial import PartialParquet
+from virnucpro.output.atomic import PartialParquet
 from virnucpro.output.schema import residues_type, shard_residues_schema
 
 #: Bytes of vectors per row group, so that a reader of one row group needs little memory.

@@ -1,4 +1,4 @@
-"""Owns the Parquet columns, file names and file metadata of every result; docs/output.md is tested against it."""
+"""Owns the Parquet columns and file metadata of every result; docs/output.md is tested against it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,6 @@ from virnucpro.errors import DataError
 
 #: The one key of the Parquet file metadata that is ours; its value is a JSON object.
 METADATA_KEY: Final = b"virnucpro"
-
-EMBEDDINGS_FILE: Final = "embeddings.parquet"
-RESIDUES_FILE: Final = "residues.parquet"
-BATCHES_FILE: Final = "batches.parquet"
-GPU_METRICS_FILE: Final = "gpu_metrics.parquet"
-SHARDS_FILE: Final = "shards.parquet"
-SHARD_SUMMARY_FILE: Final = "summary.json"
-RUN_SUMMARY_FILE: Final = "run_summary.json"
-MANIFEST_FILE: Final = "manifest.parquet"
-REJECTED_FILE: Final = "rejected.tsv"
-EMBEDDINGS_DIR: Final = "embeddings"
-RESIDUES_DIR: Final = "residues"
-METRICS_DIR: Final = "metrics"
 
 #: Rows per Parquet row group: 16,384 x 1,280 float16 are 40 MiB, enough for a disk and little for memory.
 ROW_GROUP_ROWS: Final = 16_384

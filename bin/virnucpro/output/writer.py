@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, LedgerError
-from virnucpro.output.directories import prepare_new_directory, publish_directory, remove_tree, sync
+from virnucpro.output.atomic import prepare_new_directory, publish_directory, remove_tree, sync
+from virnucpro.output.files import EMBEDDINGS_FILE, RESIDUES_FILE
 from virnucpro.output.residues import ResidueWriter
-from virnucpro.output.schema import EMBEDDINGS_FILE, RESIDUES_FILE, ROW_GROUP_ROWS, shard_schema
+from virnucpro.output.schema import ROW_GROUP_ROWS, shard_schema
 from virnucpro.output.schema import row_group_rows as fitting_rows
 
 #: How vectors are stored. Measured on Gaussian float32 and float16 vectors: zstd saves 8 % of the bytes and

@@ -1,4 +1,4 @@
-"""What each task does. The inference engine is imported on first use: split and merge run without torch."""
+"""EMBED_SHARD. The inference engine is imported on first use: what only reads its settings runs without torch."""
 
 from __future__ import annotations
 

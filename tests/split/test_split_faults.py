@@ -17,18 +17,18 @@ import pytest
 
 from virnucpro.config import SplitConfig
 from virnucpro.errors import ExitCode, TryAgainError, run_reporting_errors
-from virnucpro.pipeline import split as split_module
-from virnucpro.pipeline import split_scan
-from virnucpro.pipeline.split import split
-from virnucpro.pipeline.split_blocks import ScannedBlock, ZeroByte
+from virnucpro.split import scan
+from virnucpro.split import split as split_module
+from virnucpro.split.blocks import ScannedBlock, ZeroByte
+from virnucpro.split.split import split
 
 PROGRAM = """
 import sys
 from pathlib import Path
 from virnucpro.config import SplitConfig
-from virnucpro.pipeline import split_scan
-from virnucpro.pipeline.split import split
-split_scan.BLOCK_BYTES = 20_000
+from virnucpro.split import scan
+from virnucpro.split.split import split
+scan.BLOCK_BYTES = 20_000
 print("ready", flush=True)
 fasta, outdir, model_json = map(Path, sys.argv[1:])
 split(SplitConfig(inputs=(fasta,), outdir=outdir, model_json=model_json, shards_at_least=9))
@@ -82,15 +82,15 @@ def test_killed_at_any_moment(config: SplitConfig) -> None:
 
 
 def test_a_killed_process_is_worth_another_try(config: SplitConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(split_scan, "BLOCK_BYTES", 20_000)
-    monkeypatch.setattr(split_scan, "scan_blocks", die_in_a_worker)
+    monkeypatch.setattr(scan, "BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(scan, "scan_blocks", die_in_a_worker)
     with pytest.raises(TryAgainError, match="memory"):
         split(config)
     assert list(config.outdir.iterdir()) == []
 
 
 TEST_PROCESS = os.getpid()
-scan_blocks = split_scan.scan_blocks
+scan_blocks = scan.scan_blocks
 
 
 def die_in_a_worker(*arguments: Any) -> list[ScannedBlock | ZeroByte]:
@@ -115,7 +115,7 @@ def test_a_full_disk_ends_the_split_with_74_and_leaves_nothing(
     config: SplitConfig, small_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kib: int
 ) -> None:
     """Room for a part of what this split takes: it ends in another pass each time."""
-    monkeypatch.setattr(split_scan, "BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(scan, "BLOCK_BYTES", 20_000)
     full = replace(config, outdir=small_disk / "split")
     (small_disk / "other").write_bytes(bytes((1024 - kib) << 10))
     assert run_reporting_errors("split_fasta.py", lambda: split(full) and None) == ExitCode.IO_ERROR

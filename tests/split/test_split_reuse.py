@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.output.schema import merged_residues_schema, results_schema, shard_residues_schema
-from virnucpro.pipeline import dedup
-from virnucpro.pipeline.reuse import ReuseIndex
-from virnucpro.pipeline.split import split
+from virnucpro.split import dedup
+from virnucpro.split.reuse import ReuseIndex
+from virnucpro.split.split import split
 
 EMBED_DIM = 4
 METADATA = {

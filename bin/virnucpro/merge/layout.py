@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from virnucpro.errors import LedgerError
-from virnucpro.output.buckets import SpillBuckets
+from virnucpro.merge.buckets import SpillBuckets
 from virnucpro.output.keys import KeyDigest
 from virnucpro.output.ledger import LedgerReader
 from virnucpro.output.schema import STATUSES

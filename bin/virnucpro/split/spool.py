@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from virnucpro.pipeline.split_cut import Span
+from virnucpro.split.cut import Span
 
 #: Records read at once from the spool.
 CHUNK_RECORDS: Final = 1 << 18

@@ -16,22 +16,27 @@ import pyarrow.parquet as pq
 from virnucpro import __version__
 from virnucpro.config import MergeConfig
 from virnucpro.errors import DataError, InputMissingError, LedgerError
+from virnucpro.merge.assemble import Assembler
+from virnucpro.merge.buckets import SpillBuckets
+from virnucpro.merge.layout import REQUEST, Layout
+from virnucpro.merge.overlap import Behind
+from virnucpro.merge.parts import PartWriter, embedding_storage, prove_conservation, rows_per_part
+from virnucpro.merge.residues import merge_residues
+from virnucpro.merge.shard_set import ShardFiles, check_alike, merged_metadata, open_shards, value_dtype
+from virnucpro.merge.vectors import ReuseReader, ShardReader, record_type
 from virnucpro.monitor.run_metrics import merge_metrics, run_figures
-from virnucpro.output.assemble import Assembler
-from virnucpro.output.buckets import SpillBuckets
-from virnucpro.output.directories import prepare_new_directory, publish_directory, remove_tree, sync
-from virnucpro.output.layout import REQUEST, Layout
-from virnucpro.output.ledger import LedgerReader
-from virnucpro.output.merge_residues import merge_residues
-from virnucpro.output.overlap import Behind
-from virnucpro.output.parts import PartWriter, embedding_storage, prove_conservation, rows_per_part
-from virnucpro.output.schema import (
+from virnucpro.output.atomic import prepare_new_directory, publish_directory, remove_tree, sync
+from virnucpro.output.files import (
     EMBEDDINGS_DIR,
     MANIFEST_FILE,
     METRICS_DIR,
     REJECTED_FILE,
     RESIDUES_DIR,
     RUN_SUMMARY_FILE,
+    reused_parts,
+)
+from virnucpro.output.ledger import LedgerReader
+from virnucpro.output.schema import (
     decode_metadata,
     embedding_columns,
     file_metadata,
@@ -40,8 +45,6 @@ from virnucpro.output.schema import (
     row_group_rows,
     vector_columns,
 )
-from virnucpro.output.shard_set import ShardFiles, check_alike, merged_metadata, open_shards, value_dtype
-from virnucpro.output.vectors import ReuseReader, ShardReader, record_type
 from virnucpro.shards import sequence_cost
 
 #: Bytes of vectors that are worked on at once, and rows at most: narrow vectors still have ids and keys.
@@ -114,7 +117,7 @@ def _merge_into(temporary: Path, config: MergeConfig, inputs: _Inputs) -> dict[s
 def _open(config: MergeConfig) -> _Inputs:
     summary, model = _read_json(config.split_summary), _read_json(config.model_json)
     shards = open_shards(config.shard_dirs, summary["shards"])
-    parts = [_reuse_parts(results) for results in config.reuse] if summary.get("reused") else []
+    parts = [reused_parts(results) for results in config.reuse] if summary.get("reused") else []
     for shard in shards:
         found = shard.metadata.get("weights_sha256")
         if found != model.get("weights_sha256"):
@@ -179,15 +182,6 @@ def _without_vectors(summary: Mapping[str, Any], model: Mapping[str, Any]) -> tu
         device_name="none",
     )
     return {name: int(model["embed_dim"]) for name in names}, metadata
-
-
-def _reuse_parts(results: Path) -> list[Path]:
-    parts = sorted((results / EMBEDDINGS_DIR).glob("part-*.parquet"))
-    if not parts:
-        raise InputMissingError(
-            f"{results}: no {EMBEDDINGS_DIR}/part-*.parquet in it; give what --reuse named at the split"
-        )
-    return parts
 
 
 def _scan(config: MergeConfig, inputs: _Inputs, ledger: LedgerReader, scratch: Path) -> Layout:

@@ -13,16 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, LedgerError
-from virnucpro.output.schema import (
-    BATCHES_FILE,
-    DESCRIPTIVE_KEYS,
-    EMBEDDINGS_FILE,
-    IDENTITY_KEYS,
-    RESIDUES_FILE,
-    SHARD_SUMMARY_FILE,
-    decode_metadata,
-    vector_columns,
-)
+from virnucpro.output.files import BATCHES_FILE, EMBEDDINGS_FILE, RESIDUES_FILE, SHARD_SUMMARY_FILE
+from virnucpro.output.schema import DESCRIPTIVE_KEYS, IDENTITY_KEYS, decode_metadata, vector_columns
 
 _SHARD_NAME: Final = re.compile(r"shard-(\d{5,})")
 _NAMED_AT_MOST: Final = 10

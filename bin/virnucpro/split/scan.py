@@ -12,11 +12,11 @@ from typing import BinaryIO, Final, TextIO
 from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, FastaFormatError
 from virnucpro.fasta_source import FastaSource, PlainFile, zero_byte
-from virnucpro.pipeline.split_blocks import ScannedBlock, ZeroByte, scan_blocks
-from virnucpro.pipeline.split_cut import Span, cut_file, cut_stream
-from virnucpro.pipeline.split_parse import KEY_BYTES
-from virnucpro.pipeline.split_spool import Block, Spool
-from virnucpro.pipeline.split_workers import Payload, Workers
+from virnucpro.split.blocks import ScannedBlock, ZeroByte, scan_blocks
+from virnucpro.split.cut import Span, cut_file, cut_stream
+from virnucpro.split.parse import KEY_BYTES
+from virnucpro.split.spool import Block, Spool
+from virnucpro.split.workers import Payload, Workers
 
 #: Bytes of FASTA parsed at once: small enough to stay near the cache, large enough to hide what each block costs.
 BLOCK_BYTES: Final = 1 << 21

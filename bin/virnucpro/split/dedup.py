@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from virnucpro.pipeline.split_spool import CHUNK_RECORDS, DUPLICATE, EMBEDDED, REJECTED, REUSED, Spool
-from virnucpro.pipeline.split_workers import Workers
+from virnucpro.split.spool import CHUNK_RECORDS, DUPLICATE, EMBEDDED, REJECTED, REUSED, Spool
+from virnucpro.split.workers import Workers
 
 #: Records grouped at once: few enough for the processor's cache, as memory that is not fresh costs nothing.
 PARTITION_RECORDS: Final = 1 << 18

@@ -11,9 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from virnucpro.errors import LedgerError
-from virnucpro.output.buckets import SpillBuckets
-from virnucpro.output.keys import key_words
-from virnucpro.output.layout import (
+from virnucpro.merge.buckets import SpillBuckets
+from virnucpro.merge.layout import (
     EMBEDDED,
     REJECTED,
     REUSED,
@@ -25,8 +24,9 @@ from virnucpro.output.layout import (
     wanted_ids,
     wanting_windows,
 )
+from virnucpro.merge.vectors import NewVectors, ShardReader, record_type
+from virnucpro.output.keys import key_words
 from virnucpro.output.ledger import LedgerReader
-from virnucpro.output.vectors import NewVectors, ShardReader, record_type
 from virnucpro.output.writer import vector_array
 
 Array = npt.NDArray[Any]

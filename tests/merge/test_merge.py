@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from merge_runs import Run, key, length, metadata, read_results, residues, vector, vectors
+from merge.merge_runs import Run, key, length, metadata, read_results, residues, vector, vectors
 
 from virnucpro.errors import LedgerError
+from virnucpro.merge import merge as merge_module
+from virnucpro.merge.merge import merge
 from virnucpro.output.schema import read_metadata
-from virnucpro.pipeline import merge as merge_module
-from virnucpro.pipeline.merge import merge
 
 
 def _check(run: Run, **options: object) -> pa.Table:
@@ -75,7 +75,7 @@ def test_every_record_gets_its_vector_in_input_order(
         if spill:
             patch.setattr(merge_module, "WANTED_BYTES", 64)
             patch.setattr(merge_module, "REQUEST_BYTES", 24)
-            patch.setattr("virnucpro.output.layout.REUSE_BLOCK_ROWS", 4)
+            patch.setattr("virnucpro.merge.layout.REUSE_BLOCK_ROWS", 4)
         before = []
         for number, rows in enumerate(earlier):
             past = Run(folder / f"earlier{number}", rows, shards=2, dtype=dtype, columns=columns)

@@ -11,13 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from virnucpro.errors import DataError, InputMissingError
+from virnucpro.errors import DataError
+from virnucpro.output.files import RESIDUES_DIR, residue_parts, reused_parts
 from virnucpro.output.keys import key_words
-from virnucpro.output.merge_residues import residue_parts
 from virnucpro.output.schema import (
-    EMBEDDINGS_DIR,
     IDENTITY_KEYS,
-    RESIDUES_DIR,
     decode_metadata,
     embedding_columns,
     embedding_type,
@@ -25,28 +23,14 @@ from virnucpro.output.schema import (
     residues_type,
     vector_columns,
 )
-from virnucpro.pipeline.dedup import deal, dealt, group_starts
-from virnucpro.pipeline.split_spool import CHUNK_RECORDS
+from virnucpro.split.dedup import deal, dealt, group_starts
+from virnucpro.split.spool import CHUNK_RECORDS
 
 #: One known vector: its key, the position of its results in ``--reuse``, its row over all their parts.
 ENTRY_TYPE: Final = np.dtype(
     [("high", np.uint64), ("low", np.uint64), ("row", np.int64), ("source", np.int32)], align=False
 )
 Array = npt.NDArray[Any]
-
-
-def embedding_parts(results: Path) -> list[Path]:
-    """Return the files with the vectors of earlier results, in the order of their rows.
-
-    Raises:
-        InputMissingError: there are none.
-    """
-    parts = sorted((results / EMBEDDINGS_DIR).glob("part-*.parquet"))
-    if not parts:
-        raise InputMissingError(
-            f"{results}: no {EMBEDDINGS_DIR}/part-*.parquet in it; give --reuse the output folder of an earlier run"
-        )
-    return parts
 
 
 def mismatch(
@@ -62,7 +46,7 @@ def mismatch(
         InputMissingError: there are no results.
         DataError: a part is damaged.
     """
-    for part in embedding_parts(results):
+    for part in reused_parts(results):
         try:
             schema = pq.read_schema(part)
             found = decode_metadata(schema, part)
@@ -126,7 +110,7 @@ class ReuseIndex:
 
 def _entries(source: int, results: Path) -> Iterator[Array]:
     first_row = 0
-    for part in embedding_parts(results):
+    for part in reused_parts(results):
         try:
             with pq.ParquetFile(part, pre_buffer=False) as file:
                 for batch in file.iter_batches(batch_size=CHUNK_RECORDS, columns=["sequence_key"]):

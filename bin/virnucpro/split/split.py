@@ -18,17 +18,16 @@ from virnucpro import __version__
 from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, InputMissingError, UsageError
 from virnucpro.fasta_source import FastaSource
-from virnucpro.output.schema import IDENTITY_KEYS, MANIFEST_FILE, REJECTED_FILE
-from virnucpro.pipeline.dedup import DedupTotals, KnownKeys, deduplicate, partition_bits
-from virnucpro.pipeline.split_ledger import write_ledger
-from virnucpro.pipeline.split_scan import BLOCK_BYTES, ScanTotals, scan
-from virnucpro.pipeline.split_shards import WINDOW_BYTES, ShardTask, ShardTotals, write_shard
-from virnucpro.pipeline.split_spool import Spool
-from virnucpro.pipeline.split_workers import Workers
+from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
+from virnucpro.output.schema import IDENTITY_KEYS
 from virnucpro.shards import SPECIAL_TOKENS, cost_per_unit, cost_units, shard_count, shard_name, shard_starts
+from virnucpro.split.dedup import DedupTotals, KnownKeys, deduplicate, partition_bits
+from virnucpro.split.scan import BLOCK_BYTES, ScanTotals, scan
+from virnucpro.split.spool import Spool
+from virnucpro.split.workers import Workers
+from virnucpro.split.write_ledger import write_ledger
+from virnucpro.split.write_shards import WINDOW_BYTES, ShardTask, ShardTotals, write_shard
 
-SHARDS_DIR: Final = "shards"
-SPLIT_SUMMARY_FILE: Final = "split_summary.json"
 _TEMPORARY_PREFIX: Final = ".split-"
 
 
@@ -132,7 +131,7 @@ def _open_reuse(config: SplitConfig, model: _Model, spool: Spool) -> tuple[Known
     if not config.reuse:
         return None, []
     # Here, as a split that reuses nothing would start a sixth later for it.
-    from virnucpro.pipeline.reuse import ReuseIndex, mismatch
+    from virnucpro.split.reuse import ReuseIndex, mismatch
 
     output = _output(config, model) | {"weights_sha256": model.weights_sha256}
     expected = {key: output[key] for key in IDENTITY_KEYS}

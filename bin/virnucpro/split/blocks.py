@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from virnucpro.pipeline.split_columns import numbers, texts
-from virnucpro.pipeline.split_cut import Span
-from virnucpro.pipeline.split_parse import ParsedBlock, parse_block
-from virnucpro.pipeline.split_spool import Extent, write_all
-from virnucpro.pipeline.split_workers import Payload, take
+from virnucpro.split.columns import numbers, texts
+from virnucpro.split.cut import Span
+from virnucpro.split.parse import ParsedBlock, parse_block
+from virnucpro.split.spool import Extent, write_all
+from virnucpro.split.workers import Payload, take
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, ExitCode, FastaFormatError, InputMissingError, UsageError
 from virnucpro.fasta import Record, read_records, scan_records
 from virnucpro.output.keys import KeyDigest
-from virnucpro.pipeline import dedup, split_scan, split_shards
-from virnucpro.pipeline.split import split
 from virnucpro.shards import sequence_cost
+from virnucpro.split import dedup, scan, write_shards
+from virnucpro.split.split import split
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 LAYERS, EMBED_DIM = 6, 320
@@ -168,11 +168,11 @@ def test_the_ledger_accounts_for_every_record(
         deduplicate=deduplicate,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(split_scan, "BLOCK_BYTES", block_bytes)
-        patch.setattr("virnucpro.pipeline.split_workers.Workers.fork", lambda self: None)
+        patch.setattr(scan, "BLOCK_BYTES", block_bytes)
+        patch.setattr("virnucpro.split.workers.Workers.fork", lambda self: None)
         patch.setattr(dedup, "PARTITION_RECORDS", partition_records)
         patch.setattr(dedup, "CHUNK_RECORDS", 3)
-        patch.setattr(split_shards, "WINDOW_BYTES", window_bytes)
+        patch.setattr(write_shards, "WINDOW_BYTES", window_bytes)
         summary = split(config)
     check(config, summary)
     embedded = summary["embedded"]
@@ -186,9 +186,9 @@ def test_processes_write_the_same_bytes(
     sequences = proteins([5 + i % 90 for i in range(600)])
     path = write_fasta([(f"p{i}", sequences[i * 7 % 450]) for i in range(600)])
     alone = make_config(tmp_path / "alone", path, shards_at_least=3)
-    monkeypatch.setattr(split_scan, "BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr(scan, "BLOCK_BYTES", 1 << 20)
     expected = split(alone)
-    monkeypatch.setattr(split_scan, "BLOCK_BYTES", 2000)
+    monkeypatch.setattr(scan, "BLOCK_BYTES", 2000)
     packed = tmp_path / "packed.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     for name, source in (("forked", path), ("gzip", packed)):

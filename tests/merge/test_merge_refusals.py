@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from merge_runs import Run, metadata, read_results
+from merge.merge_runs import Run, metadata, read_results
 
 from virnucpro.errors import DataError, InputMissingError, LedgerError, UsageError
-from virnucpro.pipeline.merge import merge
+from virnucpro.merge.merge import merge
 
 
 def _refused(run: Run, error: type[Exception], match: str, **options: object) -> None:

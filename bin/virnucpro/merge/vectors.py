@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, LedgerError
-from virnucpro.output.buckets import SpillBuckets
+from virnucpro.merge.buckets import SpillBuckets
+from virnucpro.merge.layout import wanted_ids, wanting_windows
+from virnucpro.merge.overlap import Prefetched
+from virnucpro.merge.shard_set import ShardFiles
 from virnucpro.output.keys import key_words
-from virnucpro.output.layout import wanted_ids, wanting_windows
-from virnucpro.output.overlap import Prefetched
-from virnucpro.output.shard_set import ShardFiles
 
 Array = npt.NDArray[Any]
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from virnucpro.output.ledger import LEDGER_ROW_GROUP_ROWS, LedgerWriter
 from virnucpro.output.schema import STATUSES
-from virnucpro.pipeline.split_columns import numbers, repeated, strings
-from virnucpro.pipeline.split_spool import KEY_TYPE, REJECTED, REUSED, Block, Spool
+from virnucpro.split.columns import numbers, repeated, strings
+from virnucpro.split.spool import KEY_TYPE, REJECTED, REUSED, Block, Spool
 
 _KEY_DIGITS: Final = 2 * KEY_TYPE.itemsize
 

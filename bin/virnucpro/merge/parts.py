@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import LedgerError
-from virnucpro.output.directories import sync
+from virnucpro.output.atomic import sync
+from virnucpro.output.files import part_name
 from virnucpro.output.keys import KeyDigest
 from virnucpro.output.schema import row_bytes, vector_columns
 
@@ -72,7 +73,7 @@ class PartWriter:
     def start_part(self) -> None:
         """Begin the next file."""
         self._finish_part()
-        path = self._folder / f"part-{len(self.paths):05d}.parquet"
+        path = self._folder / part_name(len(self.paths))
         self._writer = pq.ParquetWriter(path, self._schema, **self._storage)
         self.paths.append(path)
         self._rows_in_part = 0

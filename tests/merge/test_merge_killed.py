@@ -11,18 +11,18 @@ import time
 from pathlib import Path
 
 import pytest
-from merge_runs import Run, read_results
+from merge.merge_runs import Run, read_results
 
 import virnucpro
 from virnucpro.errors import ExitCode, run_reporting_errors
-from virnucpro.pipeline.merge import merge
+from virnucpro.merge.merge import merge
 
 _MERGE = """
 import sys, time
 from pathlib import Path
 from virnucpro.config import MergeConfig
-from virnucpro.output import parts
-from virnucpro.pipeline.merge import merge
+from virnucpro.merge import parts
+from virnucpro.merge.merge import merge
 
 folder = Path(sys.argv[1])
 write = parts.PartWriter.write

@@ -19,9 +19,9 @@ import pyarrow as pa
 
 from virnucpro.errors import DataError
 from virnucpro.fasta_source import RECORD_BYTES
-from virnucpro.pipeline.split_columns import joined, numbers, offsets_of, pieces, strings
-from virnucpro.pipeline.split_spool import Block, Spool, write_all
 from virnucpro.shards import SPECIAL_TOKENS, cost_units
+from virnucpro.split.columns import joined, numbers, offsets_of, pieces, strings
+from virnucpro.split.spool import Block, Spool, write_all
 
 #: Bytes of shards put together in memory at once, by all processes. A shard larger than its process's part takes
 #: another pass over its texts for each.

@@ -12,15 +12,15 @@ from virnucpro import __version__
 from virnucpro.config import ReportConfig
 from virnucpro.errors import InputMissingError
 from virnucpro.monitor.run_verdict import run_verdict
-from virnucpro.output.schema import (
+from virnucpro.output.files import (
     BATCHES_FILE,
-    EMBEDDINGS_DIR,
     GPU_METRICS_FILE,
     MANIFEST_FILE,
     METRICS_DIR,
     SHARDS_FILE,
-    read_metadata,
+    embedding_parts,
 )
+from virnucpro.output.schema import read_metadata
 from virnucpro.report.device_series import DeviceSeries, bins_for, read_device_series
 from virnucpro.report.embedding_map import map_embeddings, sample_rows
 from virnucpro.report.multiqc import render, require_multiqc
@@ -67,7 +67,7 @@ def page_content(results: Path) -> tuple[list[Section], dict[str, str]]:
         if not path.is_file():
             raise InputMissingError(f"{path} does not exist; give --results the folder of a finished run")
     shards = pq.read_table(metrics / SHARDS_FILE).sort_by("shard").to_pylist()
-    parts = sorted((results / EMBEDDINGS_DIR).glob("part-*.parquet"))
+    parts = embedding_parts(results)
     metadata = read_metadata(parts[0]) if parts else {}
     header = {"Model": str(metadata.get("model", "unknown")), "Pipeline": __version__}
     return _sections(results, shards, parts, metadata), header

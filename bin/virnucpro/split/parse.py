@@ -13,7 +13,7 @@ import pyarrow as pa
 import xxhash
 
 from virnucpro.fasta import NO_ID, REMOVED, RESIDUES, UNKNOWN, normalise_bytes, parse_header
-from virnucpro.pipeline.split_columns import Array, joined, pieces, texts
+from virnucpro.split.columns import Array, joined, pieces, texts
 
 #: Between the sequences of a block; a file with zero bytes is refused before it comes here.
 _GAP: Final = b"\0"

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from virnucpro import fasta, fasta_source
 from virnucpro.errors import DataError, FastaFormatError, VirnucproError
 from virnucpro.fasta_source import FastaSource
-from virnucpro.pipeline import split_cut
-from virnucpro.pipeline.split_cut import cut_file
-from virnucpro.pipeline.split_parse import KEY_BYTES, parse_block
+from virnucpro.split import cut
+from virnucpro.split.cut import cut_file
+from virnucpro.split.parse import KEY_BYTES, parse_block
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SIZES = (1, 2, 3, 5, 7, 64)
@@ -111,9 +111,9 @@ def test_truncation_cuts_the_sequence_and_its_key() -> None:
 
 
 def test_a_record_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (fasta, fasta_source, split_cut):
+    for module in (fasta, fasta_source, cut):
         monkeypatch.setattr(module, "RECORD_BYTES", 1000)
-    monkeypatch.setattr(split_cut, "SEARCH_BYTES", 100)
+    monkeypatch.setattr(cut, "SEARCH_BYTES", 100)
     path = tmp_path / "long.fasta"
     path.write_bytes(b">a\nMK\n>b\n" + b"MKVL\n" * 1000)
     for read in (

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, LedgerError
-from virnucpro.output.layout import EMBEDDED, REUSED, statuses
+from virnucpro.merge.layout import EMBEDDED, REUSED, statuses
+from virnucpro.merge.parts import PartWriter
+from virnucpro.merge.shard_set import ShardFiles
+from virnucpro.output.files import RESIDUES_FILE, residue_parts
 from virnucpro.output.ledger import LedgerReader
-from virnucpro.output.parts import PartWriter
-from virnucpro.output.schema import RESIDUES_DIR, RESIDUES_FILE, merged_residues_schema
-from virnucpro.output.shard_set import ShardFiles
+from virnucpro.output.schema import merged_residues_schema
 from virnucpro.output.writer import VECTOR_STORAGE
 
 
@@ -116,11 +117,6 @@ class _Residues:
             self._written = 0
         self._writer.write(table.select(self._schema.names).cast(self._schema))
         self._written += table.nbytes
-
-
-def residue_parts(results: Path) -> list[Path]:
-    """The files with the residues of earlier results."""
-    return sorted((results / RESIDUES_DIR).glob("part-*.parquet"))
 
 
 def _reused_keys(ledger: LedgerReader) -> dict[int, set[bytes]]:

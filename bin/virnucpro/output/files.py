@@ -1,0 +1,62 @@
+"""Owns the names of the files and folders that processes hand to each other and that a run leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from virnucpro.errors import InputMissingError
+
+# What SPLIT_FASTA leaves.
+SHARDS_DIR: Final = "shards"
+SPLIT_SUMMARY_FILE: Final = "split_summary.json"
+MANIFEST_FILE: Final = "manifest.parquet"
+REJECTED_FILE: Final = "rejected.tsv"
+
+# What EMBED_SHARD leaves in the folder of a shard.
+EMBEDDINGS_FILE: Final = "embeddings.parquet"
+RESIDUES_FILE: Final = "residues.parquet"
+BATCHES_FILE: Final = "batches.parquet"
+GPU_METRICS_FILE: Final = "gpu_metrics.parquet"
+SHARD_SUMMARY_FILE: Final = "summary.json"
+
+# What MERGE_EMBEDDINGS adds; the manifest, the rejected records and two tables of metrics keep their names.
+EMBEDDINGS_DIR: Final = "embeddings"
+RESIDUES_DIR: Final = "residues"
+METRICS_DIR: Final = "metrics"
+SHARDS_FILE: Final = "shards.parquet"
+RUN_SUMMARY_FILE: Final = "run_summary.json"
+
+
+def part_name(number: int) -> str:
+    """Name of one file of many that together hold the rows of a folder."""
+    return f"part-{number:05d}.parquet"
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """The files of a folder in the order of their rows; none where it is not there."""
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def embedding_parts(results: Path) -> list[Path]:
+    """The files with the vectors of finished results, in the order of their rows."""
+    return parts_of(results / EMBEDDINGS_DIR)
+
+
+def residue_parts(results: Path) -> list[Path]:
+    """The files with the vectors of single residues, in the order of their rows."""
+    return parts_of(results / RESIDUES_DIR)
+
+
+def reused_parts(results: Path) -> list[Path]:
+    """``embedding_parts`` of earlier results.
+
+    Raises:
+        InputMissingError: there are none.
+    """
+    parts = embedding_parts(results)
+    if not parts:
+        raise InputMissingError(
+            f"{results}: no {EMBEDDINGS_DIR}/part-*.parquet in it; give --reuse the output folder of an earlier run"
+        )
+    return parts
