@@ -26,23 +26,21 @@ from virnucpro.errors import UsageError, run_reporting_errors
 
 
 def fetch_main(argv: Sequence[str] | None = None) -> int:
-    """Resolve a model, check its checkpoint and describe it in ``model.json``; names are downloaded."""
+    """Check a model's checkpoint and describe it in ``model.json``; an official name is downloaded first."""
     parser = _parser("fetch_model.py", fetch_main)
     parser.add_argument("--model", required=True, help="registry name, fair-esm .pt file or Hugging Face folder")
-    parser.add_argument("--outdir", type=Path, default=Path("."), help="where model.json and weights/ go")
-    parser.add_argument("--cache", type=Path, help="download cache to use instead of Hugging Face's own")
+    parser.add_argument("--outdir", type=Path, default=Path("."), help="where model.json goes")
+    parser.add_argument("--cache", type=Path, help="where downloaded models are kept by name (default: outdir)")
     options = parser.parse_args(argv)
 
     def run() -> None:
         from virnucpro.model.describe import describe_model
-        from virnucpro.model.fetch import fetch_model, is_local
+        from virnucpro.model.fetch import as_given, fetch_model, is_local
 
         model = options.model
         options.outdir.mkdir(parents=True, exist_ok=True)
-        path = Path(model) if is_local(model) else fetch_model(model, options.outdir / model, cache=options.cache)
-        description = describe_model(path)
-        if not is_local(model):
-            description["name"] = model
+        kept = (options.cache or options.outdir).resolve() / model
+        description = describe_model(as_given(Path(model)) if is_local(model) else fetch_model(model, kept))
         (options.outdir / "model.json").write_text(json.dumps(description, indent=2) + "\n")
         print(
             f"{description['name']}: {description['layers']} layers, {description['embed_dim']} dimensions, "

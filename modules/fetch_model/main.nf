@@ -1,23 +1,25 @@
 process FETCH_MODEL {
     tag "${name}"
     label 'download'
-    storeDir "${cache}/${name}"
+    // It runs where the model is not kept yet: what an earlier run did says nothing of that. A copy of the folder keeps nothing.
+    cache false
+    stageInMode 'symlink'
 
     input:
     val name
-    val cache
+    path kept, stageAs: 'model_cache'
 
     output:
-    path 'weights'
+    path "${kept ? 'model.json' : name}"
 
     script:
     """
-    fetch_model.py --model '${name}' --outdir .
+    fetch_model.py --model='${name.replace("'", "'\\''")}' --outdir . ${kept ? "--cache ${kept}" : ''}
     """
 
     stub:
     """
-    mkdir weights
-    touch weights/model.safetensors
+    mkdir -p ${kept ?: '.'}/'${name}'
+    touch model.json
     """
 }

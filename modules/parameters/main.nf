@@ -71,8 +71,8 @@ def existingPaths(name, given, options) {
     }
 }
 
-/** The folder for the results, made and tried now rather than after hours of work. */
-def writableFolder(path) {
+/** A folder that the run writes to, made and tried now rather than after hours of work. */
+def writableFolder(name, path) {
     def folder = file(path, glob: false)
     def probe = folder.resolve('.virnucpro-writable')
     try {
@@ -81,7 +81,7 @@ def writableFolder(path) {
         probe.delete()
     }
     catch (IOException _error) {
-        stop(74, "--outdir ${path} cannot be written; check its permissions or name another folder")
+        stop(74, "--${name} ${path} cannot be written; check its permissions or name another folder")
     }
     return folder
 }

@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any, Final
 
-from virnucpro.errors import InputMissingError
+from virnucpro.errors import InputMissingError, ModelError
+from virnucpro.model.registry import MODELS, Esm2Config
 from virnucpro.model.weights import read_checkpoint, weight_files
 
 _ROTARY_SUFFIX: Final = ".inv_freq"
@@ -20,9 +21,10 @@ def describe_model(path: Path) -> dict[str, Any]:
         ``parameters`` (trained numbers of the encoder, without heads on top) and ``files`` (names of weight files).
 
     Raises:
-        InputMissingError, ModelError: as ``read_checkpoint``.
+        InputMissingError, ModelError: as ``read_checkpoint``, or an official name on a model of other sizes.
     """
     config, state, source = read_checkpoint(path)
+    _require_official_sizes(path, config)
     files = weight_files(path)
     return {
         "name": config.name,
@@ -34,6 +36,17 @@ def describe_model(path: Path) -> dict[str, Any]:
         "parameters": sum(value.numel() for key, value in state.items() if not key.endswith(_ROTARY_SUFFIX)),
         "files": [file.name for file in files],
     }
+
+
+def _require_official_sizes(path: Path, config: Esm2Config) -> None:
+    """Results carry the model's name, so an official one must not stand for other sizes."""
+    official = MODELS.get(config.name, config)
+    found, expected = ((each.layers, each.embed_dim, each.heads) for each in (config, official))
+    if found != expected:
+        raise ModelError(
+            f"{path}: layers, width and heads are {found}, but the official {config.name} has {expected}; "
+            "give it a name of its own"
+        )
 
 
 def weights_sha256(files: list[Path]) -> str:
