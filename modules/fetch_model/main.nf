@@ -1,8 +1,7 @@
 process FETCH_MODEL {
     tag "${name}"
     label 'download'
-    // It runs where the model is not kept yet: what an earlier run did says nothing of that. A copy of the folder keeps nothing.
-    cache false
+    // A copy of the folder would keep nothing. Its time is part of what -resume compares: a model removed is fetched anew.
     stageInMode 'symlink'
 
     input:

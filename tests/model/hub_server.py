@@ -7,7 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -60,6 +60,10 @@ def serve(repository: str, folder: Path, extra: dict[str, bytes] | None = None) 
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # of a client that was killed
+            super().handle()
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -131,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
             end = begin + self.hub.hold_after[name]
             self.wfile.write(data[begin:end])
             self.wfile.flush()
-            self.hub.released.wait(120)
+            self.hub.released.wait(240)
             begin = end
         end = self.hub.cut_after.pop(name, len(data))
         self.wfile.write(data[begin:end])

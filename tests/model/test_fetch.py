@@ -86,6 +86,16 @@ def test_interrupted_fetch_keeps_the_files_it_has(tmp_path: Path, hub: Hub) -> N
     assert complete and complete.isdisjoint(hub.fetched())
 
 
+def test_what_a_killed_fetch_had_of_a_file_is_not_kept_for_ever(tmp_path: Path, hub: Hub) -> None:
+    half = tmp_path / f".{NAME}.partial" / ".cache" / "huggingface" / "download" / "a.b.1234.incomplete"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    hub.refuse["model-00002-of-00002.safetensors"] = 503
+    with pytest.raises(ModelError):
+        fetch_model(NAME, tmp_path / NAME)
+    assert half.parent.exists() and not half.exists()
+
+
 def test_damaged_file_is_noticed_and_fetched_anew(tmp_path: Path, hub: Hub, checkpoint: Path) -> None:
     name = "model-00001-of-00002.safetensors"
     whole = (checkpoint / name).read_bytes()

@@ -9,15 +9,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "bin")]
-from model.hub_server import serve
-from model.official_models import save_official
-
 NAME = "esm2_t6_8M_UR50D"
 
 
 def main() -> int:
     """Serve the model while the command runs, and end as it ends."""
+    sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "bin")]
+    from model.hub_server import serve
+    from model.official_models import save_official
+
     with (
         tempfile.TemporaryDirectory() as folder,
         serve(f"facebook/{NAME}", save_official(NAME, Path(folder) / NAME)) as hub,

@@ -38,7 +38,7 @@ def fetch_model(name_or_path: str, destination: Path) -> Path:
 
     A path is checked where it lies. A registered name becomes the folder ``destination``, which appears only when it
     is whole, and once for all who ask for it at a time. A broken transfer resumes; a run that was ended half-way
-    leaves its complete files to the next.
+    leaves its complete files to the next, not the one that was on its way.
 
     Args:
         name_or_path: registered name, or the path of a checkpoint.
@@ -89,6 +89,9 @@ def _download_once(config: Esm2Config, final: Path) -> None:
             return
         partial = final.parent / f".{final.name}.partial"
         partial.mkdir(exist_ok=True)
+        # The hub's client begins a file anew; what a killed run had of one would only fill the disk.
+        for half in partial.rglob("*.incomplete"):
+            half.unlink()
         info = _ask_hub(config, lambda: _model_info(config))
         files = _files_to_fetch(config, info.siblings or [])
         _check_space(config, partial, files)
