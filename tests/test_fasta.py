@@ -7,8 +7,6 @@ import io
 from pathlib import Path
 
 import pytest
-import zstandard
-from fasta_rows import rows_of_scan
 
 from virnucpro.errors import ExitCode, FastaFormatError, InputMissingError
 from virnucpro.fasta import Rejected, normalise, parse_header, read_records, scan_records
@@ -124,7 +122,6 @@ def test_files_that_end_the_run(name: str, message: str, line: int) -> None:
         (b">a\n" + b"MKVL\n" * 300_000 + b"\0", r"line 300002: a zero byte"),
         (b"\n\n;comment\n>a\nMK\n", "line 3: not FASTA"),
         (b"  >a\nMK\n", "line 1: not FASTA"),
-        (b"BZh91AY", "bzip2"),
         (b"PK\x03\x04....", "zip"),
         (bytes(range(1, 255)), "not FASTA"),
     ],
@@ -166,39 +163,3 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     assert next(records).sequence == "MK"
     with pytest.raises(FastaFormatError, match="standard input, line 3"):
         next(records)
-
-
-def compress_gzip(data: bytes) -> bytes:
-    return gzip.compress(data, mtime=0)
-
-
-def compress_zstd(data: bytes) -> bytes:
-    return zstandard.ZstdCompressor(write_checksum=True).compress(data)
-
-
-@pytest.mark.parametrize("compress", [compress_gzip, compress_zstd])
-def test_compressed_files_cut_at_every_byte(tmp_path: Path, compress: object) -> None:
-    assert callable(compress)
-    whole = (FIXTURES / "plain.fasta").read_bytes()
-    middle = len(whole) // 2
-    first, second = compress(whole[:middle]), compress(whole[middle:])
-    path = tmp_path / "named.txt"
-    path.write_bytes(first + second)
-    assert rows_of_scan(path) == rows_of_scan(FIXTURES / "plain.fasta")
-    for stop in range(1, len(first + second)):
-        path.write_bytes((first + second)[:stop])
-        if stop == len(first):
-            assert len(rows_of_scan(path)) == 1
-            continue
-        with pytest.raises(FastaFormatError) as caught:
-            rows_of_scan(path)
-        assert "cut short" in str(caught.value) or stop < 4
-
-
-def test_damaged_gzip(tmp_path: Path) -> None:
-    packed = bytearray(compress_gzip((FIXTURES / "plain.fasta").read_bytes() * 3))
-    packed[-6] ^= 255
-    path = tmp_path / "damaged.fasta.gz"
-    path.write_bytes(packed)
-    with pytest.raises(FastaFormatError, match="damaged gzip"):
-        list(read_records(path))

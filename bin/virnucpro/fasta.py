@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from virnucpro.compression import READ_BYTES
 from virnucpro.errors import FastaFormatError
-from virnucpro.fasta_source import READ_BYTES, RECORD_BYTES, WHITE_SPACE, FastaSource
+from virnucpro.fasta_source import RECORD_BYTES, WHITE_SPACE, FastaSource
 
 #: The 25 letters that ESM-2 has a token for; O and U included.
 RESIDUES: Final = "ACDEFGHIKLMNPQRSTVWYBXZUO"
@@ -86,12 +87,12 @@ def parse_header(header: bytes) -> tuple[str, str]:
 
 
 def read_records(path: Path, *, refuse_nucleotide: bool = False) -> Iterator[Record]:
-    """Yield the records of a FASTA file (plain, .gz, .zst, or ``-``) in order.
+    """Yield the records of a FASTA file (plain, .gz, .bz2, .xz, .zst, or ``-``) in order.
 
     Args:
         path: the file, or ``-`` for standard input.
-        refuse_nucleotide: end with an error where nearly all letters are ACGTUN. Off unless asked for: a shard, or a
-            few peptides, may well hold nothing but A, C, G and T, and SPLIT_FASTA has looked at the whole input.
+        refuse_nucleotide: end with an error where nearly all letters are ACGTUN and none EFILPQ. Off unless asked
+            for: a shard may well hold nothing but A, C, G and T, and SPLIT_FASTA has looked at the whole input.
 
     Raises:
         InputMissingError: the file cannot be opened.

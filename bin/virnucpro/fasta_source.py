@@ -6,18 +6,18 @@ import io
 import os
 import stat
 import sys
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import numpy as np
-import zstandard
 
+from virnucpro.compression import MAGIC_BYTES, READ_BYTES, CompressedDataError, Compression, compression_of, decompress
 from virnucpro.errors import FastaFormatError, InputMissingError
+from virnucpro.file_formats import FileFormat, recognise_binary, recognise_text
 
 #: Bytes looked at before the first record is read, to tell what kind of file this is.
 HEAD_BYTES: Final = 1 << 20
@@ -26,24 +26,13 @@ NUCLEOTIDE_SAMPLE: Final = 10_000
 NUCLEOTIDE_MINIMUM: Final = 20
 #: Share of A, C, G, T, U and N in the sample from which a file is nucleotide; proteins have about 0.26.
 NUCLEOTIDE_SHARE: Final = 0.95
-#: Raw bytes per read; bounds what one step of decompression can yield.
-READ_BYTES: Final = 1 << 18
+#: Letters that are no codes of nucleotides, and a third of most proteins: one of them tells a protein.
+NO_NUCLEOTIDES: Final = b"EFILPQ"
 #: Bytes that one record may span in the file: no protein comes near, and memory holds a few of them.
 RECORD_BYTES: Final = 1 << 28
 
-GZIP_MAGIC: Final = b"\x1f\x8b"
-ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 WHITE_SPACE: Final = b" \t\n\r\v\f"
 _BOM: Final = b"\xef\xbb\xbf"
-_UTF16_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
-_OTHER_FORMATS: Final = {
-    b"BZh": "compressed with bzip2",
-    b"\xfd7zXZ": "compressed with xz",
-    b"PK\x03\x04": "a zip archive",
-    b"\x89HDF": "an HDF5 file",
-    b"PAR1": "a Parquet file",
-    b"%PDF": "a PDF file",
-}
 _NOT_LETTERS: Final = bytes(byte for byte in range(256) if not chr(byte).isascii() or not chr(byte).isalpha())
 
 
@@ -60,12 +49,12 @@ class PlainFile:
 
 
 class FastaSource:
-    """One FASTA file, plain, gzip or zstd (told by content, not by name), or ``-`` for standard input.
+    """One FASTA file, plain, gzip, bzip2, xz or zstd (told by content, not by name), or ``-`` for standard input.
 
     Args:
         path: the file.
         name: what messages and the ledger call it, if not by its path.
-        refuse_nucleotide: end with an error where the first letters are nearly all ACGTUN.
+        refuse_nucleotide: end with an error where the first letters are nearly all ACGTUN and none of them EFILPQ.
     """
 
     def __init__(self, path: Path, *, name: str | None = None, refuse_nucleotide: bool = False) -> None:
@@ -74,6 +63,7 @@ class FastaSource:
         self._path = path
         self._refuse_nucleotide = refuse_nucleotide
         self.newlines = 0
+        self._compression: Compression | None = None
 
     def blocks(self, size: int) -> Iterator[bytes]:
         """Yield the decompressed bytes from the first ``>`` on, in pieces of at most ``size``.
@@ -90,6 +80,7 @@ class FastaSource:
             head = bytearray()
             while len(head) < HEAD_BYTES and (chunk := next(chunks, None)) is not None:
                 head += chunk
+                self.newlines += _count_newlines(chunk)
             start = self._check_head(head)
             if start is None:
                 for _ in chunks:
@@ -119,7 +110,7 @@ class FastaSource:
             head = bytearray()
             while len(head) < HEAD_BYTES and (more := stream.read(HEAD_BYTES - len(head))):
                 head += more
-        if head.startswith((GZIP_MAGIC, ZSTD_MAGIC, *_OTHER_FORMATS)):
+        if compression_of(head) is not None:
             return None
         start = self._check_head(head)
         if start is None:
@@ -145,59 +136,42 @@ class FastaSource:
 
     def _decompressed(self, stream: BinaryIO | io.FileIO, read_bytes: int) -> Iterator[bytes]:
         first = b""
-        while len(first) < 8 and (more := stream.read(READ_BYTES)):
+        while len(first) < MAGIC_BYTES and (more := stream.read(READ_BYTES)):
             first += more
-        if first.startswith(GZIP_MAGIC):
-            yield from self._inflate(first, stream, "gzip", lambda: zlib.decompressobj(wbits=31))
+        self._compression = compression_of(first)
+        if self._compression is None:
+            while first:
+                yield first
+                first = stream.read(read_bytes)
             return
-        if first.startswith(ZSTD_MAGIC):
-            yield from self._inflate(first, stream, "zstd", zstandard.ZstdDecompressor().decompressobj)
-            return
-        for magic, what in _OTHER_FORMATS.items():
-            if first.startswith(magic):
-                raise self._error(f"{what}, which is not read", None, "give plain FASTA, .gz or .zst")
-        while first:
-            yield first
-            first = stream.read(read_bytes)
-
-    def _inflate(self, raw: bytes, stream: BinaryIO | io.FileIO, kind: str, new: Callable[[], Any]) -> Iterator[bytes]:
-        """Decompress frame after frame; zero bytes after the last are padding, as gzip itself holds."""
-        decoder = new()
         try:
-            while raw:
-                out = decoder.decompress(raw)
-                if out:
-                    yield out
-                raw = decoder.unused_data.lstrip(b"\0") if decoder.eof else b""
-                if not raw:
-                    raw = stream.read(READ_BYTES)
-                    if decoder.eof:
-                        raw = raw.lstrip(b"\0")
-                if raw and decoder.eof:
-                    decoder = new()
-        except (zlib.error, zstandard.ZstdError) as error:
-            raise self._error(f"damaged {kind} data ({error})", self._line(), "copy or download it again") from None
-        if not decoder.eof:
-            raise self._error(f"the {kind} file is cut short", self._line(), "copy or download it again")
+            yield from decompress(self._compression, first, stream)
+        except CompressedDataError as error:
+            raise self._error(error.message, self._line(), error.remedy) from None
 
     def _check_head(self, head: bytearray) -> int | None:
         """Return where the first ``>`` stands, or None where there is only white space."""
-        if head.startswith(_UTF16_BOMS):
-            raise self._error("text in UTF-16", 1, "save it as plain ASCII or UTF-8")
+        self._refuse(recognise_binary(head), None)
+        if self._compression is not None and (again := compression_of(head)) is not None:
+            message = f"compressed twice, {again.name} inside {self._compression.name}"
+            raise self._error(message, None, f"unpack it once: {self._compression.name} -dc FILE > once.{again.name}")
         offset = len(_BOM) if head.startswith(_BOM) else 0
         text = bytes(head[offset:])
         stripped = text.lstrip(WHITE_SPACE)
         if not stripped:
+            if len(head) >= HEAD_BYTES:
+                raise self._error(f"only white space in the first {len(head)} bytes", None, "remove it")
             return None
         start = offset + len(text) - len(stripped)
         line = head.count(b"\n", 0, start) + 1
         if b"\0" in stripped:
             self.newlines = line - 1
             self._check_binary(stripped)
+        self._refuse(recognise_text(stripped), line)
         line_start = max(head.rfind(b"\n", 0, start) + 1, offset)
         if not stripped.startswith(b">") or line_start != start:
-            what = "FASTQ" if stripped.startswith(b"@") else "not FASTA: the first line does not begin with '>'"
-            raise self._error(what, line, "give protein sequences in FASTA format")
+            message = "not FASTA: the first line does not begin with '>'"
+            raise self._error(message, line, "give protein sequences in FASTA format")
         first_line = stripped.partition(b"\n")[0].rstrip(WHITE_SPACE)
         if b"\r" in first_line:
             raise self._error("lines end in a carriage return alone", line, "convert it: tr '\\r' '\\n'")
@@ -205,19 +179,31 @@ class FastaSource:
             self._check_protein(stripped, line)
         return start
 
+    def _refuse(self, found: FileFormat | None, line: int | None) -> None:
+        if found is None:
+            return
+        inside, remedy = "", found.remedy
+        if self._compression is not None:
+            inside = f" inside {self._compression.name}"
+            remedy = f"unpack it ({self._compression.name} -d) and {remedy}" if "FILE" in remedy else remedy
+        raise self._error(f"{found.what}{inside}, not FASTA", line, remedy)
+
     def _check_protein(self, text: bytes, line: int) -> None:
         letters = b""
         for part in text.split(b"\n"):
-            if part.startswith(b">"):
+            if part.startswith((b">", b";")):
                 continue
             letters += part.upper().translate(None, _NOT_LETTERS)
             if len(letters) >= NUCLEOTIDE_SAMPLE:
                 break
         letters = letters[:NUCLEOTIDE_SAMPLE]
-        nucleotides = sum(letters.count(base) for base in (b"A", b"C", b"G", b"T", b"U", b"N"))
-        if len(letters) >= NUCLEOTIDE_MINIMUM and nucleotides >= NUCLEOTIDE_SHARE * len(letters):
+        if len(letters) < NUCLEOTIDE_MINIMUM or set(letters) & set(NO_NUCLEOTIDES):
+            return
+        nucleotides = len(letters) - len(letters.translate(None, b"ACGTUN"))
+        if nucleotides >= NUCLEOTIDE_SHARE * len(letters):
             share = f"{nucleotides} of the first {len(letters)} letters are A, C, G, T, U or N"
-            raise self._error(f"nucleotide sequences ({share})", line, "translate them to protein first")
+            remedy = "translate them to protein first, or give --alphabet protein if that is what they are"
+            raise self._error(f"nucleotide sequences ({share})", line, remedy)
 
     def _check_binary(self, block: bytes) -> None:
         position = block.find(b"\0")
