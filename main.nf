@@ -23,7 +23,7 @@ def outputOptions(p, precision) {
 }
 
 def splitOptions(p) {
-    def options = "--shard-residues ${p.shard_residues} --shards-at-least ${Math.max(p.gpus, 1)}"
+    def options = "--shard-residues ${p.shard_residues} --shards-at-least ${Math.max(p.gpus, 1)} --alphabet ${p.alphabet}"
     return options + (p.dedup ? '' : ' --no-dedup') + (p.strict ? ' --strict' : '')
 }
 

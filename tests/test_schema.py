@@ -53,7 +53,7 @@ def test_config_sets_the_default_of_the_schema(name: str) -> None:
     "name",
     [
         *("max_length", "long_sequences", "shard_residues", "dedup", "strict", "layers", "pooling", "per_residue"),
-        *("precision", "embedding_dtype", "token_budget"),
+        *("precision", "embedding_dtype", "token_budget", "alphabet"),
     ],
 )
 def test_defaults_are_those_of_the_tools(name: str) -> None:
@@ -63,6 +63,7 @@ def test_defaults_are_those_of_the_tools(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "choices"),
     [
+        ("alphabet", config.ALPHABETS),
         ("precision", config.PRECISIONS),
         ("long_sequences", config.LONG_SEQUENCES),
         ("embedding_dtype", config.EMBEDDING_DTYPES),

@@ -12,6 +12,7 @@ from typing import Any
 
 from virnucpro import __version__
 from virnucpro.config import (
+    ALPHABETS,
     DEVICES,
     EMBEDDING_DTYPES,
     LONG_SEQUENCES,
@@ -55,7 +56,7 @@ def fetch_main(argv: Sequence[str] | None = None) -> int:
 def split_main(argv: Sequence[str] | None = None) -> int:
     """Split FASTA into shards of equal cost, with a ledger that has one row for every record."""
     parser = _parser("split_fasta.py", split_main)
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="FASTA", help="plain, .gz or .zst; - is standard input")
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="FASTA", help="also compressed; - is standard input")
     parser.add_argument("--model-json", required=True, type=Path, help="description written by fetch_model.py")
     parser.add_argument("--outdir", type=Path, default=Path("."))
     parser.add_argument("--shard-residues", type=int, default=SplitConfig.shard_residues, help="residues per shard")
@@ -66,6 +67,9 @@ def split_main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", action="append", default=[], help="what to call a FASTA file; once for each")
     parser.add_argument("--reuse", action="append", type=Path, default=[], metavar="RESULTS")
     parser.add_argument("--strict", action="store_true", help="a record that would be rejected ends the run")
+    parser.add_argument(
+        "--alphabet", choices=ALPHABETS, default=SplitConfig.alphabet, help="protein: take what looks like nucleotides"
+    )
     _add_vector_options(parser)
     options = parser.parse_args(argv)
 
@@ -87,6 +91,7 @@ def split_main(argv: Sequence[str] | None = None) -> int:
                 deduplicate=not options.no_dedup,
                 reuse=tuple(options.reuse),
                 strict=options.strict,
+                alphabet=options.alphabet,
                 **_vector_options(options),
             )
         )

@@ -83,7 +83,7 @@ def _tasks(
 ) -> Iterator[tuple[int, int, Sequence[bytes | Span]]]:
     """Yield the number of the file, the line on which its first record begins, and blocks of it for one task."""
     for file_index, path in enumerate(config.inputs):
-        source = FastaSource(path, name=names[file_index], refuse_nucleotide=True)
+        source = FastaSource(path, name=names[file_index], refuse_nucleotide=config.alphabet == "auto")
         plain = source.plain_file()
         tasks: Iterator[Sequence[bytes | Span]]
         if plain is None:
