@@ -88,13 +88,13 @@ class _ZstdDecoder:
         return self._inflate.unused_data + self._pending
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        self._pending = memoryview(data) if data else self._pending
-        pieces: list[bytes] = []
-        size = 0
-        while self._pending and size < max_length and not self.eof:
-            step, self._pending = self._pending[:ZSTD_STEP_BYTES], self._pending[ZSTD_STEP_BYTES:]
-            pieces.append(self._inflate.decompress(step))
+        raw = memoryview(data) if data else self._pending
+        inflate, step, pieces, size, taken = self._inflate, ZSTD_STEP_BYTES, [], 0, 0
+        while taken < len(raw) and size < max_length and not inflate.eof:
+            pieces.append(inflate.decompress(raw[taken : taken + step]))
             size += len(pieces[-1])
+            taken += step
+        self._pending = raw[taken:]
         return b"".join(pieces)
 
 
