@@ -12,6 +12,7 @@ from fasta_rows import rows_of_scan
 
 from virnucpro.errors import ExitCode, FastaFormatError, InputMissingError
 from virnucpro.fasta import Rejected, normalise, parse_header, read_records, scan_records
+from virnucpro.fasta_source import FastaSource
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -122,8 +123,11 @@ def test_files_that_end_the_run(name: str, message: str, line: int) -> None:
         (b"\xff\xfe>\0a\0", "UTF-16"),
         (b">a\nMK\0VL\n", r"line 2: a zero byte"),
         (b">a\n" + b"MKVL\n" * 300_000 + b"\0", r"line 300002: a zero byte"),
-        (b"\n\n;comment\n>a\nMK\n", "line 3: not FASTA"),
+        (b"\n\n;comment\nMK\n>a\nMK\n", "line 4: not FASTA"),
         (b"  >a\nMK\n", "line 1: not FASTA"),
+        (b"#a\r>a\nMK\n", "line 1: a carriage return"),
+        (b"\n\r>a\nMK\n", "line 2: a carriage return"),
+        (b"\n" * (1 << 20) + b">a\nMK\n", "no '>' in the first 1048576 bytes"),
         (b"BZh91AY", "bzip2"),
         (b"PK\x03\x04....", "zip"),
         (bytes(range(1, 255)), "not FASTA"),
@@ -155,6 +159,27 @@ def test_blank_and_marked_files(tmp_path: Path) -> None:
     path = tmp_path / "bom.fasta"
     path.write_bytes(b"\xef\xbb\xbf\n>a\nMK\n")
     assert [(r.id, r.line) for r in read_records(path)] == [("a", 2)]
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(
+    ("before", "comments"), [(b"# a\n;b\r\n \t\n#\n", 3), (b"\n", 0), (b";\n", 1), (b"#\x85\xe2\x80\xa8\x0c>\n", 1)]
+)
+def test_comments_before_the_first_record_are_counted(
+    tmp_path: Path, start: bytes, before: bytes, comments: int
+) -> None:
+    path = tmp_path / "commented.fasta"
+    path.write_bytes(start + before + b">a\nMK\n")
+    source = FastaSource(path)
+    assert b"".join(source.blocks(5)) == b">a\nMK\n"
+    assert (source.first_line, source.comment_lines) == (before.count(b"\n") + 1, comments)
+    plain = FastaSource(path).plain_file()
+    assert plain is not None
+    assert (plain.start, plain.first_line) == (len(start + before), source.first_line)
+    assert plain.comment_lines == comments
+    path.write_bytes(start + before)
+    assert list(source.blocks(5)) == []
+    assert source.comment_lines == comments
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import sys
 import zlib
@@ -34,6 +35,10 @@ RECORD_BYTES: Final = 1 << 28
 GZIP_MAGIC: Final = b"\x1f\x8b"
 ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 WHITE_SPACE: Final = b" \t\n\r\v\f"
+COMMENT: Final = b";"
+#: Blank lines and comments; ``#`` begins a comment before the first record only.
+_PREAMBLE: Final = re.compile(rb"(?:[ \t\r\v\f]*\n|[;#][^\n]*(?:\n|\Z))*")
+_LONE_CR: Final = re.compile(rb"\r(?!\n|\Z)")
 _BOM: Final = b"\xef\xbb\xbf"
 _UTF16_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
 _OTHER_FORMATS: Final = {
@@ -49,7 +54,8 @@ _NOT_LETTERS: Final = bytes(byte for byte in range(256) if not chr(byte).isascii
 
 @dataclass(frozen=True)
 class PlainFile:
-    """An uncompressed FASTA file: where its first ``>`` stands (its size, if nowhere), and on which line."""
+    """An uncompressed FASTA file: where its first ``>`` stands (its size, if nowhere), on which line, after how many
+    comment lines."""
 
     path: Path
     name: str
@@ -57,6 +63,7 @@ class PlainFile:
     first_line: int
     size: int
     modified: int
+    comment_lines: int
 
 
 class FastaSource:
@@ -74,12 +81,14 @@ class FastaSource:
         self._path = path
         self._refuse_nucleotide = refuse_nucleotide
         self.newlines = 0
+        self.comment_lines = 0
 
     def blocks(self, size: int) -> Iterator[bytes]:
         """Yield the decompressed bytes from the first ``>`` on, in pieces of at most ``size``.
 
-        ``first_line`` holds the line of that ``>`` once the first piece is out, ``newlines`` the line ends up to the
-        end of the latest piece. A file with nothing but white space yields nothing.
+        ``first_line`` holds the line of that ``>`` once the first piece is out, ``comment_lines`` the comments before
+        it, ``newlines`` the line ends up to the end of the latest piece. A file with nothing but blank lines and
+        comments yields nothing.
 
         Raises:
             InputMissingError: the file is not there or cannot be opened.
@@ -90,10 +99,8 @@ class FastaSource:
             head = bytearray()
             while len(head) < HEAD_BYTES and (chunk := next(chunks, None)) is not None:
                 head += chunk
-            start = self._check_head(head)
+            start = self._check_head(head[:HEAD_BYTES])
             if start is None:
-                for _ in chunks:
-                    pass
                 return
             self.newlines = head.count(b"\n", 0, start)
             self.first_line = self.newlines + 1
@@ -125,7 +132,7 @@ class FastaSource:
         if start is None:
             start = facts.st_size
         line = head.count(b"\n", 0, start) + 1
-        return PlainFile(self._path, self.name, start, line, facts.st_size, facts.st_mtime_ns)
+        return PlainFile(self._path, self.name, start, line, facts.st_size, facts.st_mtime_ns, self.comment_lines)
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO | io.FileIO]:
@@ -181,34 +188,38 @@ class FastaSource:
             raise self._error(f"the {kind} file is cut short", self._line(), "copy or download it again")
 
     def _check_head(self, head: bytearray) -> int | None:
-        """Return where the first ``>`` stands, or None where there is only white space."""
+        """Return where the first ``>`` stands, or None where there are only blank lines and comments."""
         if head.startswith(_UTF16_BOMS):
             raise self._error("text in UTF-16", 1, "save it as plain ASCII or UTF-8")
         offset = len(_BOM) if head.startswith(_BOM) else 0
-        text = bytes(head[offset:])
-        stripped = text.lstrip(WHITE_SPACE)
-        if not stripped:
-            return None
-        start = offset + len(text) - len(stripped)
+        preamble = _PREAMBLE.match(head, offset)
+        assert preamble is not None
+        self.comment_lines = sum(line.startswith((COMMENT, b"#")) for line in preamble[0].splitlines())
+        start = preamble.end()
+        text = bytes(head[start:])
         line = head.count(b"\n", 0, start) + 1
-        if b"\0" in stripped:
-            self.newlines = line - 1
-            self._check_binary(stripped)
-        line_start = max(head.rfind(b"\n", 0, start) + 1, offset)
-        if not stripped.startswith(b">") or line_start != start:
-            what = "FASTQ" if stripped.startswith(b"@") else "not FASTA: the first line does not begin with '>'"
+        if b"\0" in head:
+            self.newlines = 0
+            self._check_binary(head)
+        first_line = text.partition(b"\n")[0]
+        lone = _LONE_CR.search(head[: start + len(first_line) + 1])
+        if lone:
+            raise lone_carriage_return(self.name, head.count(b"\n", 0, lone.start()) + 1)
+        if not text.strip(WHITE_SPACE):
+            if len(head) < HEAD_BYTES:
+                return None
+            raise self._error(f"no '>' in the first {HEAD_BYTES} bytes", None, "give protein sequences in FASTA format")
+        if not text.startswith(b">"):
+            what = "FASTQ" if text.startswith(b"@") else "not FASTA: the first line does not begin with '>'"
             raise self._error(what, line, "give protein sequences in FASTA format")
-        first_line = stripped.partition(b"\n")[0].rstrip(WHITE_SPACE)
-        if b"\r" in first_line:
-            raise self._error("lines end in a carriage return alone", line, "convert it: tr '\\r' '\\n'")
         if self._refuse_nucleotide:
-            self._check_protein(stripped, line)
+            self._check_protein(text, line)
         return start
 
     def _check_protein(self, text: bytes, line: int) -> None:
         letters = b""
         for part in text.split(b"\n"):
-            if part.startswith(b">"):
+            if part.startswith((b">", COMMENT)):
                 continue
             letters += part.upper().translate(None, _NOT_LETTERS)
             if len(letters) >= NUCLEOTIDE_SAMPLE:
@@ -219,7 +230,7 @@ class FastaSource:
             share = f"{nucleotides} of the first {len(letters)} letters are A, C, G, T, U or N"
             raise self._error(f"nucleotide sequences ({share})", line, "translate them to protein first")
 
-    def _check_binary(self, block: bytes) -> None:
+    def _check_binary(self, block: bytes | bytearray) -> None:
         position = block.find(b"\0")
         if position >= 0:
             raise zero_byte(self.name, self.newlines + block.count(b"\n", 0, position) + 1)
@@ -229,6 +240,12 @@ class FastaSource:
 
     def _error(self, message: str, line: int | None, remedy: str) -> FastaFormatError:
         return FastaFormatError(message, file=self.name, line=line, remedy=remedy)
+
+
+def lone_carriage_return(file: str, line: int) -> FastaFormatError:
+    """Return the error for a line that ends in a carriage return alone, as on old Macs."""
+    message = "a carriage return that no line feed follows"
+    return FastaFormatError(message, file=file, line=line, remedy="convert the line ends: tr '\\r' '\\n' <old >new")
 
 
 def zero_byte(file: str, line: int) -> FastaFormatError:
