@@ -4,52 +4,89 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 from pathlib import Path
 
 import pytest
 import zstandard
 from fasta_rows import rows_of_scan
 
+from virnucpro.config import GAPS
 from virnucpro.errors import ExitCode, FastaFormatError, InputMissingError
-from virnucpro.fasta import Rejected, normalise, parse_header, read_records, scan_records
+from virnucpro.fasta import Record, Rejected, normalise, parse_header, read_records, scan_records
 from virnucpro.fasta_source import FastaSource
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @pytest.mark.parametrize(
-    ("raw", "residues", "unknown"),
+    ("raw", "residues", "unknown", "gaps"),
     [
-        ("mkvl", "MKVL", 0),
-        ("M K\tV\r\nL", "MKVL", 0),
-        ("--M.K-", "MK", 0),
-        ("MKVL*", "MKVL", 0),
-        ("MKVL* -\n", "MKVL", 0),
-        ("MK**", "MKX", 1),
-        ("M*KJj", "MXKXX", 3),
-        ("XBZUO", "XBZUO", 0),
+        (b"mkvl", b"MKVL", 0, 0),
+        (b"M K\tV\r\nL\v\f", b"MKVL", 0, 0),
+        (b"--M.K-", b"MK", 0, 4),
+        (b"MKVL*", b"MKVL", 0, 0),
+        (b"MKVL.\n", b"MKVL", 0, 0),
+        (b"MKVL..", b"MKVL", 0, 1),
+        (b"MKVL* -\n", b"MKVL", 0, 1),
+        (b"MKVL*.", b"MKVL", 0, 0),
+        (b"MKVL.*", b"MKVL", 0, 1),
+        (b"MK**", b"MKX", 1, 0),
+        (b"M*KJj", b"MXKXX", 3, 0),
+        (b"XBZUO", b"XBZUO", 0, 0),
     ],
 )
-def test_normalise(raw: str, residues: str, unknown: int) -> None:
-    assert normalise(raw) == (residues, unknown)
+def test_normalise(raw: bytes, residues: bytes, unknown: int, gaps: int) -> None:
+    assert normalise(raw) == (residues, unknown, gaps)
+
+
+@pytest.mark.parametrize(
+    ("raw", "residues", "unknown"),
+    [
+        (b"--M.K-", b"XXMXKX", 4),
+        (b"MKVL.", b"MKVL", 0),
+        (b"MK*.", b"MKX", 1),
+        (b"MK.*", b"MKX", 1),
+        (b"MK-*\n", b"MKX", 1),
+        (b"M.KJ", b"MXKX", 2),
+        (b"--", b"XX", 2),
+    ],
+)
+def test_gaps_can_be_unknown_residues(raw: bytes, residues: bytes, unknown: int) -> None:
+    assert normalise(raw, "unknown") == (residues, unknown, 0)
+
+
+@pytest.mark.parametrize(
+    ("raw", "gap"), [(b"M-K.L", "-"), (b"M.K-L", "."), (b"MK..", "."), (b"MK-*", "-"), (b"-", "-")]
+)
+def test_gaps_can_be_rejected(raw: bytes, gap: str) -> None:
+    with pytest.raises(ValueError, match=f"^gap '{re.escape(gap)}' in the sequence$"):
+        normalise(raw, "reject")
+    assert normalise(b"mk.\n", "reject") == normalise(b"MK*", "reject") == (b"MK", 0, 0)
 
 
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        ("", "no residue left"),
-        ("*", "no residue left"),
-        (" -.\n", "no residue left"),
-        ("MK1", "symbol '1'"),
-        ("M>K", "symbol '>'"),
-        ("MKé", r"symbol '\\xe9'"),
-        ("\u017fK", "symbol"),
-        ("ß", "symbol"),
+        (b"", "no residue left"),
+        (b"*", "no residue left"),
+        (b".", "no residue left"),
+        (b" -.\n", "no residue left"),
+        (b"MK1", "symbol '1'"),
+        (b"M#K", "symbol '#'"),
+        (b"M\x1aK", r"symbol '\\x1a'"),
+        ("MKé".encode(), r"symbol '\\xe9'"),
+        (b"M\xc2\x85K", r"symbol '\\x85'"),
+        ("\u017fK".encode(), "symbol"),
+        ("ß".encode(), "symbol"),
     ],
 )
-def test_normalise_rejects(raw: str, reason: str) -> None:
+@pytest.mark.parametrize("gaps", GAPS)
+def test_normalise_rejects(raw: bytes, reason: str, gaps: str) -> None:
+    if (raw, gaps) in ((b" -.\n", "unknown"), (b" -.\n", "reject")):
+        return
     with pytest.raises(ValueError, match=reason):
-        normalise(raw)
+        normalise(raw, gaps)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +96,10 @@ def test_normalise_rejects(raw: str, reason: str) -> None:
         (b"a\tb  c", ("a", "b  c")),
         (b"a", ("a", "")),
         (b"a\x1cb c", ("a\x1cb", "c")),
-        (b" a", ("", "a")),
+        (b" a", ("a", "")),
+        (b" \t a  b\tc \r\n", ("a", "b\tc")),
+        (b"\v\f", ("", "")),
+        ("a\u00a0b c".encode(), ("a\u00a0b", "c")),
         (b"", ("", "")),
         ("é ü".encode(), ("é", "ü")),
         (b"\xe9", ("\ufffd", "")),
@@ -76,12 +116,13 @@ def test_fixtures_read_as_written() -> None:
     ]
     assert [(r.id, r.sequence) for r in read_records(FIXTURES / "crlf.fasta")] == [("a", "MKVLAAGH"), ("b", "MQRW")]
     assert [
-        (r.id, r.description, r.sequence, r.unknown_residues) for r in read_records(FIXTURES / "residues.fasta")
+        (r.id, r.description, r.sequence, r.unknown_residues, r.gaps_removed)
+        for r in read_records(FIXTURES / "residues.fasta")
     ] == [
-        ("gaps", "aligned", "MKVL", 0),
-        ("stops", "", "MKXVXL", 2),
-        ("same", "description with  spaces", "MKV", 0),
-        ("same", "", "MKVL", 0),
+        ("gaps", "aligned", "MKVL", 0, 5),
+        ("stops", "", "MKXVXL", 2, 0),
+        ("same", "description with  spaces", "MKV", 0, 0),
+        ("same", "", "MKVL", 0, 0),
     ]
 
 
@@ -89,11 +130,16 @@ def test_rejects_are_told_apart() -> None:
     rejected = [r for r in scan_records(FIXTURES / "rejects.fasta") if isinstance(r, Rejected)]
     assert [(r.ordinal, r.line, r.id, r.reason) for r in rejected] == [
         (1, 3, "digit", "symbol '1' in the sequence"),
-        (2, 5, "symbol", "symbol '>' in the sequence"),
+        (2, 5, "symbol", "symbol '@' in the sequence"),
         (3, 7, "empty", "no residue left"),
         (4, 8, "only_gaps", "no residue left"),
-        (5, 10, "", "no id after '>'"),
-        (6, 12, "", "no id after '>'"),
+    ]
+    assert [
+        (r.ordinal, r.id, r.sequence) for r in scan_records(FIXTURES / "rejects.fasta") if isinstance(r, Record)
+    ] == [
+        (0, "good", "MKVL"),
+        (5, "", "MKVL"),
+        (6, "", "MKVL"),
     ]
     records = read_records(FIXTURES / "rejects.fasta")
     assert next(records).id == "good"

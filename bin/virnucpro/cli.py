@@ -14,6 +14,7 @@ from virnucpro import __version__
 from virnucpro.config import (
     DEVICES,
     EMBEDDING_DTYPES,
+    GAPS,
     LONG_SEQUENCES,
     PRECISIONS,
     EmbedConfig,
@@ -66,6 +67,9 @@ def split_main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", action="append", default=[], help="what to call a FASTA file; once for each")
     parser.add_argument("--reuse", action="append", type=Path, default=[], metavar="RESULTS")
     parser.add_argument("--strict", action="store_true", help="a record that would be rejected ends the run")
+    parser.add_argument(
+        "--gaps", choices=GAPS, default=SplitConfig.gaps, help="what becomes of - and inner . (unknown: read as X)"
+    )
     _add_vector_options(parser)
     options = parser.parse_args(argv)
 
@@ -87,6 +91,7 @@ def split_main(argv: Sequence[str] | None = None) -> int:
                 deduplicate=not options.no_dedup,
                 reuse=tuple(options.reuse),
                 strict=options.strict,
+                gaps=options.gaps,
                 **_vector_options(options),
             )
         )

@@ -12,6 +12,7 @@ PRECISIONS: Final = ("fp16", "bf16", "fp32", "fp8")
 POOLINGS: Final = ("mean", "bos", "max")
 EMBEDDING_DTYPES: Final = ("float32", "float16")
 LONG_SEQUENCES: Final = ("truncate", "full")
+GAPS: Final = ("remove", "unknown", "reject")
 DEVICES: Final = ("auto", "cuda", "cpu")
 
 #: Residues per sequence: ESM-2 was trained on crops of 1,024 tokens, two of which are <cls> and <eos>.
@@ -67,6 +68,7 @@ class SplitConfig(VectorConfig):
     deduplicate: bool = True
     reuse: tuple[Path, ...] = ()
     strict: bool = False
+    gaps: str = "remove"
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -75,6 +77,7 @@ class SplitConfig(VectorConfig):
         if self.names and len(self.names) != len(self.inputs):
             raise UsageError(f"--name is given {len(self.names)} times for {len(self.inputs)} files; give one for each")
         super().__post_init__()
+        _check_choice("gaps", self.gaps, GAPS)
         _check_positive("shard_residues", self.shard_residues)
         _check_positive("shards_at_least", self.shards_at_least)
 

@@ -19,6 +19,7 @@ import numpy as np
 import zstandard
 
 from virnucpro.errors import FastaFormatError, InputMissingError
+from virnucpro.fasta_text import BOM, COMMENT, LONE_CR, ZERO_BYTE
 
 #: Bytes looked at before the first record is read, to tell what kind of file this is.
 HEAD_BYTES: Final = 1 << 20
@@ -35,11 +36,9 @@ RECORD_BYTES: Final = 1 << 28
 GZIP_MAGIC: Final = b"\x1f\x8b"
 ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 WHITE_SPACE: Final = b" \t\n\r\v\f"
-COMMENT: Final = b";"
 #: Blank lines and comments; ``#`` begins a comment before the first record only.
 _PREAMBLE: Final = re.compile(rb"(?:[ \t\r\v\f]*\n|[;#][^\n]*(?:\n|\Z))*")
 _LONE_CR: Final = re.compile(rb"\r(?!\n|\Z)")
-_BOM: Final = b"\xef\xbb\xbf"
 _UTF16_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
 _OTHER_FORMATS: Final = {
     b"BZh": "compressed with bzip2",
@@ -105,7 +104,6 @@ class FastaSource:
             self.newlines = head.count(b"\n", 0, start)
             self.first_line = self.newlines + 1
             for chunk in chain((bytes(head[start:]),), chunks):
-                self._check_binary(chunk)
                 for i in range(0, len(chunk), size):
                     piece = chunk[i : i + size]
                     self.newlines += _count_newlines(piece)
@@ -191,7 +189,7 @@ class FastaSource:
         """Return where the first ``>`` stands, or None where there are only blank lines and comments."""
         if head.startswith(_UTF16_BOMS):
             raise self._error("text in UTF-16", 1, "save it as plain ASCII or UTF-8")
-        offset = len(_BOM) if head.startswith(_BOM) else 0
+        offset = len(BOM) if head.startswith(BOM) else 0
         preamble = _PREAMBLE.match(head, offset)
         assert preamble is not None
         self.comment_lines = sum(line.startswith((COMMENT, b"#")) for line in preamble[0].splitlines())
@@ -199,12 +197,13 @@ class FastaSource:
         text = bytes(head[start:])
         line = head.count(b"\n", 0, start) + 1
         if b"\0" in head:
-            self.newlines = 0
-            self._check_binary(head)
+            message, remedy = ZERO_BYTE
+            raise self._error(message, head.count(b"\n", 0, head.find(b"\0")) + 1, remedy)
         first_line = text.partition(b"\n")[0]
         lone = _LONE_CR.search(head[: start + len(first_line) + 1])
         if lone:
-            raise lone_carriage_return(self.name, head.count(b"\n", 0, lone.start()) + 1)
+            message, remedy = LONE_CR
+            raise self._error(message, head.count(b"\n", 0, lone.start()) + 1, remedy)
         if not text.strip(WHITE_SPACE):
             if len(head) < HEAD_BYTES:
                 return None
@@ -230,28 +229,11 @@ class FastaSource:
             share = f"{nucleotides} of the first {len(letters)} letters are A, C, G, T, U or N"
             raise self._error(f"nucleotide sequences ({share})", line, "translate them to protein first")
 
-    def _check_binary(self, block: bytes | bytearray) -> None:
-        position = block.find(b"\0")
-        if position >= 0:
-            raise zero_byte(self.name, self.newlines + block.count(b"\n", 0, position) + 1)
-
     def _line(self) -> int | None:
         return self.newlines + 1 if self.newlines else None
 
     def _error(self, message: str, line: int | None, remedy: str) -> FastaFormatError:
         return FastaFormatError(message, file=self.name, line=line, remedy=remedy)
-
-
-def lone_carriage_return(file: str, line: int) -> FastaFormatError:
-    """Return the error for a line that ends in a carriage return alone, as on old Macs."""
-    message = "a carriage return that no line feed follows"
-    return FastaFormatError(message, file=file, line=line, remedy="convert the line ends: tr '\\r' '\\n' <old >new")
-
-
-def zero_byte(file: str, line: int) -> FastaFormatError:
-    """Return the error for a file that is no text."""
-    message = "a zero byte: binary data or UTF-16 text"
-    return FastaFormatError(message, file=file, line=line, remedy="give plain ASCII or UTF-8 FASTA")
 
 
 def _count_newlines(text: bytes) -> int:
