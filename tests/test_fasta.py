@@ -193,6 +193,19 @@ def test_a_short_or_mixed_file_is_not_called_nucleotide(tmp_path: Path) -> None:
     assert len(list(read_records(FIXTURES / "nucleotide.fasta"))) == 1
 
 
+def test_the_same_head_is_looked_at_in_place_and_in_a_stream(tmp_path: Path) -> None:
+    path = tmp_path / "late.fasta"
+    for blanks, refused in ((1000, True), (1 << 20, False)):
+        path.write_bytes(b">a" + b" " * blanks + b"\n" + b"ACGT" * 20)
+        source = FastaSource(path, refuse_nucleotide=True)
+        for look in (source.plain_file, lambda source=source: list(source.blocks(1 << 21))):
+            if refused:
+                with pytest.raises(FastaFormatError, match="nucleotide"):
+                    look()
+            else:
+                assert look()
+
+
 def test_missing_inputs(tmp_path: Path) -> None:
     for path, message in ((tmp_path / "none.fasta", "no such file"), (tmp_path, "is a folder")):
         with pytest.raises(InputMissingError, match=message) as caught:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from fasta_reference import RefusedError, read
+from fasta_reference import OTHER_ENDS, RefusedError, read
 from fasta_rows import read_blocks, rows_of_scan
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -128,6 +128,19 @@ def test_the_record_after_a_lone_carriage_return_is_not_lost(tmp_path: Path) -> 
             f"{path}, line 3: a carriage return that no line feed follows; "
             r"convert the line ends: tr '\r' '\n' <old.fasta >new.fasta"
         )
+
+
+@pytest.mark.parametrize("end", OTHER_ENDS)
+@pytest.mark.parametrize("after", [">c", "c", " >c"])
+def test_line_ends_of_unicode_are_none(tmp_path: Path, end: str, after: str) -> None:
+    data = f">a\nMKV\n>b{end}{after}\nMAAA\n>d\nM{end}K\n".encode("latin-1")
+    for size in SIZES:
+        check(tmp_path / "input.fasta", data, size, "remove", "plain")
+    if after == ">c":
+        with pytest.raises(RefusedError):
+            read(data)
+    else:
+        assert [row[1].startswith("b") for row in read(data)[0]] == [False, True, False]
 
 
 @pytest.mark.parametrize(
