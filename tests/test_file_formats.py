@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from virnucpro.errors import ExitCode, FastaFormatError
 from virnucpro.fasta import read_records, scan_records
 from virnucpro.fasta_source import FastaSource
-from virnucpro.file_formats import _MAGIC, _TAR, _TEXT, _ZIP
+from virnucpro.file_formats import _MAGIC, _PIR, _TAR, _TEXT, _ZIP
 
 DOCS = (Path(__file__).parents[1] / "docs" / "troubleshooting.md").read_text()
 ALL = {**{name: (content, what) for name, (content, what, _) in TEXTS.items()}, **BINARIES}
@@ -39,7 +39,7 @@ def refused(path: Path) -> FastaFormatError:
 def test_texts(name: str, tmp_path: Path) -> None:
     content, what, _ = TEXTS[name]
     error = refused(write(tmp_path, "named.fasta", b"\n \n" + content.lstrip()))
-    assert f", line 3: {what}" in str(error)
+    assert f", line {5 if name.endswith('with a comment') else 3}: {what}" in str(error)
     assert IN_WORDS.search(str(error))
 
 
@@ -119,10 +119,26 @@ def test_the_second_file_of_a_split(name: str, tmp_path: Path) -> None:
     assert list((tmp_path / "split").iterdir()) == []
 
 
-WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), max_size=20)
+WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0>\ufeff"), max_size=20)
 HEADERS = st.builds(
     lambda code, name, rest: f">{code}{name}{rest}",
-    st.sampled_from(["", "", "P1;", "F1;", "XX;", "sp|P1;", "p1;", "P12;", "#NEXUS", "LOCUS  ", "@", "PK\x03\x04"]),
+    st.sampled_from(
+        [
+            "",
+            "",
+            "P1;",
+            "F1;",
+            "XX;",
+            "sp|P1;",
+            "p1;",
+            "P12;",
+            "#NEXUS",
+            "LOCUS  ",
+            "@",
+            "X Genetic Sequence Data Bank",
+            "PK\x03\x04",
+        ]
+    ),
     st.sampled_from(["a", "1;2", "sp|P05067|A4_HUMAN", ";", "x;y;z", "ID   a"]),
     WORDS,
 )
@@ -175,7 +191,7 @@ def test_pir_has_titles(text: str, pir: bool, tmp_path: Path) -> None:
 
 
 def test_every_format_is_in_the_docs() -> None:
-    formats = {*_MAGIC.values(), *(found for _, found in _TEXT), _ZIP, _TAR}
+    formats = {*_MAGIC.values(), *(found for _, found in _TEXT), _PIR, _ZIP, _TAR}
     names = {found.what.removeprefix("a ").removeprefix("an ") for found in formats}
     assert len(names) > 40
     assert {name for name in names if name not in DOCS} == set()
@@ -183,4 +199,4 @@ def test_every_format_is_in_the_docs() -> None:
 
 def test_white_space_without_end_is_no_empty_file(tmp_path: Path) -> None:
     path = write(tmp_path, "blank", b"\n" * (1 << 20) + FASTA)
-    assert "only white space in the first 1048576 bytes" in str(refused(path))
+    assert "no '>' in the first 1048576 bytes" in str(refused(path))

@@ -15,6 +15,7 @@ from virnucpro.config import (
     ALPHABETS,
     DEVICES,
     EMBEDDING_DTYPES,
+    GAPS,
     LONG_SEQUENCES,
     PRECISIONS,
     EmbedConfig,
@@ -70,6 +71,9 @@ def split_main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--alphabet", choices=ALPHABETS, default=SplitConfig.alphabet, help="protein: take what looks like nucleotides"
     )
+    parser.add_argument(
+        "--gaps", choices=GAPS, default=SplitConfig.gaps, help="what becomes of - and inner . (unknown: read as X)"
+    )
     _add_vector_options(parser)
     options = parser.parse_args(argv)
 
@@ -92,6 +96,7 @@ def split_main(argv: Sequence[str] | None = None) -> int:
                 reuse=tuple(options.reuse),
                 strict=options.strict,
                 alphabet=options.alphabet,
+                gaps=options.gaps,
                 **_vector_options(options),
             )
         )

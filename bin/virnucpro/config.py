@@ -13,6 +13,7 @@ POOLINGS: Final = ("mean", "bos", "max")
 EMBEDDING_DTYPES: Final = ("float32", "float16")
 LONG_SEQUENCES: Final = ("truncate", "full")
 ALPHABETS: Final = ("auto", "protein")
+GAPS: Final = ("remove", "unknown", "reject")
 DEVICES: Final = ("auto", "cuda", "cpu")
 
 #: Residues per sequence: ESM-2 was trained on crops of 1,024 tokens, two of which are <cls> and <eos>.
@@ -68,6 +69,7 @@ class SplitConfig(VectorConfig):
     deduplicate: bool = True
     reuse: tuple[Path, ...] = ()
     strict: bool = False
+    gaps: str = "remove"
     names: tuple[str, ...] = ()
     alphabet: str = "auto"
 
@@ -77,6 +79,7 @@ class SplitConfig(VectorConfig):
         if self.names and len(self.names) != len(self.inputs):
             raise UsageError(f"--name is given {len(self.names)} times for {len(self.inputs)} files; give one for each")
         super().__post_init__()
+        _check_choice("gaps", self.gaps, GAPS)
         _check_positive("shard_residues", self.shard_residues)
         _check_choice("alphabet", self.alphabet, ALPHABETS)
         _check_positive("shards_at_least", self.shards_at_least)

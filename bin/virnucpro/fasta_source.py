@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import numpy as np
 
 from virnucpro.compression import MAGIC_BYTES, READ_BYTES, CompressedDataError, Compression, compression_of, decompress
 from virnucpro.errors import FastaFormatError, InputMissingError
+from virnucpro.fasta_text import BOM, COMMENT, LONE_CR, ZERO_BYTE
 from virnucpro.file_formats import FileFormat, recognise_binary, recognise_text
 
 #: Bytes looked at before the first record is read, to tell what kind of file this is.
@@ -32,13 +34,16 @@ NO_NUCLEOTIDES: Final = b"EFILPQ"
 RECORD_BYTES: Final = 1 << 28
 
 WHITE_SPACE: Final = b" \t\n\r\v\f"
-_BOM: Final = b"\xef\xbb\xbf"
+#: Blank lines and comments; ``#`` begins a comment before the first record only.
+_PREAMBLE: Final = re.compile(rb"(?:[ \t\r\v\f]*\n|[;#][^\n]*(?:\n|\Z))*")
+_LONE_CR: Final = re.compile(rb"\r(?!\n|\Z)")
 _NOT_LETTERS: Final = bytes(byte for byte in range(256) if not chr(byte).isascii() or not chr(byte).isalpha())
 
 
 @dataclass(frozen=True)
 class PlainFile:
-    """An uncompressed FASTA file: where its first ``>`` stands (its size, if nowhere), and on which line."""
+    """An uncompressed FASTA file: where its first ``>`` stands (its size, if nowhere), on which line, after how many
+    comment lines."""
 
     path: Path
     name: str
@@ -46,6 +51,7 @@ class PlainFile:
     first_line: int
     size: int
     modified: int
+    comment_lines: int
 
 
 class FastaSource:
@@ -63,13 +69,15 @@ class FastaSource:
         self._path = path
         self._refuse_nucleotide = refuse_nucleotide
         self.newlines = 0
+        self.comment_lines = 0
         self._compression: Compression | None = None
 
     def blocks(self, size: int) -> Iterator[bytes]:
         """Yield the decompressed bytes from the first ``>`` on, in pieces of at most ``size``.
 
-        ``first_line`` holds the line of that ``>`` once the first piece is out, ``newlines`` the line ends up to the
-        end of the latest piece. A file with nothing but white space yields nothing.
+        ``first_line`` holds the line of that ``>`` once the first piece is out, ``comment_lines`` the comments before
+        it, ``newlines`` the line ends up to the end of the latest piece. A file with nothing but blank lines and
+        comments yields nothing.
 
         Raises:
             InputMissingError: the file is not there or cannot be opened.
@@ -81,15 +89,12 @@ class FastaSource:
             while len(head) < HEAD_BYTES and (chunk := next(chunks, None)) is not None:
                 head += chunk
                 self.newlines += _count_newlines(chunk)
-            start = self._check_head(head)
+            start = self._check_head(head[:HEAD_BYTES])
             if start is None:
-                for _ in chunks:
-                    pass
                 return
             self.newlines = head.count(b"\n", 0, start)
             self.first_line = self.newlines + 1
             for chunk in chain((bytes(head[start:]),), chunks):
-                self._check_binary(chunk)
                 for i in range(0, len(chunk), size):
                     piece = chunk[i : i + size]
                     self.newlines += _count_newlines(piece)
@@ -116,7 +121,7 @@ class FastaSource:
         if start is None:
             start = facts.st_size
         line = head.count(b"\n", 0, start) + 1
-        return PlainFile(self._path, self.name, start, line, facts.st_size, facts.st_mtime_ns)
+        return PlainFile(self._path, self.name, start, line, facts.st_size, facts.st_mtime_ns, self.comment_lines)
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO | io.FileIO]:
@@ -150,33 +155,38 @@ class FastaSource:
             raise self._error(error.message, self._line(), error.remedy) from None
 
     def _check_head(self, head: bytearray) -> int | None:
-        """Return where the first ``>`` stands, or None where there is only white space."""
+        """Return where the first ``>`` stands, or None where there are only blank lines and comments."""
         self._refuse(recognise_binary(head), None)
         if self._compression is not None and (again := compression_of(head)) is not None:
             message = f"compressed twice, {again.name} inside {self._compression.name}"
             raise self._error(message, None, f"unpack it once: {self._compression.name} -dc FILE > once.{again.name}")
-        offset = len(_BOM) if head.startswith(_BOM) else 0
-        text = bytes(head[offset:])
-        stripped = text.lstrip(WHITE_SPACE)
-        if not stripped:
-            if len(head) >= HEAD_BYTES:
-                raise self._error(f"only white space in the first {len(head)} bytes", None, "remove it")
-            return None
-        start = offset + len(text) - len(stripped)
+        offset = len(BOM) if head.startswith(BOM) else 0
+        preamble = _PREAMBLE.match(head, offset)
+        assert preamble is not None
+        self.comment_lines = sum(line.startswith((COMMENT, b"#")) for line in preamble[0].splitlines())
+        start = preamble.end()
+        text = bytes(head[start:])
+        if b"\0" in head:
+            message, remedy = ZERO_BYTE
+            raise self._error(message, head.count(b"\n", 0, head.find(b"\0")) + 1, remedy)
+        first_line = text.partition(b"\n")[0]
+        lone = _LONE_CR.search(head[: start + len(first_line) + 1])
+        if lone:
+            message, remedy = LONE_CR
+            raise self._error(message, head.count(b"\n", 0, lone.start()) + 1, remedy)
+        visible = bytes(head[offset:]).lstrip(WHITE_SPACE)
+        found, place = recognise_text(visible)
+        self._refuse(found, head.count(b"\n", 0, len(head) - len(visible) + place) + 1)
+        if not text.strip(WHITE_SPACE):
+            if len(head) < HEAD_BYTES:
+                return None
+            raise self._error(f"no '>' in the first {HEAD_BYTES} bytes", None, "give protein sequences in FASTA format")
         line = head.count(b"\n", 0, start) + 1
-        if b"\0" in stripped:
-            self.newlines = line - 1
-            self._check_binary(stripped)
-        self._refuse(recognise_text(stripped), line)
-        line_start = max(head.rfind(b"\n", 0, start) + 1, offset)
-        if not stripped.startswith(b">") or line_start != start:
+        if not text.startswith(b">"):
             message = "not FASTA: the first line does not begin with '>'"
             raise self._error(message, line, "give protein sequences in FASTA format")
-        first_line = stripped.partition(b"\n")[0].rstrip(WHITE_SPACE)
-        if b"\r" in first_line:
-            raise self._error("lines end in a carriage return alone", line, "convert it: tr '\\r' '\\n'")
         if self._refuse_nucleotide:
-            self._check_protein(stripped, line)
+            self._check_protein(text, line)
         return start
 
     def _refuse(self, found: FileFormat | None, line: int | None) -> None:
@@ -191,7 +201,7 @@ class FastaSource:
     def _check_protein(self, text: bytes, line: int) -> None:
         letters = b""
         for part in text.split(b"\n"):
-            if part.startswith((b">", b";")):
+            if part.startswith((b">", COMMENT)):
                 continue
             letters += part.upper().translate(None, _NOT_LETTERS)
             if len(letters) >= NUCLEOTIDE_SAMPLE:
@@ -205,22 +215,11 @@ class FastaSource:
             remedy = "translate them to protein first, or give --alphabet protein if that is what they are"
             raise self._error(f"nucleotide sequences ({share})", line, remedy)
 
-    def _check_binary(self, block: bytes) -> None:
-        position = block.find(b"\0")
-        if position >= 0:
-            raise zero_byte(self.name, self.newlines + block.count(b"\n", 0, position) + 1)
-
     def _line(self) -> int | None:
         return self.newlines + 1 if self.newlines else None
 
     def _error(self, message: str, line: int | None, remedy: str) -> FastaFormatError:
         return FastaFormatError(message, file=self.name, line=line, remedy=remedy)
-
-
-def zero_byte(file: str, line: int) -> FastaFormatError:
-    """Return the error for a file that is no text."""
-    message = "a zero byte: binary data or UTF-16 text"
-    return FastaFormatError(message, file=file, line=line, remedy="give plain ASCII or UTF-8 FASTA")
 
 
 def _count_newlines(text: bytes) -> int:

@@ -43,6 +43,7 @@ _MATRIX: Final = "give the FASTA that it was made from"
 _IMAGE: Final = FileFormat("an image", _GIVE)
 _LZ4: Final = FileFormat("data compressed with lz4", "unpack it: lz4 -dc FILE > proteins.fasta")
 _TWOBIT: Final = FileFormat("a 2bit file of nucleotide sequences", "give the proteins that its genes encode")
+_PIR: Final = FileFormat("a PIR file", _biopython("pir"))
 _ZIP: Final = FileFormat("a zip archive", "unpack it: unzip FILE")
 _TAR: Final = FileFormat("a tar archive", "unpack it: tar -xf FILE")
 
@@ -94,7 +95,7 @@ _TEXT: Final = tuple(
         (rb"!![AN]A_|PileUp\b", "an MSF alignment (GCG)", _biopython("msf")),
         (rb"LOCUS {2,}.*\baa\b", "a GenPept file (GenBank's format)", _biopython("genbank")),
         (
-            rb"LOCUS {2,}|.*Genetic Sequence Data Bank",
+            rb"LOCUS {2,}|[A-Z0-9.]+ +Genetic Sequence Data Bank",
             "a GenBank file of nucleotide sequences",
             _biopython("genbank-cds"),
         ),
@@ -141,19 +142,20 @@ def recognise_binary(head: bytes | bytearray) -> FileFormat | None:
     return _TAR if _is_tar(bytes(head[: tarfile.BLOCKSIZE])) else None
 
 
-def recognise_text(text: bytes) -> FileFormat | None:
-    """Return what a text is that is no FASTA, where that is known; it begins with its first character."""
-    if text.startswith(b">"):
-        return FileFormat("a PIR file", _biopython("pir")) if _is_pir(text) else None
+def recognise_text(text: bytes) -> tuple[FileFormat | None, int]:
+    """Return what a text is that is no FASTA, where that is known, and where in the text that begins.
+
+    The text begins with its first visible character. Comments are passed over, unless they are a format's mark.
+    """
     comments = _COMMENTS.match(text)
-    for start in (0, comments.end()) if comments else (0,):
-        for pattern, found in _TEXT:
-            if pattern.match(text, start):
-                return found
     start = comments.end() if comments else 0
+    for place in sorted({0, start}):
+        for pattern, found in _TEXT:
+            if pattern.match(text, place):
+                return found, place
     if text.startswith(b">", start):
-        return FileFormat("a PIR file", _biopython("pir")) if _is_pir(text[start:]) else None
-    return _lines_of(text[start:])
+        return (_PIR if _is_pir(text[start:]) else None), start
+    return _lines_of(text[start:]), start
 
 
 def _wide_encoding(start: bytes) -> str | None:
