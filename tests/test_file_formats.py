@@ -58,6 +58,17 @@ def test_inside_what_is_read(name: str, compressor: str, tmp_path: Path) -> None
     content, what = ALL[name]
     error = refused(write(tmp_path, "named.fasta", COMPRESSORS[compressor](content)))
     assert re.search(rf"{what}.* inside {compressor}, not FASTA", str(error))
+    if name in ("pir", "zip"):
+        assert f"unpack it first ({compressor} -dc), then " in str(error)
+
+
+@pytest.mark.parametrize("compressor", ["gzip", "bzip2", "xz"])
+def test_a_compressed_tar_archive_is_unpacked_at_once(compressor: str, tmp_path: Path) -> None:
+    path = write(tmp_path, "archive", COMPRESSORS[compressor](ALL["tar of GNU"][0]))
+    error = refused(path)
+    assert f"a tar archive inside {compressor}, not FASTA; unpack it: tar -xf FILE" in str(error)
+    run_remedy("tar -xf FILE", error, path)
+    assert [record.sequence for record in read_records(tmp_path / "proteins.fasta")] == SEQUENCES
 
 
 @pytest.mark.parametrize("inner", COMPRESSORS)

@@ -195,7 +195,8 @@ class FastaSource:
         inside, remedy = "", found.remedy
         if self._compression is not None:
             inside = f" inside {self._compression.name}"
-            remedy = f"unpack it ({self._compression.name} -d) and {remedy}" if "FILE" in remedy else remedy
+            if "FILE" in remedy and "tar -xf" not in remedy:
+                remedy = f"unpack it first ({self._compression.name} -dc), then {remedy}"
         raise self._error(f"{found.what}{inside}, not FASTA", line, remedy)
 
     def _check_protein(self, text: bytes, line: int) -> None:
