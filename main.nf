@@ -24,6 +24,7 @@ def outputOptions(p, precision) {
 
 def splitOptions(p) {
     def options = "--shard-residues ${p.shard_residues} --shards-at-least ${Math.max(p.gpus, 1)}"
+    options += " --gaps ${p.gaps} --alphabet ${p.alphabet}"
     return options + (p.dedup ? '' : ' --no-dedup') + (p.strict ? ' --strict' : '')
 }
 

@@ -12,6 +12,8 @@ PRECISIONS: Final = ("fp16", "bf16", "fp32", "fp8")
 POOLINGS: Final = ("mean", "bos", "max")
 EMBEDDING_DTYPES: Final = ("float32", "float16")
 LONG_SEQUENCES: Final = ("truncate", "full")
+ALPHABETS: Final = ("auto", "protein")
+GAPS: Final = ("remove", "unknown", "reject")
 DEVICES: Final = ("auto", "cuda", "cpu")
 
 #: Residues per sequence: ESM-2 was trained on crops of 1,024 tokens, two of which are <cls> and <eos>.
@@ -57,7 +59,7 @@ class VectorConfig:
 @dataclass(frozen=True)
 class SplitConfig(VectorConfig):
     """What SPLIT_FASTA does. ``shards_at_least`` is the number of GPUs that wait for work; ``names`` are the inputs as
-    the user named them, where they lie elsewhere now."""
+    the user named them, where they lie elsewhere now; ``alphabet`` protein takes what looks like nucleotides too."""
 
     inputs: tuple[Path, ...]
     outdir: Path
@@ -67,7 +69,9 @@ class SplitConfig(VectorConfig):
     deduplicate: bool = True
     reuse: tuple[Path, ...] = ()
     strict: bool = False
+    gaps: str = "remove"
     names: tuple[str, ...] = ()
+    alphabet: str = "auto"
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -75,7 +79,9 @@ class SplitConfig(VectorConfig):
         if self.names and len(self.names) != len(self.inputs):
             raise UsageError(f"--name is given {len(self.names)} times for {len(self.inputs)} files; give one for each")
         super().__post_init__()
+        _check_choice("gaps", self.gaps, GAPS)
         _check_positive("shard_residues", self.shard_residues)
+        _check_choice("alphabet", self.alphabet, ALPHABETS)
         _check_positive("shards_at_least", self.shards_at_least)
 
 

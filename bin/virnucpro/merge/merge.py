@@ -265,6 +265,7 @@ def _run_summary(config: MergeConfig, inputs: _Inputs, layout: Layout, figures: 
         **{
             key: getattr(totals, key) for key in ("records", "embedded", "duplicate", "reused", "rejected", "truncated")
         },
+        **{key: inputs.summary[key] for key in ("unknown_residues", "gaps_removed", "comment_lines")},
         "residues": totals.residues,
         "tokens": totals.tokens,
         "rows": totals.rows,
