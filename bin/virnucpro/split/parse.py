@@ -21,12 +21,12 @@ from virnucpro.split.columns import Array, joined, pieces, texts
 _BETWEEN: Final = b"\0"
 _EDGE, _TOKENLESS, _SYMBOL = range(1, 4)
 #: What each byte of a text of sequences is: 0 for a residue.
-_KINDS: Final = np.full(256, _SYMBOL, np.uint8)
-_KINDS[list(LEGAL)] = 0
-_KINDS[np.frombuffer(TO_X, np.uint8) != np.arange(256)] = _TOKENLESS
-_KINDS[list(_BETWEEN)] = _EDGE
+_KINDS: Final = bytes(
+    _EDGE if byte in _BETWEEN else _SYMBOL if byte not in LEGAL else 0 if TO_X[byte] == byte else _TOKENLESS
+    for byte in range(256)
+)
 _PLAIN: Final = bytes(range(32, 127)) + b"\t"
-_NEWLINE, _HEADER, _STOP, _DOT, _DASH, _A = b"\n>*.-A"
+_NEWLINE, _RETURN, _HEADER, _STOP, _DOT, _DASH, _A = b"\n\r>*.-A"
 _LETTERS: Final = 26
 
 #: Length that stands for a rejected record.
@@ -80,6 +80,10 @@ class _Layout:
         ends = np.append(newlines, len(block))[lines]
         return cls(newlines, lines, starts, ends, np.append(starts[1:] - 1, len(block)))
 
+    def has_lone_return(self, block: bytes) -> bool:
+        text = np.frombuffer(block, np.uint8)
+        return bool((text == _RETURN).sum() > (text[self.newlines - 1] == _RETURN).sum())
+
 
 @dataclass
 class _Residues:
@@ -127,9 +131,9 @@ def parse_block(block: bytes, residue_limit: int | None, gaps: str = "remove") -
     Returns:
         Its records, or the first fault in it.
     """
-    if b"\0" in block or (b"\r" in block and block.count(b"\r") > block.count(b"\r\n")):
-        return _fault(block)
     layout = _Layout.of(block)
+    if b"\0" in block or (b"\r" in block and layout.has_lone_return(block)):
+        return _fault(block)
     limit = len(block) if residue_limit is None else residue_limit
     unlined = block.replace(b"\n", b"")
     header_starts = layout.header_starts - layout.lines
@@ -221,8 +225,8 @@ def _normalise(block: bytes, layout: _Layout, gaps: str) -> _Residues:
         removed = _count_gaps(text, len(bodies))
         text = text.translate(None, GAPS)
     residues = np.frombuffer(text, np.uint8)
-    kinds = _KINDS[residues]
-    others = np.flatnonzero(kinds)
+    kinds = np.frombuffer(text.translate(_KINDS), np.uint8)
+    others = np.flatnonzero(kinds != 0)
     kinds = kinds[others]
     edges = others[kinds == _EDGE]
     starts, ends = np.append(0, edges + 1), np.append(edges, len(text))
