@@ -83,7 +83,7 @@ def _in_folder(path: Path) -> CheckpointFiles:
 
 def _weights_in(folder: Path) -> tuple[Path, ...]:
     for single in _WEIGHTS:
-        if (folder / single).is_file():
+        if (folder / single).is_file() or (folder / single).is_symlink():  # to something that may be gone
             return (folder / single,)
         if (folder / f"{single}{_INDEX_SUFFIX}").is_file():
             return _indexed_files(folder / f"{single}{_INDEX_SUFFIX}")

@@ -60,6 +60,8 @@ _SUFFIXES: Final = (".pt", ".pth", ".ckpt", ".safetensors", ".bin", ".gguf")
 def refuse_other_formats(path: Path) -> None:
     """ModelError, which says what it is and what to do, where a file is of another kind than weights of PyTorch."""
     found = content_format(path) or _by_name(path.name, _NAMES + _FILE_NAMES)
+    if not found and _is_json(path):
+        found = f"JSON text, perhaps a server's message, not weights; {_AGAIN}"
     if found:
         raise ModelError(f"{path}: {found}")
 
@@ -122,6 +124,11 @@ def is_torch_script(archive: zipfile.ZipFile) -> bool:
 def is_torch_archive(archive: zipfile.ZipFile) -> bool:
     """Whether an archive is what ``torch.save`` writes."""
     return any(re.fullmatch(r"([^/]+/)?data\.pkl", name) for name in archive.namelist())
+
+
+def _is_json(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(_HEAD).lstrip().startswith((b"{", b"["))
 
 
 def _by_name(name: str, table: tuple[tuple[re.Pattern[str], str], ...]) -> str | None:

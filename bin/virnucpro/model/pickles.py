@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import errno
+import functools
 import pickle
 import pickletools
 import re
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
 import torch
 
 from virnucpro.errors import ModelError
+from virnucpro.model.families import ADVICE
 from virnucpro.model.file_formats import is_safetensors
 
 _Content = TypeVar("_Content")
 
 #: The first pickle of a file that ``torch.save`` wrote before it wrote archives.
 _OLD_MAGIC: Final = 0x1950A86A20F9469CFC6C
-#: Modules of Python whose classes are plain values.
+#: Names of Python's own that pickles of plain values ask for; an attack asks for others.
 _VALUE_MODULES: Final = frozenset(
-    ("argparse", "collections", "datetime", "decimal", "enum", "fractions", "pathlib", "types", "uuid")
+    ("argparse", "collections", "copyreg", "datetime", "decimal", "enum", "fractions", "functools", "pathlib", "uuid")
 )
-_VALUE_BUILTINS: Final = frozenset(("set", "frozenset", "bytearray", "complex", "slice", "range", "object"))
+_VALUE_TYPES: Final = (
+    bool,
+    bytearray,
+    bytes,
+    complex,
+    dict,
+    float,
+    frozenset,
+    int,
+    list,
+    object,
+    range,
+    set,
+    slice,
+    str,
+)
+_VALUE_BUILTINS: Final = frozenset(("getattr", "tuple", *(kind.__name__ for kind in _VALUE_TYPES)))
 
 
 class LeftUnread:
@@ -37,7 +56,19 @@ class LeftUnread:
 
     def __setstate__(self, state: object) -> None: ...
 
-    def __setitem__(self, key: object, value: object) -> None: ...
+
+class _LeftUnreadDict(LeftUnread):
+    """The same for a kind of dict, which torch's unpickler fills only where it is none but a dict."""
+
+    def __new__(cls, *arguments: object) -> Any:
+        return collections.OrderedDict()
+
+
+class _LeftUnreadList(LeftUnread):
+    """The same for a kind of list."""
+
+    def __new__(cls, *arguments: object) -> Any:
+        return []
 
 
 def load_weights(path: Path) -> Any:
@@ -51,7 +82,7 @@ def load_weights(path: Path) -> Any:
     if is_safetensors(path) or (path.suffix == ".safetensors" and not zipfile.is_zipfile(path)):
         return _load_safetensors(path)
     try:
-        return _reading(path, lambda: _load_torch(path, []))
+        return _reading(path, lambda: _load_torch(path, {}))
     except ModelError as refused:
         if not isinstance(refused.__cause__, pickle.UnpicklingError):
             raise
@@ -77,25 +108,38 @@ def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
     return _reading(path, load)
 
 
-def _load_torch(path: Path, strangers: Iterable[str]) -> Any:
-    """Read with torch's own unpickler of weights; it meets ``LeftUnread`` wherever a stranger is asked for."""
-    inert = [(LeftUnread, name) for name in strangers]
+def _load_torch(path: Path, stand_ins: Mapping[str, type]) -> Any:
+    """Read with torch's own unpickler of weights, which meets the stand-ins instead of what these names mean."""
+    inert = [(stand_in, name) for name, stand_in in stand_ins.items()]
     with torch.serialization.safe_globals([argparse.Namespace, *inert]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickle protocols; a file that cannot be read raises
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
 def _load_beside_strangers(path: Path, strangers: list[str]) -> Any:
-    try:
-        return _reading(path, lambda: _load_torch(path, strangers))
-    except ModelError as error:
-        if not isinstance(error.__cause__, pickle.UnpicklingError) or not zipfile.is_zipfile(path):
-            raise
-        names = ", ".join(strangers[:3])
-        raise ModelError(
-            f"{path}: holds objects beside the weights ({names}) that cannot be left aside without running code; where "
-            "it was made, save the weights alone: torch.save(model.state_dict(), 'weights.pt')"
-        ) from error
+    """Read what has other objects beside the weights. What kind of object each is shows when it is filled."""
+    bases: dict[str, type] = dict.fromkeys(strangers, LeftUnread)
+    while True:
+        stand_ins = {name: type(f"Stranger{i}_", (base,), {}) for i, (name, base) in enumerate(bases.items())}
+        try:
+            return _reading(path, functools.partial(_load_torch, path, stand_ins))
+        except ModelError as error:
+            filled = re.search(r"Can only (SETITEM|append|extend).*Stranger(\d+)_", str(error.__cause__), re.DOTALL)
+            name = list(bases)[int(filled[2])] if filled else ""
+            further = _called(error.__cause__)
+            if filled and bases[name] is LeftUnread:
+                bases[name] = _LeftUnreadDict if filled[1] == "SETITEM" else _LeftUnreadList
+                continue
+            if further and further not in bases and not _is_code(further):
+                bases[further] = LeftUnread
+                continue
+            if not isinstance(error.__cause__, pickle.UnpicklingError) or _is_plain_pickle(path) or further:
+                raise
+            raise ModelError(
+                f"{path}: holds objects beside the weights ({', '.join(list(bases)[:3])}) that cannot be left aside "
+                "without running code; where it was made, save the weights alone: "
+                "torch.save(model.state_dict(), 'weights.pt')"
+            ) from error
 
 
 def _reading(path: Path, load: Callable[[], _Content]) -> _Content:
@@ -110,6 +154,9 @@ def _reading(path: Path, load: Callable[[], _Content]) -> _Content:
 
 def _damage_report(path: Path, error: Exception) -> str:
     """What is wrong and what to do, without torch's advice to read the file in spite of it."""
+    reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+    if not _known_beginning(path):
+        return f"not a file of weights; {ADVICE}"
     if isinstance(error, pickle.UnpicklingError):
         called = _called(error)
         if called:
@@ -120,9 +167,6 @@ def _damage_report(path: Path, error: Exception) -> str:
             "damaged, or holds something else than weights, which is never run; download it again, or where it was "
             "made save the weights alone: torch.save(model.state_dict(), 'weights.pt')"
         )
-    reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-    if not _known_beginning(path):
-        return f"not a file of weights ({reason}); give an ESM-2 checkpoint"
     return f"damaged or cut short ({reason}); copy or download it again"
 
 
@@ -133,8 +177,8 @@ def _code_report(called: str) -> str:
     )
 
 
-def _called(error: BaseException) -> str | None:
-    found = re.search(r"(?:GLOBAL|global:?) +[`']?([\w.]+)", str(error))
+def _called(error: BaseException | None) -> str | None:
+    found = re.search(r"(?:GLOBAL|global:)\s+(?:GLOBAL\s+)?[`']?([\w.]+)", str(error))
     return found[1] if found else None
 
 
@@ -170,7 +214,7 @@ def _is_code(name: str) -> bool:
     if module in ("", "builtins"):
         return called not in _VALUE_BUILTINS
     top = module.partition(".")[0]
-    return (top in sys.stdlib_module_names and top not in _VALUE_MODULES) or module == "numpy.testing"
+    return top in sys.stdlib_module_names and top not in _VALUE_MODULES
 
 
 def _whole_object(path: Path, root: str) -> str:
@@ -218,6 +262,6 @@ def _first_global(operations: list[tuple[str, object]]) -> str | None:
         if name == "STACK_GLOBAL":
             words = [str(value) for kind, value in operations[:position] if "UNICODE" in kind]
             return ".".join(words[-2:])
-        if name not in ("PROTO", "FRAME", "MEMOIZE", "SHORT_BINUNICODE", "BINUNICODE"):
+        if name not in ("PROTO", "FRAME", "MEMOIZE", "MARK", "BINPUT", "SHORT_BINUNICODE", "BINUNICODE"):
             return None
     return None

@@ -67,6 +67,8 @@ _FAIR_ESM_KEY: Final = re.compile(
     r"^(embed_tokens\.weight|emb_layer_norm_after\.(weight|bias)|layers\.\d+\.(self_attn\.rot_emb\.inv_freq|"
     r"(self_attn\.[qkv]_proj|self_attn\.out_proj|self_attn_layer_norm|final_layer_norm|fc1|fc2)\.(weight|bias)))$"
 )
+_LAYER: Final = re.compile(r"^(encoder\.)?layers?\.\d+\.")
+_ESM_FOLD: Final = re.compile(r"(^|\.)esm_s_combine$")
 _LAYER_INDEX: Final = re.compile(r"^layers\.(\d+)\.")
 _SHARED: Final = "rot_emb.inv_freq"
 
@@ -135,7 +137,9 @@ def _refuse_others(path: Path, inside: list[str], keys: list[str]) -> None:
             f"{path}: quantised ({package}), which is not read; give the weights from before, or write them anew: "
             "model.dequantize().save_pretrained('plain')"
         )
-    if family := family_of(keys):
+    # Beside layers that may be ESM-2's lie heads, which may be named as they like; but for ESMFold's.
+    told = [*inside, *filter(_ESM_FOLD.search, keys)] if any(map(_LAYER.match, inside)) else keys
+    if family := family_of(told):
         raise ModelError(f"{path}: a model of another family, {family}; {ADVICE}")
 
 
