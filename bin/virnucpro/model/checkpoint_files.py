@@ -92,12 +92,13 @@ def _weights_in(folder: Path) -> tuple[Path, ...]:
 
 def _at_file(path: Path) -> CheckpointFiles:
     """A file, with the folder that it lies in, or, where it is a link, that its target lies in."""
+    if path.name == CONFIG:
+        folders = [hop.parent for hop in _hops(path)]
+        return _in_folder(next(filter(_weights_in, folders), folders[-1]))
     place = next((hop for hop in _hops(path) if (hop.parent / CONFIG).is_file()), path)
     folder = place.parent
     if (folder / ADAPTER_CONFIG).is_file() and place.name.startswith("adapter_"):
         raise ModelError(_adapter(folder))
-    if place.name == CONFIG:
-        return _in_folder(folder)
     config = folder / CONFIG if (folder / CONFIG).is_file() else None
     shard = _SHARD.match(place.name)
     in_parts = shard is not None or place.name.endswith(_INDEX_SUFFIX)
