@@ -153,7 +153,9 @@ def test_a_peft_adapter(name: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"a PEFT adapter \(LORA, for facebook"):
         open_checkpoint(folder / name)
     (folder / "adapter_config.json").unlink()
-    assert refusal(folder / name).startswith("a PEFT adapter (LoRA), not a whole model; merge it into its base first")
+    message = refusal(folder / name)
+    assert message.startswith("a PEFT adapter (LoRA), not a whole model; ")
+    assert MERGE.format(path=folder) in message
 
 
 def test_an_adapter_beside_a_whole_model(tmp_path: Path, model: ESM2) -> None:
@@ -171,10 +173,14 @@ def test_a_model_with_an_adapter_that_is_not_merged(prefix: str, tmp_path: Path,
         for key, value in hugging_face_state(model).items()
     }
     torch.save(state | {f"{prefix}esm.{LAYER}.lora_A.default.weight": torch.ones(4, 32)}, tmp_path / "mine.pt")
-    message = refusal(tmp_path / "mine.pt")
-    assert message.startswith("a PEFT adapter (LoRA), not a whole model; merge it into its base first")
+    assert refusal(tmp_path / "mine.pt").startswith(
+        "a model with a PEFT adapter (LoRA) that is not merged into it; where it was made, merge it: "
+        "model.merge_and_unload().save_pretrained('merged')"
+    )
 
 
 def test_prompts_are_an_adapter_too(tmp_path: Path) -> None:
     torch.save({"prompt_embeddings": torch.ones(20, 32)}, tmp_path / "mine.pt")
-    assert "PEFT adapter (learned prompts" in refusal(tmp_path / "mine.pt")
+    assert refusal(tmp_path / "mine.pt").startswith("a PEFT adapter of learned prompts, which cannot be merged")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "PROMPT_TUNING", "base_model_name_or_path": "base"}')
+    assert refusal(tmp_path).startswith("a PEFT adapter (PROMPT_TUNING, for base) of learned prompts, which cannot be")

@@ -187,8 +187,9 @@ class Callback:
     return package
 
 
+@pytest.mark.parametrize("new", [True, False])
 def test_other_objects_of_a_trainer_are_left_unread(
-    tmp_path: Path, model: ESM2, state: State, trainer_package: types.ModuleType
+    new: bool, tmp_path: Path, model: ESM2, state: State, trainer_package: types.ModuleType
 ) -> None:
     """As Lightning leaves them: settings in a class of its own, paths, numbers of numpy."""
     settings = trainer_package.Settings(lr=1e-3)
@@ -204,7 +205,7 @@ def test_other_objects_of_a_trainer_are_left_unread(
         "kind": trainer_package.Kind.FIT,
         "when": datetime.datetime(2026, 1, 1),
     }
-    torch.save(content, tmp_path / "mine.ckpt")
+    torch.save(content, tmp_path / "mine.ckpt", _use_new_zipfile_serialization=new)
     with pytest.raises(AssertionError, match="made again"):
         torch.load(tmp_path / "mine.ckpt", weights_only=False)
     del sys.modules["a_trainer"]

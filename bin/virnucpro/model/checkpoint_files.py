@@ -15,6 +15,9 @@ from virnucpro.model.file_formats import content_format, folder_format, refuse_o
 
 CONFIG: Final = "config.json"
 ADAPTER_CONFIG: Final = "adapter_config.json"
+#: What to say of adapters that put tokens of their own before a sequence.
+PROMPTS: Final = "of learned prompts, which cannot be merged into a model and are not computed here; give its base"
+_PROMPT_TYPES: Final = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT")
 _INDEX_SUFFIX: Final = ".index.json"
 #: Weights in a folder, in the order in which they are looked for.
 _WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
@@ -184,14 +187,18 @@ def _adapter(folder: Path) -> str:
             f"{folder}: a PEFT adapter for {base} beside a whole model; move {ADAPTER_CONFIG} and adapter_model.* "
             "elsewhere to use the model as it is, or merge the adapter into its base first"
         )
-    return adapter_report(folder, f"{settings.get('peft_type', 'of unknown type')}, for {base}")
+    kind = settings.get("peft_type", "of unknown type")
+    if kind in _PROMPT_TYPES:
+        return f"{folder}: a PEFT adapter ({kind}, for {base}) {PROMPTS}"
+    return adapter_report(folder, f"{kind}, for {base}")
 
 
 def adapter_report(path: Path, kind: str) -> str:
-    """What to say of an adapter's path; ``kind`` is what is known of it."""
+    """What to say of an adapter's file or folder; ``kind`` is what is known of it."""
+    folder = path if path.is_dir() else path.parent
     return (
         f"{path}: a PEFT adapter ({kind}), not a whole model; merge it into its base first: "
-        f"PeftModel.from_pretrained(base, '{path}').merge_and_unload().save_pretrained('merged')"
+        f"PeftModel.from_pretrained(base, '{folder}').merge_and_unload().save_pretrained('merged')"
     )
 
 

@@ -70,12 +70,15 @@ def family_of(keys: Iterable[str]) -> str | None:
     return found
 
 
-def adapter_of(inside: Iterable[str], keys: Iterable[str]) -> str | None:
-    """The adapter that has parts ``inside`` an encoder, or prompts anywhere among the ``keys`` of its file."""
-    if any(map(_PROMPTS.search, keys)):
-        return "learned prompts"
-    names = list(inside)
+def adapter_of(keys: Iterable[str]) -> str | None:
+    """The adapter that has parts among these names."""
+    names = list(keys)
     return next((kind for pattern, kind in _ADAPTERS if any(map(pattern.search, names))), None)
+
+
+def has_prompts(keys: Iterable[str]) -> bool:
+    """Whether an adapter's prompts are among these names."""
+    return any(map(_PROMPTS.search, keys))
 
 
 def quantised_by(keys: Iterable[str]) -> str | None:

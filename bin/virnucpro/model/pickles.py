@@ -178,8 +178,9 @@ def _code_report(called: str) -> str:
 
 
 def _called(error: BaseException | None) -> str | None:
+    """The name that torch's unpickler refused, with its module, which torch leaves out of Python's own."""
     found = re.search(r"(?:GLOBAL|global:)\s+(?:GLOBAL\s+)?[`']?([\w.]+)", str(error))
-    return found[1] if found else None
+    return (found[1] if "." in found[1] else f"builtins.{found[1]}") if found else None
 
 
 def _known_beginning(path: Path) -> bool:

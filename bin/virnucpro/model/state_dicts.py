@@ -12,8 +12,8 @@ from torch import Tensor
 
 from virnucpro.errors import ModelError
 from virnucpro.model import hugging_face
-from virnucpro.model.checkpoint_files import adapter_report
-from virnucpro.model.families import ADVICE, adapter_of, family_of, quantised_by
+from virnucpro.model.checkpoint_files import PROMPTS, adapter_report
+from virnucpro.model.families import ADVICE, adapter_of, family_of, has_prompts, quantised_by
 from virnucpro.model.parameters import expected_shapes, inv_freq_key, trained_inv_freq
 from virnucpro.model.registry import MODELS, Esm2Config
 
@@ -69,6 +69,8 @@ _FAIR_ESM_KEY: Final = re.compile(
 )
 _LAYER: Final = re.compile(r"^(encoder\.)?layers?\.\d+\.")
 _ESM_FOLD: Final = re.compile(r"(^|\.)esm_s_combine$")
+#: PEFT's name for a layer that it has put an adapter around.
+_WRAPPED: Final = re.compile(r"\.base_layer\.")
 _LAYER_INDEX: Final = re.compile(r"^layers\.(\d+)\.")
 _SHARED: Final = "rot_emb.inv_freq"
 
@@ -130,8 +132,15 @@ def find_encoder(path: Path, pairs: Iterable[tuple[str, object]]) -> EncoderWeig
 
 def _refuse_others(path: Path, inside: list[str], keys: list[str]) -> None:
     """Name what has these keys in its encoder, or where it has none, anywhere, and is no plain ESM-2."""
-    if adapter := adapter_of(inside, keys):
-        raise ModelError(adapter_report(path, adapter))
+    if has_prompts(keys):
+        raise ModelError(f"{path}: a PEFT adapter {PROMPTS}")
+    if adapter := adapter_of(inside):
+        if not any(map(_WRAPPED.search, keys)) and not _anchors(keys):
+            raise ModelError(adapter_report(path, adapter))
+        raise ModelError(
+            f"{path}: a model with a PEFT adapter ({adapter}) that is not merged into it; where it was made, merge it: "
+            "model.merge_and_unload().save_pretrained('merged')"
+        )
     if package := quantised_by(inside):
         raise ModelError(
             f"{path}: quantised ({package}), which is not read; give the weights from before, or write them anew: "
