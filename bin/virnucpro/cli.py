@@ -46,9 +46,10 @@ def fetch_main(argv: Sequence[str] | None = None) -> int:
         if not is_local(model):
             description["name"] = model
         (options.outdir / "model.json").write_text(json.dumps(description, indent=2) + "\n")
+        left_out = f"; left out: {', '.join(description['left_out'])}" if description["left_out"] else ""
         print(
             f"{description['name']}: {description['layers']} layers, {description['embed_dim']} dimensions, "
-            f"{description['parameters']:,} parameters, sha256 {description['weights_sha256'][:12]}"
+            f"{description['parameters']:,} parameters, sha256 {description['weights_sha256'][:12]}{left_out}"
         )
 
     return run_reporting_errors("fetch_model.py", run)
