@@ -6,6 +6,7 @@ process SPLIT_FASTA {
     val names
     path model_json
     path reuse, stageAs: 'reuse*/*'
+    val reuse_names
     val options
     val code
 
@@ -16,11 +17,12 @@ process SPLIT_FASTA {
     path 'split_summary.json', emit: summary
 
     script:
-    def named = names.collect { name -> "--name='" + name.replace("'", "'\\''") + "'" }.join(' ')
+    def quoted = { option, name -> "--${option}='" + name.replace("'", "'\\''") + "'" }
+    def named = names.collect { name -> quoted('name', name) } + reuse_names.collect { name -> quoted('reuse-name', name) }
     def reused = [reuse].flatten().collect { directory -> "--reuse ${directory}" }.join(' ')
     """
     split_fasta.py --model-json ${model_json} --outdir . ${options} ${reused} \\
-        ${named} -- ${inputs}
+        ${named.join(' ')} -- ${inputs}
     """
 
     stub:

@@ -235,7 +235,7 @@ def _write_behind(
 
 def _write_result(writer: ShardWriter, result: InferenceResult) -> None:
     indices = np.array(result.sequence_ids, dtype=np.int64)
-    writer.write(indices, {name: vectors.numpy() for name, vectors in result.columns.items()}, result.batch_idx)
+    writer.write(indices, {name: vectors.numpy() for name, vectors in result.columns.items()}, result.record.batch)
     if result.residues:
         for index, residues in zip(indices.tolist(), result.residues, strict=True):
             writer.write_residues(index, {name: states.numpy() for name, states in residues.items()})
@@ -261,24 +261,32 @@ def _summarise(
         "inference_seconds": statistics["elapsed_seconds"],
         "device_uuid": device_uuid(device),
         "device_name": _device_name(device),
-        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss,
+        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else _peak_resident_bytes(),
         "recomputed_in_fp32": statistics["recomputed_in_fp32"],
         "metadata": metadata,
     }
 
 
+def _peak_resident_bytes() -> int:
+    """The most that this process held; what it holds now where the kernel does not tell."""
+    for line in _lines("/proc/self/status"):
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) << 10
+    return int(psutil.Process().memory_info().rss)
+
+
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    for line in _cpuinfo():
+    for line in _lines("/proc/cpuinfo"):
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return "CPU"
 
 
-def _cpuinfo() -> list[str]:
+def _lines(path: str) -> list[str]:
     try:
-        return Path("/proc/cpuinfo").read_text().splitlines()
+        return Path(path).read_text().splitlines()
     except OSError:
         return []
 
