@@ -23,6 +23,7 @@ from virnucpro import __version__
 from virnucpro.config import EmbedConfig
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader
 from virnucpro.errors import DataError, InputMissingError, ModelError, TryAgainError, UsageError
+from virnucpro.machine import peak_resident_bytes, processor_name
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model
@@ -261,34 +262,16 @@ def _summarise(
         "inference_seconds": statistics["elapsed_seconds"],
         "device_uuid": device_uuid(device),
         "device_name": _device_name(device),
-        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else _peak_resident_bytes(),
+        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else peak_resident_bytes(),
         "recomputed_in_fp32": statistics["recomputed_in_fp32"],
         "metadata": metadata,
     }
 
 
-def _peak_resident_bytes() -> int:
-    """The most that this process held; what it holds now where the kernel does not tell."""
-    for line in _lines("/proc/self/status"):
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) << 10
-    return int(psutil.Process().memory_info().rss)
-
-
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    for line in _lines("/proc/cpuinfo"):
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return "CPU"
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []
+    return processor_name()
 
 
 def _process_start() -> float:
