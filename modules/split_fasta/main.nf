@@ -1,3 +1,8 @@
+/** An option once for each value, whatever is in it. */
+def quoted(option, values) {
+    return values.collect { value -> "--${option}='" + value.replace("'", "'\\''") + "'" }.join(' ')
+}
+
 process SPLIT_FASTA {
     tag "${names.size() > 1 ? names.size() + ' files' : new File(names[0]).name}, ${[inputs].flatten().sum { file -> file.size() } as nextflow.util.MemoryUnit}"
 
@@ -17,12 +22,10 @@ process SPLIT_FASTA {
     path 'split_summary.json', emit: summary
 
     script:
-    def quoted = { option, name -> "--${option}='" + name.replace("'", "'\\''") + "'" }
-    def named = names.collect { name -> quoted('name', name) } + reuse_names.collect { name -> quoted('reuse-name', name) }
     def reused = [reuse].flatten().collect { directory -> "--reuse ${directory}" }.join(' ')
     """
     split_fasta.py --model-json ${model_json} --outdir . ${options} ${reused} \\
-        ${named.join(' ')} -- ${inputs}
+        ${quoted('reuse-name', reuse_names)} ${quoted('name', names)} -- ${inputs}
     """
 
     stub:
