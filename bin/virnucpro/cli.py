@@ -68,6 +68,7 @@ def split_main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-dedup", action="store_true", help="embed identical sequences once each")
     parser.add_argument("--name", action="append", default=[], help="what to call a FASTA file; once for each")
     parser.add_argument("--reuse", action="append", type=Path, default=[], metavar="RESULTS")
+    parser.add_argument("--reuse-name", action="append", default=[], help="what to call earlier results; once for each")
     parser.add_argument("--strict", action="store_true", help="a record that would be rejected ends the run")
     parser.add_argument(
         "--alphabet", choices=ALPHABETS, default=SplitConfig.alphabet, help="protein: take what looks like nucleotides"
@@ -95,6 +96,7 @@ def split_main(argv: Sequence[str] | None = None) -> int:
                 shards_at_least=options.shards_at_least,
                 deduplicate=not options.no_dedup,
                 reuse=tuple(options.reuse),
+                reuse_names=tuple(options.reuse_name),
                 strict=options.strict,
                 alphabet=options.alphabet,
                 gaps=options.gaps,
