@@ -7,7 +7,7 @@ include { cacheToFill ; keptModel ; modelCache } from './modules/model_cache/mai
 include { closing ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
-include { checkParameters ; codeFingerprint ; existingPaths ; exitLikeTheTask ; help ; stop ; writableFolder } from './modules/parameters/main.nf'
+include { checkParameters ; codeFingerprint ; existingPaths ; exitLikeTheTask ; help ; modelFolder ; stop ; writableFolder } from './modules/parameters/main.nf'
 
 /** Options of the tools that decide what a vector is; whole strings, so that a change of any reruns the task. */
 def outputOptions(p, precision) {
@@ -18,6 +18,7 @@ def outputOptions(p, precision) {
 
 def splitOptions(p) {
     def options = "--shard-residues ${p.shard_residues} --shards-at-least ${Math.max(p.gpus, 1)}"
+    options += " --gaps ${p.gaps} --alphabet ${p.alphabet}"
     return options + (p.dedup ? '' : ' --no-dedup') + (p.strict ? ' --strict' : '')
 }
 
@@ -34,7 +35,7 @@ workflow {
     def inputs = existingPaths('input', p.input, [type: 'file'])
     def reuse = existingPaths('reuse', p.reuse, [type: 'dir'])
     def outdir = writableFolder('outdir', p.outdir)
-    def local = file(p.model, glob: false)
+    def local = modelFolder(file(p.model, glob: false))
     if (p.model.contains('/') && !local.exists()) {
         stop(66, "--model ${p.model}: no such file or folder; check the path")
     }
@@ -60,7 +61,9 @@ workflow {
         ? channel.value(model)
         : FETCH_MODEL(p.model, filled).map { made -> filled ? models.resolve(p.model) : made }
     DESCRIBE_MODEL(model_ch, code)
-    SPLIT_FASTA(inputs, inputs.collect { path -> path.toString() }, DESCRIBE_MODEL.out, reuse, "${splitOptions(p)} ${options}", code)
+    def inputNames = inputs.collect { path -> path.toString() }
+    def reuseNames = reuse.collect { path -> path.toString() }
+    SPLIT_FASTA(inputs, inputNames, DESCRIBE_MODEL.out, reuse, reuseNames, "${splitOptions(p)} ${options}", code)
 
     // What the split found, as a map; printed before any shard is embedded
     split_ch = SPLIT_FASTA.out.summary.combine(DESCRIBE_MODEL.out).map { summary, described ->

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from virnucpro.errors import InputMissingError, ModelError
 from virnucpro.model.registry import MODELS, Esm2Config
-from virnucpro.model.weights import read_checkpoint, weight_files
+from virnucpro.model.weights import open_checkpoint
 
 _ROTARY_SUFFIX: Final = ".inv_freq"
 
@@ -18,22 +18,24 @@ def describe_model(path: Path) -> dict[str, Any]:
 
     Returns:
         ``name``, ``source`` (fair-esm or huggingface), ``layers``, ``embed_dim``, ``heads``, ``weights_sha256``,
-        ``parameters`` (trained numbers of the encoder, without heads on top) and ``files`` (names of weight files).
+        ``parameters`` (trained numbers of the encoder, without heads on top), ``left_out`` (names of those heads) and
+        ``files`` (names of weight files).
 
     Raises:
-        InputMissingError, ModelError: as ``read_checkpoint``, or an official name on a model of other sizes.
+        InputMissingError, ModelError: as ``open_checkpoint``, or an official name on a model of other sizes.
     """
-    config, state, source = read_checkpoint(path)
+    checkpoint = open_checkpoint(path)
+    config, files = checkpoint.config, list(checkpoint.files)
     _require_official_sizes(path, config)
-    files = weight_files(path)
     return {
         "name": config.name,
-        "source": source,
+        "source": checkpoint.source,
         "layers": config.layers,
         "embed_dim": config.embed_dim,
         "heads": config.heads,
         "weights_sha256": weights_sha256(files),
-        "parameters": sum(value.numel() for key, value in state.items() if not key.endswith(_ROTARY_SUFFIX)),
+        "parameters": sum(value.numel() for key, value in checkpoint.state.items() if not key.endswith(_ROTARY_SUFFIX)),
+        "left_out": list(checkpoint.left_out),
         "files": [file.name for file in files],
     }
 
