@@ -56,8 +56,8 @@ class VectorConfig:
 
 @dataclass(frozen=True)
 class SplitConfig(VectorConfig):
-    """What SPLIT_FASTA does. ``shards_at_least`` is the number of GPUs that wait for work; ``names`` are the inputs as
-    the user named them, where they lie elsewhere now."""
+    """What SPLIT_FASTA does. ``shards_at_least`` is the number of GPUs that wait for work; ``names`` and
+    ``reuse_names`` are the inputs and the earlier results as the user named them, where they lie elsewhere now."""
 
     inputs: tuple[Path, ...]
     outdir: Path
@@ -68,12 +68,15 @@ class SplitConfig(VectorConfig):
     reuse: tuple[Path, ...] = ()
     strict: bool = False
     names: tuple[str, ...] = ()
+    reuse_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.inputs:
             raise UsageError("no input file given; name at least one FASTA file, or - for standard input")
         if self.names and len(self.names) != len(self.inputs):
-            raise UsageError(f"--name is given {len(self.names)} times for {len(self.inputs)} files; give one for each")
+            raise UsageError(f"{len(self.names)} names for {len(self.inputs)} input files; give one for each")
+        if self.reuse_names and len(self.reuse_names) != len(self.reuse):
+            raise UsageError(f"{len(self.reuse_names)} names for {len(self.reuse)} results to reuse; give one for each")
         super().__post_init__()
         _check_positive("shard_residues", self.shard_residues)
         _check_positive("shards_at_least", self.shards_at_least)

@@ -3,12 +3,18 @@
 def plan(p, inputs, precision, model) {
     return """\
         virnucpro-embed ${workflow.manifest.version}
-          input   ${inputs.size() > 3 ? "${inputs.size()} files" : inputs.join(', ')}
+          input   ${inputs.size() > 3 ? counted(inputs.size(), 'file') : inputs.join(', ')}
           model   ${model}
           vectors layers ${p.layers}, ${p.pooling} pooling${p.per_residue ? ', and one per residue' : ''}
           compute ${device(p)}, ${precision}
           results ${p.outdir}
         """.stripIndent()
+}
+
+/** 'proteins.fasta, 3.2 MB' or '15,000 files, 1.2 GB'. */
+def extent(inputs) {
+    def name = inputs.size() > 1 ? counted(inputs.size(), 'file') : inputs[0].name.replaceAll('[^\\p{L}\\p{N} ._+-]', '_')
+    return "${name}, ${inputs.sum { file -> file.size() } as nextflow.util.MemoryUnit}"
 }
 
 def device(p) {

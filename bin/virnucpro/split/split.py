@@ -120,7 +120,7 @@ def _read_model(config: SplitConfig) -> _Model:
 
 def _check_not_empty(spool: Spool, scanned: ScanTotals) -> None:
     if not spool.records:
-        names = ", ".join(spool.files)
+        names = ", ".join(spool.files[:3]) + (f" and {len(spool.files) - 3} more" if len(spool.files) > 3 else "")
         raise DataError(f"{names}: no sequence in the input; give protein sequences in FASTA format")
     for name in scanned.empty_files:
         print(f"warning: {name}: empty, no sequence in it", file=sys.stderr)
@@ -136,11 +136,12 @@ def _open_reuse(config: SplitConfig, model: _Model, spool: Spool) -> tuple[Known
     output = _output(config, model) | {"weights_sha256": model.weights_sha256}
     expected = {key: output[key] for key in IDENTITY_KEYS}
     entries: list[dict[str, Any]] = []
-    for results in config.reuse:
+    names = config.reuse_names or tuple(map(str, config.reuse))
+    for results, name in zip(config.reuse, names, strict=True):
         reason = mismatch(results, expected, config.embedding_dtype, model.embed_dim, per_residue=config.per_residue)
         if reason is not None:
-            print(f"warning: {results}: not reused, its sequences are embedded anew: {reason}", file=sys.stderr)
-        entries.append({"results": str(results), "used": reason is None, "reason": reason})
+            print(f"warning: {name}: not reused, its sequences are embedded anew: {reason}", file=sys.stderr)
+        entries.append({"results": name, "used": reason is None, "reason": reason})
     usable = {i: config.reuse[i] for i, entry in enumerate(entries) if entry["used"]}
     if not usable:
         return None, entries
