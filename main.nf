@@ -3,7 +3,7 @@ include { DESCRIBE_MODEL } from './modules/describe_model/main.nf'
 include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
-include { existingPaths ; listed ; literal ; shellWords ; stageable ; writableFolder } from './modules/paths/main.nf'
+include { existingPaths ; listed ; literal ; shellWords ; stageable ; stageableFolders ; writableFolder } from './modules/paths/main.nf'
 include { closing ; extent ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
@@ -41,7 +41,7 @@ workflow {
     def inputs = existingPaths('input', p.input, [type: 'file'])
     def reuse = existingPaths('reuse', p.reuse, [type: 'dir'])
     def outdir = writableFolder('outdir', p.outdir)
-    stageable('work-dir', [workflow.workDir])
+    stageableFolders()
     def local = literal(p.model)
     if (local) {
         stageable('model', [local])

@@ -1,5 +1,7 @@
+include { shellWords ; shown } from '../paths/main.nf'
+
 process FETCH_MODEL {
-    tag "${name}"
+    tag "${shown(name)}"
     label 'download'
     storeDir "${cache}/${name}"
 
@@ -12,7 +14,7 @@ process FETCH_MODEL {
 
     script:
     """
-    fetch_model.py --model '${name}' --outdir .
+    fetch_model.py ${shellWords(["--model=${name}"])} --outdir .
     """
 
     stub:

@@ -5,15 +5,11 @@ def stop(exitCode, message) {
 }
 
 /**
- * The run's last line, and its exit code that of the task that failed; by itself Nextflow ends with 1. On a terminal
- * Nextflow prints its account of an error once more after onComplete, so both wait until it has said everything.
+ * The run's last lines, and the exit code of the task that failed; by itself Nextflow ends with 1. On a terminal Nextflow
+ * has more to say after onComplete, the account of an error once more or a summary: both wait until it is done.
  */
 def lastWord(text) {
-    if (workflow.success) {
-        log.info(text)
-        return
-    }
-    def exitCode = workflow.exitStatus
+    def exitCode = workflow.success ? 0 : workflow.exitStatus
     def last = {
         System.out.println(text)
         System.out.flush()

@@ -8,6 +8,11 @@ def shellWords(words) {
         .join(' ')
 }
 
+/** A name as Nextflow may show it: it also names the job, in a line that sbatch reads as a shell would. */
+def shown(name) {
+    return name.replaceAll('[^\\p{L}\\p{N} ._+-]', '_')
+}
+
 /** Files or folders in the order given, globs sorted by name. Given is a list, or names and globs between commas. */
 def existingPaths(name, given, options) {
     if (given == null) {
@@ -104,6 +109,14 @@ def stageable(name, paths) {
     def local = paths.findAll { path -> path instanceof java.nio.file.Path && path.fileSystem == java.nio.file.FileSystems.default }
     taken(local).each { path, other ->
         stop(66, "--${name} ${path}: the shell that links it would take ${other} for it as well; rename one of them")
+    }
+}
+
+/** The folders that Nextflow itself names in each task's wrapper, one between quotes in which a shell still expands. */
+def stageableFolders() {
+    stageable('work-dir', [workflow.workDir])
+    if (projectDir.toString() =~ '["$`]|\\p{Cntrl}') {
+        stop(66, "${printable(projectDir.toString())}: Nextflow cannot run a pipeline from a folder with this name; rename it")
     }
 }
 

@@ -1,4 +1,5 @@
 // What a run is about to do, in words, and at its end what it did.
+include { shellWords ; shown } from '../paths/main.nf'
 
 def plan(p, inputs, precision, model) {
     return """\
@@ -13,7 +14,7 @@ def plan(p, inputs, precision, model) {
 
 /** 'proteins.fasta, 3.2 MB' or '15,000 files, 1.2 GB'. */
 def extent(inputs) {
-    def name = inputs.size() > 1 ? counted(inputs.size(), 'file') : inputs[0].name.replaceAll('[^\\p{L}\\p{N} ._+-]', '_')
+    def name = inputs.size() > 1 ? counted(inputs.size(), 'file') : shown(inputs[0].name)
     return "${name}, ${inputs.sum { file -> file.size() } as nextflow.util.MemoryUnit}"
 }
 
@@ -86,7 +87,7 @@ def page(outdir) {
         return "Report: ${file}"
     }
     return "No report: ${failure(outdir.resolve('pipeline_info/trace.txt'), 'REPORT')}. The results are whole; to draw it: " +
-        "${projectDir}/bin/report.py --results ${outdir} --outdir ${outdir}/report"
+        shellWords(["${projectDir}/bin/report.py", '--results', outdir, '--outdir', "${outdir}/report"])
 }
 
 /** The last line that the failed task of a process wrote. Nextflow prints none of a task whose failure is ignored. */
