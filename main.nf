@@ -1,4 +1,5 @@
 #!/usr/bin/env nextflow
+include { readRecord } from './modules/contracts/main.nf'
 include { DESCRIBE_MODEL } from './modules/describe_model/main.nf'
 include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
@@ -65,9 +66,8 @@ workflow {
 
     // What the split found, as a map; printed before any shard is embedded
     split_ch = SPLIT_FASTA.out.summary.combine(DESCRIBE_MODEL.out).map { summary, described ->
-        def slurper = new groovy.json.JsonSlurper()
-        def split = slurper.parseText(summary.text)
-        log.info(workload(split, p, precision, slurper.parseText(described.text).embed_dim))
+        def split = readRecord(summary)
+        log.info(workload(split, p, precision, readRecord(described).embed_dim))
         return split
     }
     // [shard-00000.fasta, '12 sequences, 3,456 residues']

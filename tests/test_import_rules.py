@@ -20,11 +20,11 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline": {"data", "model", "output", "monitor"},
     "merge": {"output", "monitor"},
     "report": {"output", "monitor"},
-    "model": {"kernels"},
+    "model": {"kernels", "output"},
     "output": set(),
     "data": set(),
     "kernels": set(),
-    "monitor": set(),
+    "monitor": {"output"},
     **{name: set() for name in (*ROOT, "__init__")},
 }
 #: (module, what it imports all the same) -> why.

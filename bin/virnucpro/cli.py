@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import fields
@@ -40,13 +39,11 @@ def fetch_main(argv: Sequence[str] | None = None) -> int:
         model = options.model
         options.outdir.mkdir(parents=True, exist_ok=True)
         path = Path(model) if is_local(model) else fetch_model(model, options.outdir / model, cache=options.cache)
-        description = describe_model(path)
-        if not is_local(model):
-            description["name"] = model
-        (options.outdir / "model.json").write_text(json.dumps(description, indent=2) + "\n")
+        described = describe_model(path, None if is_local(model) else model)
+        described.write(options.outdir / "model.json")
         print(
-            f"{description['name']}: {description['layers']} layers, {description['embed_dim']} dimensions, "
-            f"{description['parameters']:,} parameters, sha256 {description['weights_sha256'][:12]}"
+            f"{described.name}: {described.layers} layers, {described.embed_dim} dimensions, "
+            f"{described.parameters:,} parameters, sha256 {described.weights_sha256[:12]}"
         )
 
     return run_reporting_errors("fetch_model.py", run)
@@ -157,7 +154,7 @@ def merge_main(argv: Sequence[str] | None = None) -> int:
                 embedding_dtype=options.embedding_dtype,
             )
         )
-        print(*summary["verdict"], sep="\n")
+        print(*summary.verdict, sep="\n")
 
     return run_reporting_errors("merge_embeddings.py", run)
 

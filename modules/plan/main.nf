@@ -1,5 +1,7 @@
 // What a run is about to do, in words, and at its end what it did.
 
+include { readRecord } from '../contracts/main.nf'
+
 def plan(p, inputs, precision, model) {
     return """\
         virnucpro-embed ${workflow.manifest.version}
@@ -21,12 +23,12 @@ def counted(number, what) {
 
 /** What the split found and what is to be computed of it, before the first shard is. */
 def workload(split, p, precision, dimensions) {
-    def shards = split.shards ?: []
-    def found = "${counted(split.records, 'record')}: ${counted(split.embedded ?: 0, 'distinct sequence')} to embed"
+    def shards = split.shards
+    def found = "${counted(split.records, 'record')}: ${counted(split.embedded, 'distinct sequence')} to embed"
     if (!shards) {
         return "${found}; nothing is computed"
     }
-    return "${found} in ${counted(shards.size(), 'shard')} on ${device(p)}${estimate(shards.sum { shard -> shard.cost ?: 0 }, p, precision, dimensions)}"
+    return "${found} in ${counted(shards.size(), 'shard')} on ${device(p)}${estimate(shards.sum { shard -> shard.cost }, p, precision, dimensions)}"
 }
 
 /** GPU time of the arithmetic alone. A task adds some seconds to start. */
@@ -67,9 +69,9 @@ def closing(p, outdir) {
         def lines = (workflow.errorMessage ?: 'the run did not finish').readLines()
         return "\nNo results: ${lines.reverse().find { line -> line.contains('.py: error: ') } ?: lines.last()}"
     }
-    def run = new groovy.json.JsonSlurper().parseText(summary.text)
+    def run = readRecord(summary)
     def rejected = run.rejected ? "${run.rejected} rejected (reasons in ${outdir}/rejected.tsv)" : 'none rejected'
-    def lines = ["\n${run.records} records, ${rejected}"] + (run.verdict ?: []) + ["Results are in ${outdir}/embeddings"]
+    def lines = ["\n${run.records} records, ${rejected}"] + run.verdict + ["Results are in ${outdir}/embeddings"]
     return (lines + (p.report ? [page(outdir)] : [])).join('\n')
 }
 

@@ -30,7 +30,7 @@ process SPLIT_FASTA {
     printf '>1\\nMKT\\n' > shards/shard-00001.fasta
     touch manifest.parquet rejected.tsv
     printf '{"records": 2, "embedded": 2, "rejected": 0, "shards": [
-        {"file": "shard-00000.fasta", "sequences": 1, "residues": 3},
-        {"file": "shard-00001.fasta", "sequences": 1, "residues": 3}]}' > split_summary.json
+        {"file": "shard-00000.fasta", "sequences": 1, "residues": 3, "cost": 1},
+        {"file": "shard-00001.fasta", "sequences": 1, "residues": 3, "cost": 1}]}' > split_summary.json
     """
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from launch import copy_project, launch
 
 PROCESSES = {"DESCRIBE_MODEL", "SPLIT_FASTA", "EMBED_SHARD", "MERGE_EMBEDDINGS"}
@@ -43,3 +44,32 @@ def test_a_stub_run_leaves_the_model_cache_alone(tmp_path: Path) -> None:
     run = launch(tmp_path / "run", "-stub", "--input", "../in.fasta", "--model_cache", cache, "--report", "false")
     assert run.code == 0, run.output
     assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "present", "misspelt", "message"),
+    [
+        ("split_fasta", '"embedded": 2', '"embeded": 2', "split_summary.json: embedded is missing"),
+        (
+            "split_fasta",
+            '"residues": 3, "cost": 1}]',
+            '"residue": 3, "cost": 1}]',
+            "split_summary.json: residues is missing",
+        ),
+        ("describe_model", '"embed_dim": 2', '"embeddim": 2', "model.json: embed_dim is missing"),
+        ("merge_embeddings", '"rejected": 0', '"reject": 0', "run_summary.json: rejected is missing"),
+    ],
+)
+def test_a_field_that_a_process_left_out_is_named(
+    tmp_path: Path, module: str, present: str, misspelt: str, message: str
+) -> None:
+    project = copy_project(tmp_path / "project")
+    script = project / "modules" / module / "main.nf"
+    assert present in script.read_text()
+    script.write_text(script.read_text().replace(present, misspelt))
+    (tmp_path / "in.fasta").write_text(">a\nMKV\n")
+    (tmp_path / "model.pt").touch()
+    options = ("--input", "../in.fasta", "--model", "../model.pt", "--report", "false")
+    run = launch(tmp_path / "run", "-stub", *options, project=project)
+    assert message in run.last_lines
+    assert run.code == 65, run.output

@@ -117,7 +117,7 @@ def test_unknown_energy_is_null_but_duplicates_cost_nothing(tmp_path: Path) -> N
 def test_the_results_folder_is_whole(tmp_path: Path) -> None:
     run = Run(tmp_path, [0, None, 1, 0], shards=2)
     (tmp_path / "rejected.tsv").write_text("file\tline\tordinal\tid\treason\na\t1\t1\tp1\tno residues\n")
-    summary = merge(run.config())
+    summary = merge(run.config()).to_dict()
     results = tmp_path / "results"
     assert sorted(str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()) == [
         "embeddings/part-00000.parquet",
@@ -140,7 +140,7 @@ def test_the_results_folder_is_whole(tmp_path: Path) -> None:
 
 def test_flops_follow_the_formula(tmp_path: Path) -> None:
     run = Run(tmp_path, [0, 1, 1])
-    summary = merge(run.config())
+    summary = merge(run.config()).to_dict()
     n = [7, 14]
     flops = sum(24 * 6 * 9 * m + 4 * 6 * 3 * m * m for m in n)
     seconds = summary["tokens"] / summary["tokens_per_second"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ POOL = random_sequences(6, 5, longest=30)
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     path = save_fair_esm(small_esm2(), folder / "small.pt")
-    (folder / "model.json").write_text(json.dumps(describe_model(path)))
+    describe_model(path).write(folder / "model.json")
     return folder
 
 
@@ -61,7 +60,7 @@ class Pipeline:
             reuse=reuse,
             **options,
         )
-        summary = split(config)
+        summary = split(config).to_dict()
         shards = sorted((folder / "split" / "shards").iterdir())
         for shard in shards:
             embed_shard(

@@ -129,7 +129,7 @@ class _BatchFacts:
         self._known[numbers] = True
         tokens = table["tokens"].to_numpy().astype(np.float64)
         energy = _floats(table["energy_joules"])
-        total = shard.summary.get("energy_joules")
+        total = shard.summary.energy_joules
         overhead = np.nan if total is None or not tokens.sum() else (total - np.nansum(energy)) / tokens.sum()
         self._utilization = self._by_number(numbers, _floats(table["device_utilization"]), np.float32)
         self._rate = self._by_number(numbers, _floats(table["tokens_per_second"]), np.float32)

@@ -4,36 +4,39 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from virnucpro.errors import InputMissingError
 from virnucpro.model.weights import read_checkpoint, weight_files
+from virnucpro.output.contracts import ModelDescription
 
 _ROTARY_SUFFIX: Final = ".inv_freq"
 
 
-def describe_model(path: Path) -> dict[str, Any]:
+def describe_model(path: Path, name: str | None = None) -> ModelDescription:
     """Describe a checkpoint after checking that it is a whole ESM-2.
 
-    Returns:
-        ``name``, ``source`` (fair-esm or huggingface), ``layers``, ``embed_dim``, ``heads``, ``weights_sha256``,
-        ``parameters`` (trained numbers of the encoder, without heads on top) and ``files`` (names of weight files).
+    ``parameters`` counts the trained numbers of the encoder, without heads on top.
+
+    Args:
+        path: the checkpoint.
+        name: what to call it, where its file or folder does not say.
 
     Raises:
         InputMissingError, ModelError: as ``read_checkpoint``.
     """
     config, state, source = read_checkpoint(path)
     files = weight_files(path)
-    return {
-        "name": config.name,
-        "source": source,
-        "layers": config.layers,
-        "embed_dim": config.embed_dim,
-        "heads": config.heads,
-        "weights_sha256": weights_sha256(files),
-        "parameters": sum(value.numel() for key, value in state.items() if not key.endswith(_ROTARY_SUFFIX)),
-        "files": [file.name for file in files],
-    }
+    return ModelDescription(
+        name=name or config.name,
+        source=source,
+        layers=config.layers,
+        embed_dim=config.embed_dim,
+        heads=config.heads,
+        weights_sha256=weights_sha256(files),
+        parameters=sum(value.numel() for key, value in state.items() if not key.endswith(_ROTARY_SUFFIX)),
+        files=[file.name for file in files],
+    )
 
 
 def weights_sha256(files: list[Path]) -> str:

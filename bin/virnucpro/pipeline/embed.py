@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import queue
@@ -19,7 +18,6 @@ import numpy as np
 import psutil
 import torch
 
-from virnucpro import __version__
 from virnucpro.config import EmbedConfig
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader
 from virnucpro.errors import DataError, InputMissingError, ModelError, TryAgainError, UsageError
@@ -29,13 +27,15 @@ from virnucpro.model.weights import load_model
 from virnucpro.monitor.gpu import DEFAULT_INTERVAL_SECONDS, DeviceSampler
 from virnucpro.monitor.metrics import write_shard_metrics
 from virnucpro.monitor.run_verdict import run_verdict
+from virnucpro.output.contracts import ModelDescription, ShardRun, ShardSummary
+from virnucpro.output.files import SHARD_SUMMARY_FILE
 from virnucpro.output.schema import file_metadata
 from virnucpro.output.writer import ShardWriter
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult, device_uuid
 from virnucpro.pipeline.budget import token_budget
 from virnucpro.pipeline.matrix_rate import matrix_teraflops
 from virnucpro.pipeline.progress import Progress
-from virnucpro.shards import SPECIAL_TOKENS
+from virnucpro.shards import SPECIAL_TOKENS, shard_number
 
 #: Results waiting for the writer; more would only hold memory.
 WRITER_QUEUE = 8
@@ -45,11 +45,12 @@ SAMPLE_INTERVAL = DEFAULT_INTERVAL_SECONDS
 
 @dataclass(frozen=True)
 class ShardExtent:
-    """The unique indices a shard holds: ``first`` to ``first + sequences - 1``, in any order in the file.
+    """The shard of this number holds the unique indices ``first`` to ``first + sequences - 1``, in any order.
 
     ``tokens`` is told by the file's size, each sequence with its start and end token.
     """
 
+    shard: int
     first: int
     sequences: int
     tokens: int
@@ -60,12 +61,15 @@ def shard_extent(shard: Path) -> ShardExtent:
 
     Raises:
         InputMissingError: the file is not there.
-        DataError: a header is not a bare number, or the numbers are not one unbroken range.
+        DataError: its name has no number, a header is not a bare number, or these are not one unbroken range.
     """
     if not shard.is_file():
         raise InputMissingError(f"shard {shard} does not exist; run SPLIT_FASTA first")
+    number = shard_number(shard.name.split(".")[0])
+    if number is None:
+        raise DataError(f"{shard} is not a shard of SPLIT_FASTA, which is named like shard-00000.fasta; split again")
     if shard.stat().st_size == 0:
-        return ShardExtent(0, 0, 0)
+        return ShardExtent(number, 0, 0, 0)
     with shard.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as text:
         found = [match[1] for match in re.finditer(rb"(?m)^>(\d+)$", text)]
         headers = sum(1 for _ in re.finditer(rb"(?m)^>", text))
@@ -76,7 +80,7 @@ def shard_extent(shard: Path) -> ShardExtent:
     first = int(indices.min())
     if np.unique(indices).size != indices.size or int(indices.max()) != first + indices.size - 1:
         raise DataError(f"{shard} does not hold one unbroken range of sequences; split again")
-    return ShardExtent(first, int(indices.size), residues + SPECIAL_TOKENS * int(indices.size))
+    return ShardExtent(number, first, int(indices.size), residues + SPECIAL_TOKENS * int(indices.size))
 
 
 def select_device(asked: str) -> torch.device:
@@ -107,7 +111,7 @@ def effective_precision(asked: str, device: torch.device) -> str:
     return asked
 
 
-def embed_shard(config: EmbedConfig) -> dict[str, Any]:
+def embed_shard(config: EmbedConfig) -> ShardSummary:
     """Embed one shard into ``config.outdir``; returns the summary that is also written there.
 
     Raises:
@@ -119,14 +123,14 @@ def embed_shard(config: EmbedConfig) -> dict[str, Any]:
     # From here on, so that start-up's power is recorded too: nothing of this task is on the device yet.
     with DeviceSampler(device_uuid(device), SAMPLE_INTERVAL) as sampler:
         summary = _embed_on(device, config, sampler)
-    if summary["sequences"]:
-        print(*run_verdict([summary]), sep="\n", file=sys.stderr)
+    if summary.sequences:
+        print(*run_verdict([summary.to_dict()]), sep="\n", file=sys.stderr)
     return summary
 
 
-def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler) -> dict[str, Any]:
-    description = json.loads(config.model_json.read_text())
-    shape = Esm2Config.from_description(description)
+def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler) -> ShardSummary:
+    described = ModelDescription.read(config.model_json)
+    shape = Esm2Config.from_description(described)
     precision = effective_precision(config.precision, device)
     extent = shard_extent(config.shard)
     budget = token_budget(shape, precision, device, config.token_budget, config.attempt)
@@ -146,7 +150,7 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
         fallback=lambda: load_model(config.model, "fp32", device),
         sampler=sampler,
     )
-    metadata = _metadata(config, description, model, runner)
+    metadata = _metadata(config, described, model, runner)
     with ShardWriter(
         config.outdir,
         columns={name: shape.embed_dim for name in runner.plan.columns()},
@@ -158,23 +162,22 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     ) as writer:
         progress = Progress(config.shard.name, extent.sequences, extent.tokens)
         blocked = _write_behind(runner, batches, writer, progress)
-        summary = _summarise(config, runner, budget, metadata, extent)
-        summary |= {"writer_wait_seconds": blocked, "matrix_teraflops_per_second": limit}
+        run = _describe_run(config, runner, budget, metadata, extent, blocked, limit)
 
         def write_metrics(folder: Path) -> None:
             sampler.stop()
-            summary.update(write_shard_metrics(folder, runner.records, sampler.samples(), summary))
+            write_shard_metrics(folder, runner.records, sampler.samples(), run)
 
         writer.finish(write_metrics)
-    return summary
+    return ShardSummary.read(config.outdir / SHARD_SUMMARY_FILE)
 
 
 def _metadata(
-    config: EmbedConfig, description: dict[str, Any], model: PackedEsm2, runner: AsyncInferenceRunner
+    config: EmbedConfig, described: ModelDescription, model: PackedEsm2, runner: AsyncInferenceRunner
 ) -> dict[str, Any]:
     return file_metadata(
-        model=description["name"],
-        weights_sha256=description["weights_sha256"],
+        model=described.name,
+        weights_sha256=described.weights_sha256,
         precision=model.precision,
         attention=model.attention_backend,
         layers=list(runner.plan.layers),
@@ -241,30 +244,37 @@ def _write_result(writer: ShardWriter, result: InferenceResult) -> None:
             writer.write_residues(index, {name: states.numpy() for name, states in residues.items()})
 
 
-def _summarise(
-    config: EmbedConfig, runner: AsyncInferenceRunner, budget: int, metadata: dict[str, Any], extent: ShardExtent
-) -> dict[str, Any]:
+def _describe_run(
+    config: EmbedConfig,
+    runner: AsyncInferenceRunner,
+    budget: int,
+    metadata: dict[str, Any],
+    extent: ShardExtent,
+    writer_wait: float,
+    matrix_limit: float | None,
+) -> ShardRun:
     statistics = runner.get_statistics()
     device = runner.device
     on_gpu = device.type == "cuda"
-    return {
-        "pipeline_version": __version__,
-        "shard": config.shard.name.split(".")[0],
-        "first_unique_index": extent.first,
-        "sequences": extent.sequences,
-        "tokens": statistics["total_tokens"],
-        "flops": statistics["total_flops"],
-        "token_budget": budget,
-        "attempt": config.attempt,
-        "process_start": _process_start(),
-        "first_batch_end": runner.first_batch_at,
-        "inference_seconds": statistics["elapsed_seconds"],
-        "device_uuid": device_uuid(device),
-        "device_name": _device_name(device),
-        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss,
-        "recomputed_in_fp32": statistics["recomputed_in_fp32"],
-        "metadata": metadata,
-    }
+    return ShardRun(
+        shard=extent.shard,
+        first_unique_index=extent.first,
+        sequences=extent.sequences,
+        tokens=statistics["total_tokens"],
+        flops=statistics["total_flops"],
+        token_budget=budget,
+        attempt=config.attempt,
+        process_start=_process_start(),
+        first_batch_end=runner.first_batch_at,
+        inference_seconds=statistics["elapsed_seconds"],
+        device_uuid=device_uuid(device),
+        device_name=_device_name(device),
+        peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss,
+        recomputed_in_fp32=statistics["recomputed_in_fp32"],
+        metadata=metadata,
+        writer_wait_seconds=writer_wait,
+        matrix_teraflops_per_second=matrix_limit,
+    )
 
 
 def _device_name(device: torch.device) -> str:
