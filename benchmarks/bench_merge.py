@@ -23,9 +23,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from environment import RESULTS, append_csv, cpu_name
+from environment import RESULTS, append_csv
 
 from virnucpro.config import MergeConfig
+from virnucpro.machine import processor_name, usable_cores
 from virnucpro.merge.merge import merge
 from virnucpro.monitor.metrics import BatchRecord, write_shard_metrics
 from virnucpro.monitor.probes import Sample
@@ -261,8 +262,8 @@ def _report(options: argparse.Namespace, measured: list[dict[str, float]]) -> No
     print(f"merge writes {merged['mb_per_second']:.0f} MB/s of vectors, {ratio:.0%} of a bare copy's {copy:.0f} MB/s")
     row = {
         "date": time.strftime("%Y-%m-%d"),
-        "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cpu": processor_name(),
+        "cores": usable_cores(),
         "pyarrow": pa.__version__,
         "rows": options.rows,
         "dim": options.dim,

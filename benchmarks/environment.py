@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
+from virnucpro.machine import processor_name
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -40,7 +42,7 @@ def conditions() -> dict[str, object]:
     if torch.cuda.is_available():
         row |= {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "power_limit_w": _power_limit()}
     else:
-        row |= {"device": cpu_name(), "cuda": "", "power_limit_w": ""}
+        row |= {"device": processor_name(), "cuda": "", "power_limit_w": ""}
     return row
 
 
@@ -49,7 +51,7 @@ def host_conditions() -> dict[str, object]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
-        "cpu": f"{cpu_name()} x{os.cpu_count()}",
+        "cpu": f"{processor_name()} x{os.cpu_count()}",
         "load_average": round(os.getloadavg()[0], 2),
     }
 
@@ -62,15 +64,6 @@ def _power_limit() -> int | str:
         return int(pynvml.nvmlDeviceGetEnforcedPowerLimit(pynvml.nvmlDeviceGetHandleByIndex(0)) / 1000)
     except Exception:  # a benchmark runs without NVML too
         return ""
-
-
-def cpu_name() -> str:
-    """The processor as the kernel names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "CPU")
 
 
 def quantiles(seconds: Sequence[float]) -> dict[str, float]:

@@ -6,11 +6,12 @@ No reading ever raises: what cannot be read is None, and the first failure is lo
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+
+from virnucpro.machine import usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ class ProcessProbe:
         self._guard = _Guard("CPU")
         self._processes: list[Any] = []
         self._listed = 0.0
-        self._cores = len(os.sched_getaffinity(0))
+        self._cores = usable_cores()
         self._before: tuple[float, dict[int, float]] | None = None
 
     def read(self, stage: str) -> Sample:

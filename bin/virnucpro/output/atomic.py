@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import UsageError
+
+#: Bytes written at once where a system cannot reserve them.
+_RESERVED_AT_ONCE: Final = 1 << 22
 
 
 def sync(path: Path) -> None:
@@ -20,6 +23,21 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def reserve(file: BinaryIO, size: int) -> None:
+    """Give an empty file ``size`` bytes of the disk now: one that fills later would kill who has mapped the file.
+
+    Raises:
+        OSError: there are not so many.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    zeros = bytes(min(size, _RESERVED_AT_ONCE))
+    for start in range(0, size, _RESERVED_AT_ONCE):
+        file.write(zeros[: size - start])
+    file.flush()
 
 
 def prepare_new_directory(outdir: Path) -> Path:

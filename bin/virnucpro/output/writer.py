@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, LedgerError
-from virnucpro.output.atomic import prepare_new_directory, publish_directory, remove_tree, sync
+from virnucpro.output.atomic import prepare_new_directory, publish_directory, remove_tree, reserve, sync
 from virnucpro.output.files import EMBEDDINGS_FILE, RESIDUES_FILE
 from virnucpro.output.residues import ResidueWriter
 from virnucpro.output.schema import ROW_GROUP_ROWS, shard_schema
@@ -204,7 +203,7 @@ class ShardWriter:
         path = self._folder / f".{name}.scratch"
         self._scratch_files.append(path)
         with path.open("w+b") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
+            reserve(file, size)
         return np.memmap(path, self._dtype, "r+", shape=shape)
 
     def _drop_scratch(self) -> None:

@@ -21,6 +21,7 @@ import torch
 from virnucpro.config import EmbedConfig
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader
 from virnucpro.errors import DataError, InputMissingError, ModelError, TryAgainError, UsageError
+from virnucpro.machine import processor_name
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model
@@ -280,17 +281,7 @@ def _describe_run(
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    for line in _cpuinfo():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return "CPU"
-
-
-def _cpuinfo() -> list[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return []
+    return processor_name()
 
 
 def _process_start() -> float:

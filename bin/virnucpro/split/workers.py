@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from virnucpro.errors import TryAgainError
+from virnucpro.machine import usable_cores
 
 Result = TypeVar("Result")
 #: A block of bytes as a task gets it: itself, or its slot in shared memory and its length.
@@ -50,7 +51,7 @@ class Workers:
         """Start the processes; call it before anything here starts threads."""
         if self._executor is not None:
             return
-        count = min(MAX_PROCESSES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+        count = min(MAX_PROCESSES, usable_cores())
         self._slots = [mmap.mmap(-1, self._slot_bytes) for _ in range(2 * count)]
         self._free = list(range(len(self._slots)))
         self.processes = count
