@@ -49,7 +49,6 @@ workflow {
     def precision = p.gpus > 0 ? p.precision : 'fp32'
     def options = outputOptions(p, precision)
     def budget = p.token_budget ? " --token-budget ${p.token_budget}" : ''
-    def code = codeFingerprint()
 
     log.info(plan(p, inputs, precision, local.exists() ? local : "${p.model}, kept in ${modelCache(p.model_cache)}"))
     workflow.onComplete = {
@@ -61,8 +60,8 @@ workflow {
 
     // /models/esm2.pt or the folder of a downloaded model: one value, shared by every task
     model_ch = local.exists() ? channel.value(local) : FETCH_MODEL(p.model, modelCache(p.model_cache))
-    DESCRIBE_MODEL(model_ch, code)
-    SPLIT_FASTA(inputs, inputs.collect { path -> path.toString() }, DESCRIBE_MODEL.out, reuse, "${splitOptions(p)} ${options}", code)
+    DESCRIBE_MODEL(model_ch, codeFingerprint('fetch_model.py'))
+    SPLIT_FASTA(inputs, inputs.collect { path -> path.toString() }, DESCRIBE_MODEL.out, reuse, "${splitOptions(p)} ${options}", codeFingerprint('split_fasta.py'))
 
     // What the split found, as a map; printed before any shard is embedded
     split_ch = SPLIT_FASTA.out.summary.combine(DESCRIBE_MODEL.out).map { summary, described ->
@@ -74,7 +73,7 @@ workflow {
     shard_ch = SPLIT_FASTA.out.shards.flatten().map { shard -> [shard.name, shard] }
         .join(split_ch.flatMap { split -> shardSizes(split) }, failOnMismatch: true)
         .map { _name, shard, size -> [shard, size] }
-    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, "${options}${budget}", code)
+    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, "${options}${budget}", codeFingerprint('embed_shard.py'))
 
     // [shard-00000, shard-00001, ...], or [] where nothing is left to embed
     MERGE_EMBEDDINGS(
@@ -85,9 +84,9 @@ workflow {
         DESCRIBE_MODEL.out,
         reuse,
         "--embedding-dtype ${p.embedding_dtype}",
-        code,
+        codeFingerprint('merge_embeddings.py'),
     )
     if (p.report) {
-        REPORT(MERGE_EMBEDDINGS.out.parts.ifEmpty([]), MERGE_EMBEDDINGS.out.metrics, MERGE_EMBEDDINGS.out.manifest, code)
+        REPORT(MERGE_EMBEDDINGS.out.parts.ifEmpty([]), MERGE_EMBEDDINGS.out.metrics, MERGE_EMBEDDINGS.out.manifest, codeFingerprint('report.py'))
     }
 }

@@ -25,8 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from environment import RESULTS, append_csv
 
-from virnucpro.config import MergeConfig
 from virnucpro.machine import processor_name, usable_cores
+from virnucpro.merge.config import MergeConfig
 from virnucpro.merge.merge import merge
 from virnucpro.monitor.metrics import BatchRecord, write_shard_metrics
 from virnucpro.monitor.probes import Sample
@@ -154,6 +154,7 @@ def _write_descriptions(folder: Path, rows: int, starts: list[int], keys_digest:
     sizes = {"layers": 6, "embed_dim": 320, "heads": 20, "parameters": 0}
     model = ModelDescription(name="random", source="fair-esm", weights_sha256="0" * 64, files=["random.pt"], **sizes)
     model.write(folder / "model.json")
+    (folder / "rejected.tsv").touch()
 
 
 def _write_shard(folder: Path, shard: int, first: int, end: int, options: argparse.Namespace) -> None:
@@ -219,6 +220,7 @@ def _step(options: argparse.Namespace) -> None:
         merge(
             MergeConfig(
                 manifest=folder / "manifest.parquet",
+                rejected=folder / "rejected.tsv",
                 split_summary=folder / "split_summary.json",
                 model_json=folder / "model.json",
                 shard_dirs=shards,

@@ -34,7 +34,7 @@ SHARES: Final = (8.3, 1.4, 5.5, 6.7, 3.9, 7.1, 2.3, 5.9, 5.8, 9.7, 2.4, 4.1, 4.7
 LOG_MEAN, LOG_DEVIATION, SHORTEST, LONGEST = 5.55, 0.72, 20, 30_000
 LINE_RESIDUES: Final = 60
 SAMPLE_SECONDS: Final = 0.05
-SPLIT: Final = "import sys; from virnucpro.cli import split_main; sys.exit(split_main())"
+SPLIT: Final = "import sys; from virnucpro.cli.split import main; sys.exit(main())"
 
 
 @dataclass

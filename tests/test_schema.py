@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from virnucpro import __version__, config
-from virnucpro.config import EmbedConfig, MergeConfig, SplitConfig
+from virnucpro.config import EmbedConfig, SplitConfig
+from virnucpro.merge.config import MergeConfig
 from virnucpro.model.registry import MODELS
 
 PROJECT = Path(__file__).parents[1]

@@ -1,10 +1,10 @@
-"""Every default and range, once: the command lines, the Nextflow schema and the docs are checked against these."""
+"""Every default and range, once: fields here are options of programs; the Nextflow schema is tested against them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from virnucpro.errors import UsageError
 
@@ -24,50 +24,85 @@ CPU_TOKEN_BUDGET: Final = 4096
 MAX_TOKEN_BUDGET: Final = 1 << 17
 
 
-@dataclass(frozen=True, kw_only=True)
-class VectorConfig:
-    """What decides what a vector is. ``layers`` counts from 0 (the embedding layer); negative counts from the end."""
+def option(
+    text: str, default: Any = MISSING, *, choices: tuple[str, ...] = (), flag: str = "", metavar: str | None = None
+) -> Any:
+    """A field that is an option too, which must be given where it has no default; numbers must be at least 1.
 
-    max_length: int = DEFAULT_MAX_LENGTH
-    long_sequences: str = "truncate"
-    layers: tuple[int, ...] = (-1,)
-    pooling: tuple[str, ...] = ("mean",)
-    per_residue: bool = False
-    precision: str = "fp16"
-    embedding_dtype: str = "float32"
+    Args:
+        text: what ``--help`` says.
+        choices: the values that are legal.
+        flag: what the option is called, unless by the field's name; "*" and "+" stand for bare arguments.
+        metavar: what its value is called.
+    """
+    return field(default=default, metadata={"help": text, "choices": choices, "flag": flag, "metavar": metavar})
+
+
+class Config:
+    """Base of what programs are told; checks choices and ranges."""
 
     def __post_init__(self) -> None:
-        _check_positive("max_length", self.max_length)
-        _check_choice("long_sequences", self.long_sequences, LONG_SEQUENCES)
+        for each in fields(self):  # type: ignore[arg-type]  # every configuration is a dataclass
+            value, choices = getattr(self, each.name), each.metadata.get("choices", ())
+            if type(value) is int and value < 1:
+                raise UsageError(f"--{each.name} is {value}, but must be at least 1")
+            if choices and not value:
+                raise UsageError(f"no {each.name} asked for; name at least one of {', '.join(choices)}")
+            for word in (value if isinstance(value, tuple) else (value,)) if choices else ():
+                if word not in choices:
+                    raise UsageError(f"--{each.name} is '{word}', but must be one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorConfig(Config):
+    """What decides what a vector is. ``layers`` counts from 0 (the embedding layer); negative counts from the end."""
+
+    max_length: int = option("residues kept of a sequence", DEFAULT_MAX_LENGTH)
+    long_sequences: str = option("what to do with a longer one", "truncate", choices=LONG_SEQUENCES)
+    layers: tuple[int, ...] = option("comma-separated; 0 is the embedding layer, -1 the last", (-1,))
+    pooling: tuple[str, ...] = option("comma-separated", ("mean",), choices=POOLINGS)
+    per_residue: bool = option("keep a vector for every residue too", False)
+    precision: str = option("on a GPU; a CPU computes in fp32", "fp16", choices=PRECISIONS)
+    embedding_dtype: str = option("type of the stored vectors", "float32", choices=EMBEDDING_DTYPES)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.layers:
             raise UsageError("no layer asked for; name at least one in --layers")
-        if not self.pooling:
-            raise UsageError(f"no pooling asked for; name at least one of {', '.join(POOLINGS)}")
-        for name in self.pooling:
-            _check_choice("pooling", name, POOLINGS)
-        _check_choice("precision", self.precision, PRECISIONS)
-        _check_choice("embedding_dtype", self.embedding_dtype, EMBEDDING_DTYPES)
 
     @property
     def residue_limit(self) -> int | None:
         """Residues after which a sequence is cut, or None where it is embedded whole."""
-        return self.max_length if self.long_sequences == "truncate" else None
+        return residue_limit(self.max_length, self.long_sequences)
+
+
+def residue_limit(max_length: int, long_sequences: str) -> int | None:
+    """Residues after which a sequence is cut, or None where it is embedded whole."""
+    return max_length if long_sequences == "truncate" else None
+
+
+@dataclass(frozen=True)
+class FetchConfig(Config):
+    """What FETCH_MODEL and DESCRIBE_MODEL do."""
+
+    model: str = option("registry name, fair-esm .pt file or Hugging Face folder")
+    outdir: Path = option("where model.json and the model go", Path("."))
+    cache: Path | None = option("download cache to use instead of Hugging Face's own", None)
 
 
 @dataclass(frozen=True)
 class SplitConfig(VectorConfig):
-    """What SPLIT_FASTA does. ``shards_at_least`` is the number of GPUs that wait for work; ``names`` are the inputs as
-    the user named them, where they lie elsewhere now."""
+    """What SPLIT_FASTA does."""
 
-    inputs: tuple[Path, ...]
-    outdir: Path
-    model_json: Path
-    shard_residues: int = DEFAULT_SHARD_RESIDUES
-    shards_at_least: int = 1
-    deduplicate: bool = True
-    reuse: tuple[Path, ...] = ()
-    strict: bool = False
-    names: tuple[str, ...] = ()
+    inputs: tuple[Path, ...] = option("plain, .gz or .zst; - is standard input", flag="+", metavar="FASTA")
+    model_json: Path = option("description written by fetch_model.py")
+    outdir: Path = option("folder for the shards and the ledger", Path("."))
+    shard_residues: int = option("residues per shard", DEFAULT_SHARD_RESIDUES)
+    shards_at_least: int = option("number of GPUs that wait for work", 1)
+    deduplicate: bool = option("embed identical sequences once each", True, flag="--no-dedup")
+    reuse: tuple[Path, ...] = option("results whose vectors are taken over; once for each", (), metavar="RESULTS")
+    strict: bool = option("a record that would be rejected ends the run", False)
+    names: tuple[str, ...] = option("what to call a FASTA file; once for each", (), flag="--name")
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -75,67 +110,19 @@ class SplitConfig(VectorConfig):
         if self.names and len(self.names) != len(self.inputs):
             raise UsageError(f"--name is given {len(self.names)} times for {len(self.inputs)} files; give one for each")
         super().__post_init__()
-        _check_positive("shard_residues", self.shard_residues)
-        _check_positive("shards_at_least", self.shards_at_least)
 
 
 @dataclass(frozen=True)
 class EmbedConfig(VectorConfig):
     """What EMBED_SHARD does."""
 
-    shard: Path
-    model: Path
-    model_json: Path
-    outdir: Path
-    device: str = "auto"
-    token_budget: int | None = None
-    attempt: int = 1
-    workers: int = 2
-    prefetch: int = 4
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_choice("device", self.device, DEVICES)
-        for name in ("attempt", "workers", "prefetch"):
-            _check_positive(name, getattr(self, name))
-        if self.token_budget is not None:
-            _check_positive("token_budget", self.token_budget)
-
-
-@dataclass(frozen=True)
-class MergeConfig:
-    """What MERGE_EMBEDDINGS does: ``shard_dirs`` hold what the EMBED_SHARD tasks left, in any order."""
-
-    manifest: Path
-    split_summary: Path
-    model_json: Path
-    shard_dirs: tuple[Path, ...]
-    outdir: Path
-    reuse: tuple[Path, ...] = ()
-    embedding_dtype: str = "float32"
-    row_group_rows: int = 16_384
-    part_bytes: int = 1 << 30
-
-    def __post_init__(self) -> None:
-        _check_choice("embedding_dtype", self.embedding_dtype, EMBEDDING_DTYPES)
-        _check_positive("row_group_rows", self.row_group_rows)
-        _check_positive("part_bytes", self.part_bytes)
-
-
-@dataclass(frozen=True)
-class ReportConfig:
-    """What REPORT does: ``results`` is the folder that MERGE_EMBEDDINGS made."""
-
-    results: Path
-    outdir: Path
-
-
-def _check_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise UsageError(f"--{name} is {value}, but must be at least 1")
-
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"--{name} is '{value}', but must be one of {', '.join(allowed)}")
+    shard: Path = option("a shard of split_fasta.py")
+    model: Path = option("fair-esm .pt file or Hugging Face folder")
+    model_json: Path = option("description written by fetch_model.py")
+    outdir: Path = option("made whole at the end, or not at all")
+    device: str = option("where to compute", "auto", choices=DEVICES)
+    token_budget: int | None = option("tokens per batch (default: measured from free memory)", None)
+    attempt: int = option("each further one halves the budget", 1)
+    workers: int = option("loader processes", 2)
+    prefetch: int = option("batches each worker prepares ahead", 4)
+    threads: int | None = option("CPU threads (default: all)", None)

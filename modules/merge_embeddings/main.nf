@@ -20,7 +20,7 @@ process MERGE_EMBEDDINGS {
     script:
     def reused = [reuse].flatten().collect { directory -> "--reuse ${directory}" }.join(' ')
     """
-    merge_embeddings.py --manifest ${manifest} --split-summary ${summary} --model-json ${model_json} \\
+    merge_embeddings.py --manifest ${manifest} --rejected ${rejected} --split-summary ${summary} --model-json ${model_json} \\
         --outdir results ${options} ${reused} -- ${shards}
     """
 

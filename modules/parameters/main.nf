@@ -94,9 +94,28 @@ def help(schema) {
     return (['nextflow run virnucpro-embed --input proteins.fasta --outdir results', ''] + lines).join('\n')
 }
 
-/** Changes with every edit of the package, which Nextflow itself does not see; what tools leave beside it is no edit. */
-def codeFingerprint() {
+/** Changes with every edit of what a program runs, which Nextflow itself does not see; an edit elsewhere changes nothing. */
+def codeFingerprint(program) {
     def bin = file("${projectDir}/bin")
-    def sources = files("${projectDir}/bin/**.{py,json}").findAll { path -> !bin.relativize(path).toString().startsWith('.') }
-    return sources.sort { path -> path.toString() }.collect { path -> "${bin.relativize(path)}\n${path.text}" }.join('\n').md5()
+    return sources(bin, [:], bin.resolve(program)).sort().collect { name, text -> "${name}\n${text}" }.join('\n').md5()
+}
+
+/** Adds to `found` a file of the package, and all files that it imports, directly or not, with what lies beside them. */
+def sources(bin, found, path) {
+    def name = bin.relativize(path).toString()
+    if (found.containsKey(name)) {
+        return found
+    }
+    found[name] = path.text
+    files("${path.parent}/*.json").each { data -> found[bin.relativize(data).toString()] = data.text }
+    def imports = path.text.findAll(/(?m)^ *(?:from|import) (virnucpro[\w.]*)(?: import (\([^)]*\)|[\w, ]+))?/) { _line, module, names ->
+        [module] + (names ?: '').tokenize('(), \n').collect { each -> "${module}.${each}" }
+    }
+    imports.flatten().each { module ->
+        def parts = module.tokenize('.')
+        def packages = (1..parts.size()).collect { count -> "${parts.take(count).join('/')}/__init__.py" }
+        def candidates = (packages + "${parts.join('/')}.py").collect { each -> bin.resolve(each) }
+        candidates.findAll { each -> each.exists() }.each { each -> sources(bin, found, each) }
+    }
+    return found
 }

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from descriptions import describe
 
-from virnucpro.config import MergeConfig
+from virnucpro.merge.config import MergeConfig
 from virnucpro.monitor.metrics import BatchRecord, write_shard_metrics
 from virnucpro.monitor.probes import Sample
 from virnucpro.output.contracts import EarlierResults, PlannedShard, ShardRun, SplitSummary, VectorFacts
@@ -93,12 +93,14 @@ class Run:
         self._write_ledger()
         self._write_summary()
         describe().write(self.folder / "model.json")
+        (self.folder / "rejected.tsv").touch()
         for shard in range(len(self.starts) - 1):
             self.write_shard(shard)
 
     def config(self, **options: Any) -> MergeConfig:
         facts: dict[str, Any] = {
             "manifest": self.folder / "manifest.parquet",
+            "rejected": self.folder / "rejected.tsv",
             "split_summary": self.folder / "split_summary.json",
             "model_json": self.folder / "model.json",
             "shard_dirs": tuple(self.shard_dirs()),

@@ -164,6 +164,6 @@ def test_results_that_are_there_are_spared(tmp_path: Path) -> None:
     assert read_results(tmp_path / "results").num_rows == 1
 
 
-@pytest.mark.parametrize("name", ["manifest", "split_summary", "model_json"])
+@pytest.mark.parametrize("name", ["manifest", "rejected", "split_summary", "model_json"])
 def test_missing_inputs_are_named(tmp_path: Path, name: str) -> None:
     _refused(Run(tmp_path, [0]), InputMissingError, "nowhere", **{name: tmp_path / "nowhere"})

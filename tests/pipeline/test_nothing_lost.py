@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from merge.merge_runs import read_results, vectors
 from pipeline.models import random_sequences, save_fair_esm, small_esm2
 
-from virnucpro.config import EmbedConfig, MergeConfig, SplitConfig
+from virnucpro.config import EmbedConfig, SplitConfig
 from virnucpro.data import SequenceDataset, VarlenCollator
 from virnucpro.data.packing import pack
+from virnucpro.merge.config import MergeConfig
 from virnucpro.merge.merge import merge
 from virnucpro.model.describe import describe_model
 from virnucpro.pipeline import embed
@@ -77,6 +78,7 @@ class Pipeline:
         merge(
             MergeConfig(
                 manifest=folder / "split" / "manifest.parquet",
+                rejected=folder / "split" / "rejected.tsv",
                 split_summary=folder / "split" / "split_summary.json",
                 model_json=self.model / "model.json",
                 shard_dirs=tuple(folder / shard.stem for shard in shards),

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from virnucpro.config import MergeConfig
-from virnucpro.errors import DataError, LedgerError
+from virnucpro.errors import DataError, InputMissingError, LedgerError
 from virnucpro.merge.assemble import Assembler
 from virnucpro.merge.buckets import SpillBuckets
+from virnucpro.merge.config import MergeConfig
 from virnucpro.merge.layout import REQUEST, Layout
 from virnucpro.merge.overlap import Behind
 from virnucpro.merge.parts import PartWriter, embedding_storage, prove_conservation, rows_per_part
@@ -106,15 +106,15 @@ def _merge_into(temporary: Path, config: MergeConfig, inputs: _Inputs) -> RunSum
     summary = _run_summary(config, inputs, layout, figures, len(paths))
     summary.write(metrics / RUN_SUMMARY_FILE)
     shutil.copyfile(config.manifest, temporary / MANIFEST_FILE)
-    rejected = config.manifest.parent / REJECTED_FILE
-    if rejected.exists():
-        shutil.copyfile(rejected, temporary / REJECTED_FILE)
+    shutil.copyfile(config.rejected, temporary / REJECTED_FILE)
     for path in (path for path in temporary.rglob("*") if path.is_file()):
         sync(path)
     return summary
 
 
 def _open(config: MergeConfig) -> _Inputs:
+    if not config.rejected.is_file():
+        raise InputMissingError(f"{config.rejected}: not there; give the {REJECTED_FILE} that the split wrote")
     summary, model = SplitSummary.read(config.split_summary), ModelDescription.read(config.model_json)
     shards = open_shards(config.shard_dirs, summary.shards)
     parts = [reused_parts(results) for results in config.reuse] if summary.reused else []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from virnucpro import __version__
+from virnucpro.config import residue_limit
 from virnucpro.output.records import Record
 
 
@@ -83,7 +84,7 @@ class SplitSummary(Record, remedy="split the input again with split_fasta.py", l
     @property
     def residue_limit(self) -> int | None:
         """Residues after which sequences were cut, or None where they were left whole."""
-        return self.max_length if self.long_sequences == "truncate" else None
+        return residue_limit(self.max_length, self.long_sequences)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from virnucpro import __version__
-from virnucpro.config import ReportConfig
 from virnucpro.errors import InputMissingError
 from virnucpro.monitor.run_verdict import run_verdict
 from virnucpro.output.files import (
@@ -44,16 +43,16 @@ from virnucpro.report.tallies import tally_batches, tally_records
 MOST_SHARD_LINES = 60
 
 
-def report(config: ReportConfig) -> Path:
-    """Write the page and return its path.
+def report(results: Path, outdir: Path) -> Path:
+    """Write the page of a results folder into ``outdir`` and return its path.
 
     Raises:
         InputMissingError: a file of the results folder is not there.
         UsageError: MultiQC is not installed.
     """
     require_multiqc()
-    sections, header = page_content(config.results)
-    return render(sections, config.outdir, header)
+    sections, header = page_content(results)
+    return render(sections, outdir, header)
 
 
 def page_content(results: Path) -> tuple[list[Section], dict[str, str]]:
