@@ -21,6 +21,7 @@ PROPERTIES: dict[str, Any] = {
     name: rule for group in SCHEMA["$defs"].values() for name, rule in group["properties"].items()
 }
 CONFIG = (PROJECT / "nextflow.config").read_text()
+CHANGELOG = (PROJECT / "CHANGELOG.md").read_text()
 
 
 def config_parameters() -> dict[str, str]:
@@ -87,3 +88,6 @@ def test_the_models_offered_are_the_registry() -> None:
 def test_one_version() -> None:
     assert re.findall(r"^    version = '(.*)'$", CONFIG, re.MULTILINE) == [__version__]
     assert f'\nversion = "{__version__}"\n' in (PROJECT / "pyproject.toml").read_text()
+    images = re.findall(r"virnucpro-(?:embed|tools):([\w.]+)", (PROJECT / "conf" / "base.config").read_text())
+    assert set(images) <= {__version__}
+    assert f"\n## {__version__} " in CHANGELOG

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from virnucpro.errors import UsageError
 
-PRECISIONS: Final = ("fp16", "bf16", "fp32", "fp8")
+
+class Precision(NamedTuple):
+    """What a precision means; types are torch's names.
+
+    ``stream`` is what the residual stream and activations are kept in, of ``value_bytes`` each; ``limit`` what plain
+    products are measured in. ``weight_bytes`` are those of one layer's weights for each D^2.
+    """
+
+    stream: str
+    value_bytes: int
+    weight_bytes: int
+    limit: str
+
+
+#: In fp8 the product after attention has 16-bit weights.
+PRECISIONS: Final[Mapping[str, Precision]] = MappingProxyType(
+    {
+        "fp16": Precision("float16", 2, 24, "float16"),
+        "bf16": Precision("bfloat16", 2, 24, "bfloat16"),
+        "fp32": Precision("float32", 4, 48, "float32"),
+        "fp8": Precision("bfloat16", 2, 13, "float16"),
+    }
+)
 POOLINGS: Final = ("mean", "bos", "max")
 EMBEDDING_DTYPES: Final = ("float32", "float16")
 LONG_SEQUENCES: Final = ("truncate", "full")
@@ -62,7 +86,7 @@ class VectorConfig(Config):
     layers: tuple[int, ...] = option("comma-separated; 0 is the embedding layer, -1 the last", (-1,))
     pooling: tuple[str, ...] = option("comma-separated", ("mean",), choices=POOLINGS)
     per_residue: bool = option("keep a vector for every residue too", False)
-    precision: str = option("on a GPU; a CPU computes in fp32", "fp16", choices=PRECISIONS)
+    precision: str = option("on a GPU; a CPU computes in fp32", "fp16", choices=tuple(PRECISIONS))
     embedding_dtype: str = option("type of the stored vectors", "float32", choices=EMBEDDING_DTYPES)
 
     def __post_init__(self) -> None:
@@ -74,6 +98,11 @@ class VectorConfig(Config):
     def residue_limit(self) -> int | None:
         """Residues after which a sequence is cut, or None where it is embedded whole."""
         return residue_limit(self.max_length, self.long_sequences)
+
+
+def precision_on(device: str, asked: str = "fp16") -> str:
+    """The precision that a device of this type ("cpu" or "cuda") computes in: fp32 on a CPU, whatever was asked for."""
+    return "fp32" if device == "cpu" else asked
 
 
 def residue_limit(max_length: int, long_sequences: str) -> int | None:

@@ -1,6 +1,5 @@
 process FETCH_MODEL {
     tag "${name}"
-    label 'download'
     storeDir "${cache}/${name}"
 
     input:

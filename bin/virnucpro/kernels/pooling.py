@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
 
 COLUMNS = 64  # of one program
 ROWS = 16  # read at a time
-
-Mode = Literal["mean", "max", "bos"]
+_KERNEL_MODES = ("mean", "max")
 
 
 @jit
@@ -48,7 +45,7 @@ def _pool_kernel(
     tl.store(Out_ptr + sequence.to(tl.int64) * D + column, pooled, mask=column < D)
 
 
-def pool_ref(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: Mode) -> torch.Tensor:
+def pool_ref(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: str) -> torch.Tensor:
     """`pool` in plain PyTorch."""
     bounds = cu_seqlens.long()
     first, last = bounds[:-1], bounds[1:] - 1
@@ -61,7 +58,7 @@ def pool_ref(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: Mode) -> torch.
     return torch.segment_reduce(x_TD[residue_T].float(), mode, lengths=last - first - 1, axis=0)
 
 
-def pool(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: Mode) -> torch.Tensor:
+def pool(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: str) -> torch.Tensor:
     """Pool each sequence over its residues, that is without its first (``<cls>``) and last (``<eos>``) token.
 
     Args:
@@ -72,7 +69,7 @@ def pool(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: Mode) -> torch.Tens
     Returns:
         (S, D) fp32.
     """
-    if mode == "bos" or not uses_triton(x_TD):
+    if mode not in _KERNEL_MODES or not uses_triton(x_TD):
         return pool_ref(x_TD, cu_seqlens, mode)
     sequences, width = cu_seqlens.numel() - 1, x_TD.shape[1]
     out_SD = x_TD.new_empty((sequences, width), dtype=torch.float32)

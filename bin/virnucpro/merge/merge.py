@@ -17,7 +17,6 @@ from virnucpro.merge.assemble import Assembler
 from virnucpro.merge.buckets import SpillBuckets
 from virnucpro.merge.config import MergeConfig
 from virnucpro.merge.layout import REQUEST, Layout
-from virnucpro.merge.overlap import Behind
 from virnucpro.merge.parts import PartWriter, embedding_storage, prove_conservation, rows_per_part
 from virnucpro.merge.residues import merge_residues
 from virnucpro.merge.shard_set import ShardFiles, check_alike, merged_metadata, open_shards, value_dtype
@@ -36,6 +35,7 @@ from virnucpro.output.files import (
     reused_parts,
 )
 from virnucpro.output.ledger import LedgerReader
+from virnucpro.output.overlap import Behind
 from virnucpro.output.schema import (
     decode_metadata,
     embedding_columns,

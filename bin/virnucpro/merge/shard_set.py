@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from virnucpro.errors import DataError, InputMissingError, LedgerError
 from virnucpro.output.contracts import PlannedShard, ShardSummary
 from virnucpro.output.files import BATCHES_FILE, EMBEDDINGS_FILE, RESIDUES_FILE, SHARD_SUMMARY_FILE
-from virnucpro.output.schema import DESCRIPTIVE_KEYS, IDENTITY_KEYS, decode_metadata, vector_columns
+from virnucpro.output.schema import DESCRIPTIVE_KEYS, decode_metadata, first_difference, vector_columns
 from virnucpro.shards import shard_number
 
 _NAMED_AT_MOST: Final = 10
@@ -134,14 +134,12 @@ def check_alike(expected: Mapping[str, Any], found: Mapping[str, Any], where: st
     Raises:
         DataError: naming the first difference.
     """
-    for key in IDENTITY_KEYS:
-        if key == "max_length" and expected.get("long_sequences") == found.get("long_sequences") == "full":
-            continue
-        if expected.get(key) != found.get(key):
-            raise DataError(
-                f"{where}: {key} is {found.get(key)}, but {expected.get(key)} in {reference}; "
-                "embed all of them with the same model and options"
-            )
+    key = first_difference(expected, found)
+    if key is not None:
+        raise DataError(
+            f"{where}: {key} is {found.get(key)}, but {expected.get(key)} in {reference}; "
+            "embed all of them with the same model and options"
+        )
 
 
 def merged_metadata(all_metadata: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

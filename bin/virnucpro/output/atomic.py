@@ -87,15 +87,15 @@ class PartialParquet:
         """Whether the file is finished or dropped."""
         return self._writer is None
 
-    def write(self, table: pa.Table, row_group_size: int) -> None:
-        """Append rows.
+    def write(self, table: pa.Table) -> None:
+        """Append a row group.
 
         Raises:
             ValueError: the file is closed.
         """
         if self._writer is None:
             raise ValueError(f"{self._path}: closed")
-        self._writer.write_table(table, row_group_size=row_group_size)
+        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
 
     def close(self) -> None:
         """Flush to disk and give the file its name; harmless when closed."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import mmap
 import os
-import queue
 import re
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 import psutil
 import torch
 
-from virnucpro.config import EmbedConfig
+from virnucpro.config import EmbedConfig, precision_on
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader
 from virnucpro.errors import DataError, InputMissingError, ModelError, TryAgainError, UsageError
 from virnucpro.machine import processor_name
@@ -30,6 +29,7 @@ from virnucpro.monitor.metrics import write_shard_metrics
 from virnucpro.monitor.run_verdict import run_verdict
 from virnucpro.output.contracts import ModelDescription, ShardRun, ShardSummary
 from virnucpro.output.files import SHARD_SUMMARY_FILE
+from virnucpro.output.overlap import Behind
 from virnucpro.output.schema import file_metadata
 from virnucpro.output.writer import ShardWriter
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult, device_uuid
@@ -103,13 +103,12 @@ def select_device(asked: str) -> torch.device:
 
 
 def effective_precision(asked: str, device: torch.device) -> str:
-    """fp32 on a CPU; on a GPU what was asked for, where the card can do it."""
-    if device.type == "cpu":
-        return "fp32"
-    if asked == "fp8" and torch.cuda.get_device_capability(device) < (9, 0):
+    """``precision_on`` the device, where the card can do it."""
+    precision = precision_on(device.type, asked)
+    if precision == "fp8" and torch.cuda.get_device_capability(device) < (9, 0):
         name = torch.cuda.get_device_name(device)
         raise UsageError(f"--precision fp8 needs a Hopper or later GPU; {name} is none: use fp16")
-    return asked
+    return precision
 
 
 def embed_shard(config: EmbedConfig) -> ShardSummary:
@@ -205,35 +204,16 @@ def _write_behind(
     runner: AsyncInferenceRunner, batches: Iterator[dict[str, Any]], writer: ShardWriter, progress: Progress
 ) -> float:
     """Run the batches and write their vectors on a thread of their own; returns the seconds waited for that thread."""
-    results: queue.Queue[InferenceResult | None] = queue.Queue(WRITER_QUEUE)
-    failure: list[BaseException] = []
-
-    def write() -> None:
-        while (result := results.get()) is not None:
-            if failure:
-                continue
-            try:
-                _write_result(writer, result)
-            except BaseException as error:
-                failure.append(error)
-
-    thread = threading.Thread(target=write, name="writer", daemon=True)
-    thread.start()
     blocked = 0.0
     try:
-        for result in runner.run(batches):
-            asked = time.perf_counter()
-            results.put(result)
-            blocked += time.perf_counter() - asked
-            progress.advance(result.record.sequences, result.record.tokens)
-            if failure:
-                break
+        with Behind[InferenceResult](partial(_write_result, writer), WRITER_QUEUE) as behind:
+            for result in runner.run(batches):
+                asked = time.perf_counter()
+                behind.put(result)
+                blocked += time.perf_counter() - asked
+                progress.advance(result.record.sequences, result.record.tokens)
     finally:
-        results.put(None)
-        thread.join()
         progress.close()
-    if failure:
-        raise failure[0]
     return blocked
 
 

@@ -6,6 +6,8 @@ from typing import Final
 
 import torch
 
+from virnucpro.config import PRECISIONS
+
 #: The products are of two matrices of this many rows and columns: large enough for any card's best rate.
 SIDE: Final = 8192
 #: About how long the products run, once to bring the clocks up and once more to be timed.
@@ -17,7 +19,7 @@ def matrix_teraflops(device: torch.device, precision: str) -> float | None:
     """Dense TFLOP/s of the working precision (of fp16 for fp8), measured; None on a CPU or without memory for it."""
     if device.type != "cuda":
         return None
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(precision, torch.float16)
+    dtype = getattr(torch, PRECISIONS[precision].limit)
     try:
         with torch.cuda.device(device), torch.no_grad():
             seconds = _seconds_of_a_product(device, dtype)

@@ -31,13 +31,13 @@ from virnucpro.report.sections import (
     packing_section,
     parameter_section,
     record_sections,
-    shard_name,
     throughput_section,
     time_section,
     verdict_section,
     wait_sections,
 )
 from virnucpro.report.tallies import tally_batches, tally_records
+from virnucpro.shards import shard_name
 
 #: Shards above which the device's lines are one per device instead of one per shard.
 MOST_SHARD_LINES = 60

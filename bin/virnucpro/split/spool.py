@@ -21,7 +21,6 @@ from virnucpro.split.cut import Span
 
 #: Records read at once from the spool.
 CHUNK_RECORDS: Final = 1 << 18
-EMBEDDED, DUPLICATE, REUSED, REJECTED = range(4)
 
 #: Keys are two big-endian 64-bit words, the more significant first.
 KEY_TYPE: Final = np.dtype([("high", ">u8"), ("low", ">u8")])

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from virnucpro.output.ledger import LEDGER_ROW_GROUP_ROWS, LedgerWriter
-from virnucpro.output.schema import STATUSES
+from virnucpro.output.schema import REJECTED, REUSED, STATUSES
 from virnucpro.split.columns import numbers, repeated, strings
-from virnucpro.split.spool import KEY_TYPE, REJECTED, REUSED, Block, Spool
+from virnucpro.split.spool import KEY_TYPE, Block, Spool
 
 _KEY_DIGITS: Final = 2 * KEY_TYPE.itemsize
 
