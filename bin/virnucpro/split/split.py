@@ -49,7 +49,7 @@ def split(config: SplitConfig) -> SplitSummary:
         _publish(work, config.outdir)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(_report(summary))
+    print(_in_words(summary))
     return summary
 
 
@@ -209,7 +209,7 @@ def _publish(work: Path, outdir: Path) -> None:
         (work / name).rename(outdir / name)
 
 
-def _report(summary: SplitSummary) -> str:
+def _in_words(summary: SplitSummary) -> str:
     """Return what the user reads: counts, what deduplication saved, and last what was rejected."""
     lines = [
         f"{summary.records} records, {summary.residues} residues",
