@@ -7,25 +7,13 @@ include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
 include { closing ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
-include { checkParameters ; codeFingerprint ; existingPaths ; exitLikeTheTask ; help ; stop ; writableFolder } from './modules/parameters/main.nf'
+include { checkParameters ; codeFingerprint ; existingPaths ; exitLikeTheTask ; help ; optionsOf ; stop ; writableFolder } from './modules/parameters/main.nf'
 
 def modelCache(given) {
     if (workflow.stubRun) {
         return "${workflow.workDir}/stub-models"
     }
     return given ?: "${System.getenv('HOME') ?: workflow.launchDir}/.cache/virnucpro/models"
-}
-
-/** Options of the tools that decide what a vector is; whole strings, so that a change of any reruns the task. */
-def outputOptions(p, precision) {
-    def options = "--max-length ${p.max_length} --long-sequences ${p.long_sequences} --precision ${precision}"
-    options += " --layers=${p.layers} --pooling ${p.pooling} --embedding-dtype ${p.embedding_dtype}"
-    return p.per_residue ? "${options} --per-residue" : options
-}
-
-def splitOptions(p) {
-    def options = "--shard-residues ${p.shard_residues} --shards-at-least ${Math.max(p.gpus, 1)}"
-    return options + (p.dedup ? '' : ' --no-dedup') + (p.strict ? ' --strict' : '')
 }
 
 workflow {
@@ -47,8 +35,8 @@ workflow {
     }
     def device = p.gpus > 0 ? 'cuda' : 'cpu'
     def precision = p.gpus > 0 ? p.precision : 'fp32'
-    def options = outputOptions(p, precision)
-    def budget = p.token_budget ? " --token-budget ${p.token_budget}" : ''
+    def chosen = p + [precision: precision]
+    def splitOptions = optionsOf('split_fasta.py', chosen, schema) + (p.dedup ? '' : ' --no-dedup')
 
     log.info(plan(p, inputs, precision, local.exists() ? local : "${p.model}, kept in ${modelCache(p.model_cache)}"))
     workflow.onComplete = {
@@ -61,7 +49,7 @@ workflow {
     // /models/esm2.pt or the folder of a downloaded model: one value, shared by every task
     model_ch = local.exists() ? channel.value(local) : FETCH_MODEL(p.model, modelCache(p.model_cache))
     DESCRIBE_MODEL(model_ch, codeFingerprint('fetch_model.py'))
-    SPLIT_FASTA(inputs, inputs.collect { path -> path.toString() }, DESCRIBE_MODEL.out, reuse, "${splitOptions(p)} ${options}", codeFingerprint('split_fasta.py'))
+    SPLIT_FASTA(inputs, inputs.collect { path -> path.toString() }, DESCRIBE_MODEL.out, reuse, "${splitOptions} --shards-at-least=${Math.max(p.gpus, 1)}", codeFingerprint('split_fasta.py'))
 
     // What the split found, as a map; printed before any shard is embedded
     split_ch = SPLIT_FASTA.out.summary.combine(DESCRIBE_MODEL.out).map { summary, described ->
@@ -73,7 +61,7 @@ workflow {
     shard_ch = SPLIT_FASTA.out.shards.flatten().map { shard -> [shard.name, shard] }
         .join(split_ch.flatMap { split -> shardSizes(split) }, failOnMismatch: true)
         .map { _name, shard, size -> [shard, size] }
-    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, "${options}${budget}", codeFingerprint('embed_shard.py'))
+    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, optionsOf('embed_shard.py', chosen, schema), codeFingerprint('embed_shard.py'))
 
     // [shard-00000, shard-00001, ...], or [] where nothing is left to embed
     MERGE_EMBEDDINGS(
@@ -83,7 +71,7 @@ workflow {
         SPLIT_FASTA.out.summary,
         DESCRIBE_MODEL.out,
         reuse,
-        "--embedding-dtype ${p.embedding_dtype}",
+        optionsOf('merge_embeddings.py', chosen, schema),
         codeFingerprint('merge_embeddings.py'),
     )
     if (p.report) {

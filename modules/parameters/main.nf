@@ -47,6 +47,14 @@ def checkParameter(name, rule, value) {
     return rule.type == 'boolean' ? text == 'true' : (rule.type == 'integer' ? text as long : value)
 }
 
+/** The options of a program: the parameters that the schema passes on to it, whole, so that a change of any reruns it. */
+def optionsOf(program, p, schema) {
+    def passed = schemaProperties(schema).findAll { name, rule -> rule.tools?.contains(program) && p[name] != null && p[name] != false }
+    return passed.keySet().collect { name ->
+        "--${name.replace('_', '-')}${p[name] == true ? '' : '=' + p[name]}"
+    }.join(' ')
+}
+
 def nearest(name, known) {
     return known.closest(name.replace('-', '_').toLowerCase())[0] ?: 'help'
 }
