@@ -7,7 +7,7 @@ include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
 include { closing ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
-include { checkParameters ; codeFingerprint ; existingPaths ; exitLikeTheTask ; help ; optionsOf ; stop ; writableFolder } from './modules/parameters/main.nf'
+include { checkParameters ; codeFingerprint ; existingPaths ; exitLikeTheTask ; help ; modelFolder ; optionsOf ; stop ; writableFolder } from './modules/parameters/main.nf'
 
 def modelCache(given) {
     if (workflow.stubRun) {
@@ -29,7 +29,7 @@ workflow {
     def inputs = existingPaths('input', p.input, [type: 'file'])
     def reuse = existingPaths('reuse', p.reuse, [type: 'dir'])
     def outdir = writableFolder(p.outdir)
-    def local = file(p.model, glob: false)
+    def local = modelFolder(file(p.model, glob: false))
     if (p.model.contains('/') && !local.exists()) {
         stop(66, "--model ${p.model}: no such file or folder; check the path")
     }

@@ -75,8 +75,10 @@ def test_every_option_that_decides_what_a_vector_is_reaches_split_and_embed() ->
 @pytest.mark.parametrize(
     ("name", "choices"),
     [
+        ("alphabet", config.ALPHABETS),
         ("precision", config.PRECISIONS),
         ("long_sequences", config.LONG_SEQUENCES),
+        ("gaps", config.GAPS),
         ("embedding_dtype", config.EMBEDDING_DTYPES),
     ],
 )

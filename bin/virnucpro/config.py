@@ -36,6 +36,8 @@ PRECISIONS: Final[Mapping[str, Precision]] = MappingProxyType(
 POOLINGS: Final = ("mean", "bos", "max")
 EMBEDDING_DTYPES: Final = ("float32", "float16")
 LONG_SEQUENCES: Final = ("truncate", "full")
+ALPHABETS: Final = ("auto", "protein")
+GAPS: Final = ("remove", "unknown", "reject")
 DEVICES: Final = ("auto", "cuda", "cpu")
 
 #: Residues per sequence: ESM-2 was trained on crops of 1,024 tokens, two of which are <cls> and <eos>.
@@ -123,7 +125,7 @@ class FetchConfig(Config):
 class SplitConfig(VectorConfig):
     """What SPLIT_FASTA does."""
 
-    inputs: tuple[Path, ...] = option("plain, .gz or .zst; - is standard input", flag="+", metavar="FASTA")
+    inputs: tuple[Path, ...] = option("also compressed; - is standard input", flag="+", metavar="FASTA")
     model_json: Path = option("description written by fetch_model.py")
     outdir: Path = option("folder for the shards and the ledger", Path("."))
     shard_residues: int = option("residues per shard", DEFAULT_SHARD_RESIDUES)
@@ -131,6 +133,8 @@ class SplitConfig(VectorConfig):
     deduplicate: bool = option("embed identical sequences once each", True, flag="--no-dedup")
     reuse: tuple[Path, ...] = option("results whose vectors are taken over; once for each", (), metavar="RESULTS")
     strict: bool = option("a record that would be rejected ends the run", False)
+    alphabet: str = option("protein: take what looks like nucleotides", "auto", choices=ALPHABETS)
+    gaps: str = option("what becomes of - and inner . (unknown: read as X)", "remove", choices=GAPS)
     names: tuple[str, ...] = option("what to call a FASTA file; once for each", (), flag="--name")
 
     def __post_init__(self) -> None:

@@ -79,6 +79,13 @@ def existingPaths(name, given, options) {
     }
 }
 
+/** A file of a Hugging Face folder means its folder: a task on another machine is given no more than what is named. */
+def modelFolder(path) {
+    def weights = ['model.safetensors', 'pytorch_model.bin'].collectMany { name -> [name, "${name}.index.json".toString()] }
+    def chosen = weights.find { name -> path.resolveSibling(name).exists() }
+    return path.resolveSibling('config.json').exists() && path.name in [chosen, 'config.json'] ? path.parent : path
+}
+
 /** The folder for the results, made and tried now rather than after hours of work. */
 def writableFolder(path) {
     def folder = file(path, glob: false)

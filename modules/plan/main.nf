@@ -71,8 +71,18 @@ def closing(p, outdir) {
     }
     def run = readRecord(summary)
     def rejected = run.rejected ? "${run.rejected} rejected (reasons in ${outdir}/rejected.tsv)" : 'none rejected'
-    def lines = ["\n${run.records} records, ${rejected}"] + run.verdict + ["Results are in ${outdir}/embeddings"]
+    def lines = ["\n${run.records} records, ${rejected}"] + changes(run) + run.verdict + ["Results are in ${outdir}/embeddings"]
     return (lines + (p.report ? [page(outdir)] : [])).join('\n')
+}
+
+/** What was not read as it stands in the input; the ledger tells of which records. */
+def changes(run) {
+    def read = [
+        [run.unknown_residues, 'residue', 'without a token read as X'],
+        [run.gaps_removed, 'gap character', 'removed'],
+        [run.comment_lines, 'comment line', 'skipped'],
+    ]
+    return read.findAll { number, _what, _fate -> number }.collect { number, what, fate -> "${counted(number, what)} ${fate}" }
 }
 
 def page(outdir) {

@@ -63,7 +63,7 @@ def test_a_stub_run_leaves_the_model_cache_alone(tmp_path: Path) -> None:
             "split_summary.json: residues is missing",
         ),
         ("describe_model", '"embed_dim": 2', '"embeddim": 2', "model.json: embed_dim is missing"),
-        ("merge_embeddings", '"rejected": 0', '"reject": 0', "run_summary.json: rejected is missing"),
+        ("merge_embeddings", '"rejected": 0, "unk', '"reject": 0, "unk', "run_summary.json: rejected is missing"),
     ],
 )
 def test_a_field_that_a_process_left_out_is_named(

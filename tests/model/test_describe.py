@@ -33,6 +33,7 @@ def test_fair_esm_file(tmp_path: Path) -> None:
         "heads": 2,
         "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "parameters": encoder,
+        "left_out": ["contact_head", "lm_head"],
         "files": ["tiny.pt"],
     }
     assert json.loads(json.dumps(described)) == described

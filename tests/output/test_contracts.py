@@ -33,6 +33,7 @@ MODEL = """{
   "heads": 1,
   "weights_sha256": "ab",
   "parameters": 9,
+  "left_out": [],
   "files": [
     "tiny.pt"
   ]
@@ -47,6 +48,8 @@ SPLIT = SplitSummary(
     rejected=0,
     truncated=0,
     unknown_residues=0,
+    gaps_removed=0,
+    comment_lines=0,
     share_saved=0.5,
     max_length=1022,
     long_sequences="truncate",
@@ -67,16 +70,8 @@ def test_a_record_is_written_as_it_always_was(tmp_path: Path) -> None:
     assert written.startswith('{\n "pipeline_version": "')
     assert list(json.loads(written)) == [
         *("pipeline_version", "records", "residues", "embedded", "duplicate", "reused", "rejected", "truncated"),
-        *(
-            "unknown_residues",
-            "share_saved",
-            "max_length",
-            "long_sequences",
-            "keys_digest",
-            "output",
-            "shards",
-            "reuse",
-        ),
+        *("unknown_residues", "gaps_removed", "comment_lines", "share_saved", "max_length", "long_sequences"),
+        *("keys_digest", "output", "shards", "reuse"),
     ]
 
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from pipeline.models import fair_esm_mean, random_sequences, save_fair_esm, small_esm2
 
-from virnucpro.errors import DataError, InputMissingError, TryAgainError
-from virnucpro.pipeline.embed import ShardExtent, effective_precision, select_device, shard_extent
+from virnucpro.errors import DataError, InputMissingError
+from virnucpro.pipeline.embed import ShardExtent, shard_extent
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -152,12 +152,3 @@ def test_extent_of_a_shard(tmp_path: Path) -> None:
         shard_extent(tmp_path / "none.fasta")
     with pytest.raises(DataError, match="named like shard-00000"):
         shard_extent(path.rename(tmp_path / "proteins.fasta"))
-
-
-def test_a_promised_gpu_that_is_not_there_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with pytest.raises(TryAgainError, match=r"no GPU is visible to this task \(CUDA_VISIBLE_DEVICES '3'\)"):
-        select_device("cuda")
-    assert select_device("auto") == torch.device("cpu")
-    assert effective_precision("fp16", torch.device("cpu")) == "fp32"

@@ -155,6 +155,10 @@ def test_each_record_has_one_source(
     results = write_results(folder / "first", parts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dedup, "PARTITION_RECORDS", partition_records)
+        if set(sequences) == {"1"}:
+            with pytest.raises(DataError, match="nothing to embed"):
+                run(folder / "run", sequences, [results], deduplicate=deduplicate)
+            return
         summary, ledger = run(folder / "run", sequences, [results], deduplicate=deduplicate)
     known = [sequence for part in parts for sequence in part]
     for sequence, row in zip(sequences, ledger, strict=True):

@@ -25,7 +25,8 @@ def _run(config: FetchConfig) -> None:
         path = fetch_model(config.model, config.outdir / config.model, cache=config.cache)
         described = describe_model(path, config.model)
     described.write(config.outdir / "model.json")
+    left_out = f"; left out: {', '.join(described.left_out)}" if described.left_out else ""
     print(
         f"{described.name}: {described.layers} layers, {described.embed_dim} dimensions, "
-        f"{described.parameters:,} parameters, sha256 {described.weights_sha256[:12]}"
+        f"{described.parameters:,} parameters, sha256 {described.weights_sha256[:12]}{left_out}"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from virnucpro.errors import InputMissingError
-from virnucpro.model.weights import read_checkpoint, weight_files
+from virnucpro.model.weights import open_checkpoint
 from virnucpro.output.contracts import ModelDescription
 
 _ROTARY_SUFFIX: Final = ".inv_freq"
@@ -16,25 +16,26 @@ _ROTARY_SUFFIX: Final = ".inv_freq"
 def describe_model(path: Path, name: str | None = None) -> ModelDescription:
     """Describe a checkpoint after checking that it is a whole ESM-2.
 
-    ``parameters`` counts the trained numbers of the encoder, without heads on top.
+    ``parameters`` counts the trained numbers of the encoder, without the heads on top that are ``left_out``.
 
     Args:
         path: the checkpoint.
         name: what to call it, where its file or folder does not say.
 
     Raises:
-        InputMissingError, ModelError: as ``read_checkpoint``.
+        InputMissingError, ModelError: as ``open_checkpoint``.
     """
-    config, state, source = read_checkpoint(path)
-    files = weight_files(path)
+    checkpoint = open_checkpoint(path)
+    config, files = checkpoint.config, list(checkpoint.files)
     return ModelDescription(
         name=name or config.name,
-        source=source,
+        source=checkpoint.source,
         layers=config.layers,
         embed_dim=config.embed_dim,
         heads=config.heads,
         weights_sha256=weights_sha256(files),
-        parameters=sum(value.numel() for key, value in state.items() if not key.endswith(_ROTARY_SUFFIX)),
+        parameters=sum(value.numel() for key, value in checkpoint.state.items() if not key.endswith(_ROTARY_SUFFIX)),
+        left_out=list(checkpoint.left_out),
         files=[file.name for file in files],
     )
 

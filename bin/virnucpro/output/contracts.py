@@ -24,6 +24,7 @@ class ModelDescription(Record, remedy="describe the model again with fetch_model
     heads: int
     weights_sha256: str
     parameters: int
+    left_out: list[str]
     files: list[str]
 
 
@@ -73,6 +74,8 @@ class SplitSummary(Record, remedy="split the input again with split_fasta.py", l
     rejected: int
     truncated: int
     unknown_residues: int
+    gaps_removed: int
+    comment_lines: int
     share_saved: float
     max_length: int
     long_sequences: str
@@ -235,6 +238,9 @@ class RunSummary(Record, remedy="merge again with merge_embeddings.py", layout={
     reused: int
     rejected: int
     truncated: int
+    unknown_residues: int
+    gaps_removed: int
+    comment_lines: int
     residues: int
     tokens: int
     rows: int

@@ -35,6 +35,7 @@ LEDGER_SCHEMA: Final = pa.schema(
         pa.field("length", pa.int32()),
         pa.field("truncated", pa.bool_()),
         pa.field("unknown_residues", pa.int32()),
+        pa.field("gaps_removed", pa.int32()),
         pa.field("status", pa.dictionary(pa.int32(), pa.string())),
         pa.field("reason", pa.string()),
         pa.field("sequence_key", pa.string()),

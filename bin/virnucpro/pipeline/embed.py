@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 import re
 import sys
 import time
@@ -19,7 +18,7 @@ import torch
 
 from virnucpro.config import EmbedConfig, precision_on
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader
-from virnucpro.errors import DataError, InputMissingError, ModelError, TryAgainError, UsageError
+from virnucpro.errors import DataError, InputMissingError, ModelError
 from virnucpro.machine import processor_name
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.registry import Esm2Config
@@ -34,6 +33,7 @@ from virnucpro.output.schema import file_metadata
 from virnucpro.output.writer import ShardWriter
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult, device_uuid
 from virnucpro.pipeline.budget import token_budget
+from virnucpro.pipeline.device import select_device
 from virnucpro.pipeline.matrix_rate import matrix_teraflops
 from virnucpro.pipeline.progress import Progress
 from virnucpro.shards import SPECIAL_TOKENS, shard_number
@@ -84,33 +84,6 @@ def shard_extent(shard: Path) -> ShardExtent:
     return ShardExtent(number, first, int(indices.size), residues + SPECIAL_TOKENS * int(indices.size))
 
 
-def select_device(asked: str) -> torch.device:
-    """The device of this task: ``auto`` takes a GPU where one is visible.
-
-    Raises:
-        TryAgainError: a GPU was promised and none is visible.
-    """
-    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        shown = "not set" if visible is None else f"'{visible}'"
-        raise TryAgainError(
-            f"no GPU is visible to this task (CUDA_VISIBLE_DEVICES {shown}); check the node, the container's GPU "
-            "option and the driver, or run with --gpus 0"
-        )
-    return torch.device("cuda", torch.cuda.current_device())
-
-
-def effective_precision(asked: str, device: torch.device) -> str:
-    """``precision_on`` the device, where the card can do it."""
-    precision = precision_on(device.type, asked)
-    if precision == "fp8" and torch.cuda.get_device_capability(device) < (9, 0):
-        name = torch.cuda.get_device_name(device)
-        raise UsageError(f"--precision fp8 needs a Hopper or later GPU; {name} is none: use fp16")
-    return precision
-
-
 def embed_shard(config: EmbedConfig) -> ShardSummary:
     """Embed one shard into ``config.outdir``; returns the summary that is also written there.
 
@@ -119,7 +92,7 @@ def embed_shard(config: EmbedConfig) -> ShardSummary:
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    device = select_device(config.device)
+    device = select_device(config.device, config.precision)
     # From here on, so that start-up's power is recorded too: nothing of this task is on the device yet.
     with DeviceSampler(device_uuid(device), SAMPLE_INTERVAL) as sampler:
         summary = _embed_on(device, config, sampler)
@@ -131,7 +104,7 @@ def embed_shard(config: EmbedConfig) -> ShardSummary:
 def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler) -> ShardSummary:
     described = ModelDescription.read(config.model_json)
     shape = Esm2Config.from_description(described)
-    precision = effective_precision(config.precision, device)
+    precision = precision_on(device.type, config.precision)
     extent = shard_extent(config.shard)
     budget = token_budget(shape, precision, device, config.token_budget, config.attempt)
     # The workers import and tokenise while the weights are read.

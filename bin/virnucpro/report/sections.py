@@ -218,7 +218,7 @@ def map_section(found: EmbeddingMap) -> Section:
     """The map of the embeddings, drawn by the Plotly that MultiQC puts on the page."""
     sample = found.sample
     hover = [
-        f"{html.escape(name[:80])}<br>{length:,} residues<br>{shard_name(shard) if shard >= 0 else 'reused'}"
+        f"{html.escape(name[:80] or 'no id')}<br>{length:,} residues<br>{shard_name(shard) if shard >= 0 else 'reused'}"
         for name, length, shard in zip(sample.ids, sample.lengths.tolist(), sample.shards.tolist(), strict=True)
     ]
     first, second = (f"PC{axis}, {100 * share:.1f} % of the variance" for axis, share in enumerate(found.explained, 1))

@@ -49,7 +49,7 @@ def split(config: SplitConfig) -> SplitSummary:
         _publish(work, config.outdir)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(_in_words(summary))
+    print(_in_words(summary, config.gaps))
     return summary
 
 
@@ -107,6 +107,11 @@ def _check_not_empty(spool: Spool, scanned: ScanTotals) -> None:
     if not spool.records:
         names = ", ".join(spool.files)
         raise DataError(f"{names}: no sequence in the input; give protein sequences in FASTA format")
+    if scanned.rejected == spool.records:
+        reasons = "; ".join(scanned.first_rejected)
+        more = " and so on" if spool.records > len(scanned.first_rejected) else ""
+        count = "the only record is" if spool.records == 1 else f"all {spool.records} records are"
+        raise DataError(f"{count} rejected, so there is nothing to embed: {reasons}{more}; correct the sequences")
     for name in scanned.empty_files:
         print(f"warning: {name}: empty, no sequence in it", file=sys.stderr)
 
@@ -190,6 +195,8 @@ def _summary(
         rejected=scanned.rejected,
         truncated=scanned.truncated,
         unknown_residues=scanned.unknown_residues,
+        gaps_removed=scanned.gaps_removed,
+        comment_lines=scanned.comment_lines,
         share_saved=saved / accepted if accepted else 0.0,
         max_length=config.max_length,
         long_sequences=config.long_sequences,
@@ -209,7 +216,7 @@ def _publish(work: Path, outdir: Path) -> None:
         (work / name).rename(outdir / name)
 
 
-def _in_words(summary: SplitSummary) -> str:
+def _in_words(summary: SplitSummary, gaps: str) -> str:
     """Return what the user reads: counts, what deduplication saved, and last what was rejected."""
     lines = [
         f"{summary.records} records, {summary.residues} residues",
@@ -219,7 +226,12 @@ def _in_words(summary: SplitSummary) -> str:
     if summary.truncated:
         lines.append(f"{summary.truncated} cut to {summary.max_length} residues")
     if summary.unknown_residues:
-        lines.append(f"{summary.unknown_residues} letters without a token (J, inner *) read as X")
+        letters = "J, inner *, gaps" if gaps == "unknown" else "J, inner *"
+        lines.append(f"{summary.unknown_residues} letters without a token ({letters}) read as X")
+    if summary.gaps_removed:
+        lines.append(f"{summary.gaps_removed} gap characters (-, inner .) removed")
+    if summary.comment_lines:
+        lines.append(f"{summary.comment_lines} comment lines skipped")
     rejected = summary.rejected
     lines.append(f"{rejected} records rejected" + (f": see {REJECTED_FILE}" if rejected else ""))
     return "\n".join(lines)
