@@ -49,7 +49,9 @@ workflow {
     // /models/esm2.pt or the folder of a downloaded model: one value, shared by every task
     model_ch = local.exists() ? channel.value(local) : FETCH_MODEL(p.model, modelCache(p.model_cache))
     DESCRIBE_MODEL(model_ch, codeFingerprint('fetch_model.py'))
-    SPLIT_FASTA(inputs, inputs.collect { path -> path.toString() }, DESCRIBE_MODEL.out, reuse, "${splitOptions} --shards-at-least=${Math.max(p.gpus, 1)}", codeFingerprint('split_fasta.py'))
+    def inputNames = inputs.collect { path -> path.toString() }
+    def reuseNames = reuse.collect { path -> path.toString() }
+    SPLIT_FASTA(inputs, inputNames, DESCRIBE_MODEL.out, reuse, reuseNames, "${splitOptions} --shards-at-least=${Math.max(p.gpus, 1)}", codeFingerprint('split_fasta.py'))
 
     // What the split found, as a map; printed before any shard is embedded
     split_ch = SPLIT_FASTA.out.summary.combine(DESCRIBE_MODEL.out).map { summary, described ->

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -14,23 +14,22 @@ from virnucpro.errors import UsageError
 class Precision(NamedTuple):
     """What a precision means; types are torch's names.
 
-    ``stream`` is what the residual stream and activations are kept in, of ``value_bytes`` each; ``limit`` what plain
-    products are measured in. ``weight_bytes`` are those of one layer's weights for each D^2.
+    ``stream`` is what the residual stream and activations are kept in, of ``value_bytes`` each; ``weight_bytes`` are
+    those of one layer's weights for each D^2.
     """
 
     stream: str
     value_bytes: int
     weight_bytes: int
-    limit: str
 
 
 #: In fp8 the product after attention has 16-bit weights.
 PRECISIONS: Final[Mapping[str, Precision]] = MappingProxyType(
     {
-        "fp16": Precision("float16", 2, 24, "float16"),
-        "bf16": Precision("bfloat16", 2, 24, "bfloat16"),
-        "fp32": Precision("float32", 4, 48, "float32"),
-        "fp8": Precision("bfloat16", 2, 13, "float16"),
+        "fp16": Precision("float16", 2, 24),
+        "bf16": Precision("bfloat16", 2, 24),
+        "fp32": Precision("float32", 4, 48),
+        "fp8": Precision("bfloat16", 2, 13),
     }
 )
 POOLINGS: Final = ("mean", "bos", "max")
@@ -48,6 +47,34 @@ DEFAULT_SHARD_RESIDUES: Final = 400_000_000
 CPU_TOKEN_BUDGET: Final = 4096
 #: Tokens per batch above which no GPU measured gains any more throughput.
 MAX_TOKEN_BUDGET: Final = 1 << 17
+
+
+def absolute_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
+    """The layers asked for as numbers from 0 (the embedding layer) to ``depth``, each once, in the order asked.
+
+    Negative ones count from the end of a model of ``depth`` layers.
+
+    Raises:
+        UsageError: none is asked for, or one that the model does not have.
+    """
+    _check_any("layers", layers)
+    absolute = [layer + depth + 1 if layer < 0 else layer for layer in layers]
+    for asked, layer in zip(layers, absolute, strict=True):
+        if not 0 <= layer <= depth:
+            raise UsageError(f"--layers holds {asked}, but the model has layers 0 to {depth}")
+    return tuple(dict.fromkeys(absolute))
+
+
+def distinct_poolings(pooling: Sequence[str]) -> tuple[str, ...]:
+    """The poolings asked for, each once, in the order asked.
+
+    Raises:
+        UsageError: none is asked for, or one that there is not.
+    """
+    _check_any("pooling", pooling)
+    for name in pooling:
+        _check_choice("pooling", name, POOLINGS)
+    return tuple(dict.fromkeys(pooling))
 
 
 def option(
@@ -72,16 +99,30 @@ class Config:
             value, choices = getattr(self, each.name), each.metadata.get("choices", ())
             if type(value) is int and value < 1:
                 raise UsageError(f"--{each.name} is {value}, but must be at least 1")
-            if choices and not value:
-                raise UsageError(f"no {each.name} asked for; name at least one of {', '.join(choices)}")
+            if isinstance(value, tuple) and each.default not in ((), MISSING):
+                _check_any(each.name, value)
             for word in (value if isinstance(value, tuple) else (value,)) if choices else ():
-                if word not in choices:
-                    raise UsageError(f"--{each.name} is '{word}', but must be one of {', '.join(choices)}")
+                _check_choice(each.name, word, choices)
+
+
+def _check_any(name: str, values: Sequence[object]) -> None:
+    if not values:
+        raise UsageError(f"--{name} is empty; name at least one")
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"--{name} is '{value}', but must be one of {', '.join(allowed)}")
+
+
+def _check_names(option: str, names: tuple[str, ...], things: int, what: str) -> None:
+    if names and len(names) != things:
+        raise UsageError(f"--{option} is given {len(names)} times for {things} {what}; give one for each")
 
 
 @dataclass(frozen=True, kw_only=True)
 class VectorConfig(Config):
-    """What decides what a vector is. ``layers`` counts from 0 (the embedding layer); negative counts from the end."""
+    """What decides what a vector is. ``layers`` is what was asked for: ``absolute_layers`` numbers it for a model."""
 
     max_length: int = option("residues kept of a sequence", DEFAULT_MAX_LENGTH)
     long_sequences: str = option("what to do with a longer one", "truncate", choices=LONG_SEQUENCES)
@@ -93,8 +134,7 @@ class VectorConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.layers:
-            raise UsageError("no layer asked for; name at least one in --layers")
+        object.__setattr__(self, "pooling", distinct_poolings(self.pooling))
 
     @property
     def residue_limit(self) -> int | None:
@@ -136,12 +176,13 @@ class SplitConfig(VectorConfig):
     alphabet: str = option("protein: take what looks like nucleotides", "auto", choices=ALPHABETS)
     gaps: str = option("what becomes of - and inner . (unknown: read as X)", "remove", choices=GAPS)
     names: tuple[str, ...] = option("what to call a FASTA file; once for each", (), flag="--name")
+    reuse_names: tuple[str, ...] = option("what to call earlier results; once for each", (), flag="--reuse-name")
 
     def __post_init__(self) -> None:
         if not self.inputs:
             raise UsageError("no input file given; name at least one FASTA file, or - for standard input")
-        if self.names and len(self.names) != len(self.inputs):
-            raise UsageError(f"--name is given {len(self.names)} times for {len(self.inputs)} files; give one for each")
+        _check_names("name", self.names, len(self.inputs), "files")
+        _check_names("reuse-name", self.reuse_names, len(self.reuse), "earlier results")
         super().__post_init__()
 
 

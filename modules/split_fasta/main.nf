@@ -1,3 +1,8 @@
+/** An option once for each value, whatever is in it. */
+def quoted(option, values) {
+    return values.collect { value -> "--${option}='" + value.replace("'", "'\\''") + "'" }.join(' ')
+}
+
 process SPLIT_FASTA {
     tag "${names.size() > 1 ? names.size() + ' files' : new File(names[0]).name}, ${[inputs].flatten().sum { file -> file.size() } as nextflow.util.MemoryUnit}"
 
@@ -6,6 +11,7 @@ process SPLIT_FASTA {
     val names
     path model_json
     path reuse, stageAs: 'reuse*/*'
+    val reuse_names
     val options
     val code
 
@@ -16,11 +22,10 @@ process SPLIT_FASTA {
     path 'split_summary.json', emit: summary
 
     script:
-    def named = names.collect { name -> "--name='" + name.replace("'", "'\\''") + "'" }.join(' ')
     def reused = [reuse].flatten().collect { directory -> "--reuse ${directory}" }.join(' ')
     """
     split_fasta.py --model-json ${model_json} --outdir . ${options} ${reused} \\
-        ${named} -- ${inputs}
+        ${quoted('reuse-name', reuse_names)} ${quoted('name', names)} -- ${inputs}
     """
 
     stub:
@@ -29,7 +34,7 @@ process SPLIT_FASTA {
     printf '>0\\nMKV\\n' > shards/shard-00000.fasta
     printf '>1\\nMKT\\n' > shards/shard-00001.fasta
     touch manifest.parquet rejected.tsv
-    printf '{"records": 2, "embedded": 2, "rejected": 0, "shards": [
+    printf '{"records": 2, "embedded": 2, "duplicate": 0, "reused": 0, "rejected": 0, "reuse": [], "shards": [
         {"file": "shard-00000.fasta", "sequences": 1, "residues": 3, "cost": 1},
         {"file": "shard-00001.fasta", "sequences": 1, "residues": 3, "cost": 1}]}' > split_summary.json
     """

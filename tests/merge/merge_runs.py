@@ -17,7 +17,7 @@ from descriptions import describe
 from virnucpro.merge.config import MergeConfig
 from virnucpro.monitor.metrics import BatchRecord, write_shard_metrics
 from virnucpro.monitor.probes import Sample
-from virnucpro.output.contracts import EarlierResults, PlannedShard, ShardRun, SplitSummary, VectorFacts
+from virnucpro.output.contracts import PlannedShard, ReuseEntry, ShardRun, SplitSummary, VectorFacts
 from virnucpro.output.keys import KeyDigest
 from virnucpro.output.ledger import LedgerWriter
 from virnucpro.output.schema import file_metadata
@@ -200,7 +200,7 @@ class Run:
                 per_residue=self.residues,
             ),
             shards=plan,
-            reuse=[EarlierResults(results=str(path), used=True, reason=None) for path, _ in self.earlier],
+            reuse=[ReuseEntry(results=str(path), used=True, reason=None) for path, _ in self.earlier],
         )
         summary.write(self.folder / "split_summary.json")
 

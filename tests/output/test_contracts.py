@@ -13,9 +13,9 @@ from descriptions import describe
 
 from virnucpro.errors import DataError, ExitCode, InputMissingError
 from virnucpro.output.contracts import (
-    EarlierResults,
     ModelDescription,
     PlannedShard,
+    ReuseEntry,
     RunSummary,
     ShardRun,
     ShardSummary,
@@ -58,7 +58,7 @@ SPLIT = SplitSummary(
     shards=[
         PlannedShard(shard=0, file="shard-00000.fasta", first_unique_index=0, sequences=1, residues=3, tokens=5, cost=9)
     ],
-    reuse=[EarlierResults(results="old", used=True, reason=None)],
+    reuse=[ReuseEntry(results="old", used=True, reason=None)],
 )
 
 

@@ -86,6 +86,23 @@ def test_the_summary_says_how_it_went(embedded: Path) -> None:
     assert metadata["weights_sha256"] == summary["metadata"]["weights_sha256"]
 
 
+@pytest.mark.parametrize(("layers", "computed"), [("1", 1), ("0", 0), ("-1,2,-2", 2)])
+def test_the_summary_counts_the_layers_that_were_computed(
+    shard: Path, model: Path, tmp_path: Path, layers: str, computed: int
+) -> None:
+    done = embed(shard, model, tmp_path / "out", "--workers", 1, f"--layers={layers}")
+    tokens = [len(sequence) + 2 for sequence in random_sequences(40, 3, longest=60)]
+    flops = sum(24 * computed * 32**2 * n + 4 * computed * 32 * n**2 for n in tokens)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["flops"] == flops
+    seconds = summary["tokens"] / summary["tokens_per_second"]
+    assert summary["teraflops_per_second"] == pytest.approx(flops / seconds / 1e12)
+    assert ("TFLOP/s" in done.stderr) is (computed > 0)
+    names = {"1": ["embedding"], "0": ["embedding"]}.get(layers, ["embedding_mean_layer2", "embedding_mean_layer1"])
+    schema = pq.read_schema(tmp_path / "out" / "embeddings.parquet")
+    assert [name for name in schema.names if name.startswith("embedding")] == names
+
+
 def test_vectors_are_bit_identical_for_any_number_of_workers(
     shard: Path, model: Path, embedded: Path, tmp_path: Path
 ) -> None:

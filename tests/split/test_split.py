@@ -21,7 +21,6 @@ from virnucpro.config import GAPS, SplitConfig
 from virnucpro.errors import DataError, ExitCode, FastaFormatError, InputMissingError, UsageError
 from virnucpro.fasta import Record, read_records, scan_records
 from virnucpro.output.keys import KeyDigest
-from virnucpro.shards import sequence_cost
 from virnucpro.split import dedup, scan, write_shards
 from virnucpro.split.split import split
 
@@ -83,6 +82,10 @@ def check(config: SplitConfig, summary: dict[str, Any]) -> list[dict[str, Any]]:
     return ledger
 
 
+def operations(tokens: int, layers: int) -> int:
+    return 24 * layers * EMBED_DIM**2 * tokens + 4 * layers * EMBED_DIM * tokens**2
+
+
 def check_summary(summary: dict[str, Any], shards: list[list[tuple[int, str]]], ledger: list[dict[str, Any]]) -> None:
     statuses = Counter(row["status"] for row in ledger)
     assert {name: summary[name] for name in statuses} == statuses
@@ -101,7 +104,7 @@ def check_summary(summary: dict[str, Any], shards: list[list[tuple[int, str]]], 
             "sequences": len(shard),
             "residues": sum(lengths),
             "tokens": sum(lengths) + 2 * len(shard),
-            "cost": sum(sequence_cost(n + 2, LAYERS, EMBED_DIM) for n in lengths),
+            "cost": sum(operations(n + 2, max(summary["output"]["layers"])) for n in lengths),
         }
         first += len(shard)
     keys = [int(row["sequence_key"], 16) for row in ledger if row["status"] == "embedded"]

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
 
 COLUMNS = 64  # of one program
 ROWS = 16  # read at a time
-_KERNEL_MODES = ("mean", "max")
+
+MODES: Final = ("mean", "max", "bos")
+_KERNEL_MODES: Final = ("mean", "max")
 
 
 @jit
@@ -45,8 +49,14 @@ def _pool_kernel(
     tl.store(Out_ptr + sequence.to(tl.int64) * D + column, pooled, mask=column < D)
 
 
+def _check_mode(mode: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f"pooling '{mode}' is not one of {', '.join(MODES)}")
+
+
 def pool_ref(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: str) -> torch.Tensor:
     """`pool` in plain PyTorch."""
+    _check_mode(mode)
     bounds = cu_seqlens.long()
     first, last = bounds[:-1], bounds[1:] - 1
     if mode == "bos":
@@ -68,7 +78,11 @@ def pool(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: str) -> torch.Tenso
 
     Returns:
         (S, D) fp32.
+
+    Raises:
+        ValueError: another mode.
     """
+    _check_mode(mode)
     if mode not in _KERNEL_MODES or not uses_triton(x_TD):
         return pool_ref(x_TD, cu_seqlens, mode)
     sequences, width = cu_seqlens.numel() - 1, x_TD.shape[1]

@@ -45,7 +45,7 @@ from virnucpro.output.schema import (
     row_group_rows,
     vector_columns,
 )
-from virnucpro.shards import sequence_cost
+from virnucpro.shards import floating_point_operations, total_cost_units
 
 #: Bytes of vectors that are worked on at once, and rows at most: narrow vectors still have ids and keys.
 WINDOW_BYTES: Final = 96 << 20
@@ -247,10 +247,10 @@ def _group_rows(config: MergeConfig, inputs: _Inputs) -> int:
 
 
 def _flops(inputs: _Inputs, layout: Layout) -> float:
-    """24 L d^2 per token and 4 L d per pair of tokens of a sequence, exactly, from the ledger's lengths."""
-    layers, dim = inputs.model.layers, inputs.model.embed_dim
-    per_pair = sequence_cost(1, layers, dim) - 24 * layers * dim**2
-    return 24.0 * layers * dim**2 * layout.totals.tokens + float(per_pair) * layout.totals.squared_tokens
+    """Of all embedded sequences, from the ledger's lengths."""
+    dim = inputs.model.embed_dim
+    units = total_cost_units(layout.totals.tokens, layout.totals.squared_tokens, dim)
+    return float(floating_point_operations(units, inputs.summary.output.layers, dim))
 
 
 def _run_summary(
@@ -267,8 +267,9 @@ def _run_summary(
             max_length=metadata["max_length"],
             long_sequences=metadata["long_sequences"],
             embedding_dtype=config.embedding_dtype,
-            reuse=[str(path) for path in config.reuse],
+            reuse=[entry.results for entry in inputs.summary.reuse],
         ),
+        reuse=inputs.summary.reuse,
         records=totals.records,
         embedded=totals.embedded,
         duplicate=totals.duplicate,

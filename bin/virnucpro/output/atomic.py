@@ -80,7 +80,8 @@ class PartialParquet:
     def __init__(self, path: Path, schema: pa.Schema, **storage: Any) -> None:
         self._path = path
         self._temporary = path.with_name(f".{path.name}.partial")
-        self._writer: pq.ParquetWriter | None = pq.ParquetWriter(self._temporary, schema, **storage)
+        self._sink = pa.OSFile(str(self._temporary), "wb")
+        self._writer: pq.ParquetWriter | None = pq.ParquetWriter(self._sink, schema, **storage)
 
     @property
     def closed(self) -> bool:
@@ -102,6 +103,7 @@ class PartialParquet:
         if self._writer is None:
             return
         self._writer.close()
+        self._sink.close()
         self._writer = None
         sync(self._temporary)
         self._temporary.replace(self._path)
@@ -113,5 +115,7 @@ class PartialParquet:
         try:
             self._writer.close()
         finally:
+            # A writer that cannot be closed, for lack of space, would keep the file open, and the disk with it.
+            self._sink.close()
             self._writer = None
             self._temporary.unlink(missing_ok=True)

@@ -53,7 +53,7 @@ class PlannedShard(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EarlierResults(Record):
+class ReuseEntry(Record):
     """Results named by ``--reuse``, and why they were not used if they were not."""
 
     results: str
@@ -82,7 +82,7 @@ class SplitSummary(Record, remedy="split the input again with split_fasta.py", l
     keys_digest: str
     output: VectorFacts
     shards: list[PlannedShard]
-    reuse: list[EarlierResults]
+    reuse: list[ReuseEntry]
 
     @property
     def residue_limit(self) -> int | None:
@@ -103,7 +103,7 @@ class ShardRun(Record):
     first_unique_index: int = 0
     sequences: int = 0
     tokens: int = 0
-    flops: int = 0
+    flops: int | None = None
     token_budget: int = 0
     attempt: int = 1
     process_start: float | None = None
@@ -232,6 +232,7 @@ class RunSummary(Record, remedy="merge again with merge_embeddings.py", layout={
     model: RunModel
     versions: RunVersions
     parameters: RunParameters
+    reuse: list[ReuseEntry]
     records: int
     embedded: int
     duplicate: int

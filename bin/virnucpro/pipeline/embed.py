@@ -19,7 +19,7 @@ import torch
 from virnucpro.config import EmbedConfig, precision_on
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader
 from virnucpro.errors import DataError, InputMissingError, ModelError
-from virnucpro.machine import processor_name
+from virnucpro.machine import peak_resident_bytes, processor_name
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model
@@ -192,7 +192,7 @@ def _write_behind(
 
 def _write_result(writer: ShardWriter, result: InferenceResult) -> None:
     indices = np.array(result.sequence_ids, dtype=np.int64)
-    writer.write(indices, {name: vectors.numpy() for name, vectors in result.columns.items()}, result.batch_idx)
+    writer.write(indices, {name: vectors.numpy() for name, vectors in result.columns.items()}, result.record.batch)
     if result.residues:
         for index, residues in zip(indices.tolist(), result.residues, strict=True):
             writer.write_residues(index, {name: states.numpy() for name, states in residues.items()})
@@ -223,7 +223,7 @@ def _describe_run(
         inference_seconds=statistics["elapsed_seconds"],
         device_uuid=device_uuid(device),
         device_name=_device_name(device),
-        peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss,
+        peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else peak_resident_bytes(),
         recomputed_in_fp32=statistics["recomputed_in_fp32"],
         metadata=metadata,
         writer_wait_seconds=writer_wait,

@@ -32,7 +32,7 @@ Lines = Mapping[str, Sequence[tuple[float, float]]]
 
 #: Columns of the general statistics: (column of shards.parquet, title, what it is, unit, decimals, factor, shown).
 _GENERAL: Final = (
-    ("sequences", "Sequences", "Distinct sequences embedded", "", 0, 1, True),
+    ("sequences", "Sequences", "Sequences embedded", "", 0, 1, True),
     ("tokens", "Tokens", "Residues and the two special tokens of each sequence, in millions", " M", 2, 1e-6, True),
     ("wall_seconds", "Wall time", "From the process's start to its end", " s", 1, 1, True),
     ("startup_seconds", "Start-up", "From the process's start to its first batch", " s", 1, 1, True),

@@ -12,13 +12,20 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from virnucpro.config import SplitConfig
-from virnucpro.errors import DataError, UsageError
+from virnucpro.config import SplitConfig, absolute_layers
+from virnucpro.errors import DataError
 from virnucpro.fasta_source import FastaSource
-from virnucpro.output.contracts import EarlierResults, ModelDescription, PlannedShard, SplitSummary, VectorFacts
+from virnucpro.output.contracts import ModelDescription, PlannedShard, ReuseEntry, SplitSummary, VectorFacts
 from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
 from virnucpro.output.schema import IDENTITY_KEYS
-from virnucpro.shards import SPECIAL_TOKENS, cost_per_unit, cost_units, shard_count, shard_name, shard_starts
+from virnucpro.shards import (
+    SPECIAL_TOKENS,
+    cost_units,
+    floating_point_operations,
+    shard_count,
+    shard_name,
+    shard_starts,
+)
 from virnucpro.split.dedup import DedupTotals, KnownKeys, deduplicate, partition_bits
 from virnucpro.split.scan import BLOCK_BYTES, ScanTotals, scan
 from virnucpro.split.spool import Spool
@@ -49,7 +56,7 @@ def split(config: SplitConfig) -> SplitSummary:
         _publish(work, config.outdir)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(_in_words(summary, config.gaps))
+    print(_in_words(summary, config))
     return summary
 
 
@@ -77,7 +84,7 @@ def _split_into(work: Path, config: SplitConfig, model: ModelDescription, vector
         ledger = workers.submit(write_ledger, spool, starts, work / MANIFEST_FILE)
         written += [write(task) for task in tasks[workers.processes :]]
         shards = [
-            _describe_shard(shard, task, result.result(), model)
+            _describe_shard(shard, task, result.result(), model, vectors)
             for shard, (task, result) in enumerate(zip(tasks, written, strict=True))
         ]
         if ledger.result() != spool.records:
@@ -90,12 +97,8 @@ def _split_into(work: Path, config: SplitConfig, model: ModelDescription, vector
 
 
 def _vectors(config: SplitConfig, model: ModelDescription) -> VectorFacts:
-    layers = [layer + model.layers + 1 if layer < 0 else layer for layer in config.layers]
-    for asked, layer in zip(config.layers, layers, strict=True):
-        if not 0 <= layer <= model.layers:
-            raise UsageError(f"--layers holds {asked}, but the model has layers 0 to {model.layers}")
     return VectorFacts(
-        layers=layers,
+        layers=list(absolute_layers(config.layers, model.layers)),
         pooling=list(config.pooling),
         precision=config.precision,
         embedding_dtype=config.embedding_dtype,
@@ -118,23 +121,25 @@ def _check_not_empty(spool: Spool, scanned: ScanTotals) -> None:
 
 def _open_reuse(
     config: SplitConfig, model: ModelDescription, vectors: VectorFacts, spool: Spool
-) -> tuple[KnownKeys | None, list[EarlierResults]]:
-    """Return the keys of all results that fit, and one entry for each asked for: its path, and why it is not used."""
+) -> tuple[KnownKeys | None, list[ReuseEntry]]:
+    """Return the keys of all results that fit, and one entry for each asked for: its name, and why it is not used."""
     if not config.reuse:
         return None, []
     # Here, as a split that reuses nothing would start a sixth later for it.
-    from virnucpro.split.reuse import ReuseIndex, mismatch
+    from virnucpro.split.reuse import EarlierResults, ReuseIndex, mismatch
 
     limits = {"max_length": config.max_length, "long_sequences": config.long_sequences}
     known = vectors.to_dict() | limits | {"weights_sha256": model.weights_sha256}
     expected = {key: known[key] for key in IDENTITY_KEYS}
-    entries: list[EarlierResults] = []
-    for results in config.reuse:
+    entries: list[ReuseEntry] = []
+    names = config.reuse_names or tuple(map(str, config.reuse))
+    earlier = [EarlierResults(folder, name) for folder, name in zip(config.reuse, names, strict=True)]
+    for results in earlier:
         reason = mismatch(results, expected, config.embedding_dtype, model.embed_dim, per_residue=config.per_residue)
         if reason is not None:
-            print(f"warning: {results}: not reused, its sequences are embedded anew: {reason}", file=sys.stderr)
-        entries.append(EarlierResults(results=str(results), used=reason is None, reason=reason))
-    usable = {i: config.reuse[i] for i, entry in enumerate(entries) if entry.used}
+            print(f"warning: {results.name}: not reused, its sequences are embedded anew: {reason}", file=sys.stderr)
+        entries.append(ReuseEntry(results=results.name, used=reason is None, reason=reason))
+    usable = {i: earlier[i] for i, entry in enumerate(entries) if entry.used}
     if not usable:
         return None, entries
     return ReuseIndex(spool.path("reuse"), usable, partition_bits(spool.records)), entries
@@ -163,7 +168,9 @@ def _shard_tasks(starts: npt.NDArray[np.int64], sequences: int, directory: Path)
     ]
 
 
-def _describe_shard(shard: int, task: ShardTask, written: ShardTotals, model: ModelDescription) -> PlannedShard:
+def _describe_shard(
+    shard: int, task: ShardTask, written: ShardTotals, model: ModelDescription, vectors: VectorFacts
+) -> PlannedShard:
     return PlannedShard(
         shard=shard,
         file=task.path.name,
@@ -171,7 +178,7 @@ def _describe_shard(shard: int, task: ShardTask, written: ShardTotals, model: Mo
         sequences=task.sequences,
         residues=written.residues,
         tokens=written.residues + SPECIAL_TOKENS * task.sequences,
-        cost=written.cost_units * cost_per_unit(model.layers, model.embed_dim),
+        cost=floating_point_operations(written.cost_units, vectors.layers, model.embed_dim),
     )
 
 
@@ -182,7 +189,7 @@ def _summary(
     scanned: ScanTotals,
     deduplicated: DedupTotals,
     shards: list[PlannedShard],
-    reuse: list[EarlierResults],
+    reuse: list[ReuseEntry],
 ) -> SplitSummary:
     accepted = spool.records - scanned.rejected
     saved = deduplicated.duplicate + deduplicated.reused
@@ -216,17 +223,18 @@ def _publish(work: Path, outdir: Path) -> None:
         (work / name).rename(outdir / name)
 
 
-def _in_words(summary: SplitSummary, gaps: str) -> str:
+def _in_words(summary: SplitSummary, config: SplitConfig) -> str:
     """Return what the user reads: counts, what deduplication saved, and last what was rejected."""
+    what = "distinct sequences" if config.deduplicate else "sequences"
     lines = [
         f"{summary.records} records, {summary.residues} residues",
-        f"{summary.embedded} distinct sequences to embed in {len(summary.shards)} shards",
+        f"{summary.embedded} {what} to embed in {len(summary.shards)} shards",
         f"{summary.duplicate} duplicates and {summary.reused} reused: {summary.share_saved:.1%} saved",
     ]
     if summary.truncated:
         lines.append(f"{summary.truncated} cut to {summary.max_length} residues")
     if summary.unknown_residues:
-        letters = "J, inner *, gaps" if gaps == "unknown" else "J, inner *"
+        letters = "J, inner *, gaps" if config.gaps == "unknown" else "J, inner *"
         lines.append(f"{summary.unknown_residues} letters without a token ({letters}) read as X")
     if summary.gaps_removed:
         lines.append(f"{summary.gaps_removed} gap characters (-, inner .) removed")
