@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from descriptions import describe
 
-from virnucpro.cli import split_main
+from virnucpro.cli.split import main as split_main
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.path_lists import PathList, named_paths, read_path_list, shard_folders
-
-MODEL_JSON = {"name": "small", "layers": 2, "embed_dim": 8, "heads": 2, "weights_sha256": "none"}
 
 
 def write(path: Path, value: object) -> Path:
@@ -59,7 +58,7 @@ def test_the_split_calls_files_and_results_as_the_list_does(
         Path(f"input{number}").write_text(f">p{number}\n{sequence}\n")
     write(Path("inputs"), [{"path": "input2", "name": "/data/b.fa"}, {"path": "input1", "name": "/data/a.fa"}])
     write(Path("reuse"), [{"path": "reuse1", "name": "/data/earlier"}])
-    write(Path("model.json"), MODEL_JSON)
+    describe().write(Path("model.json"))
     options = ["--model-json", "model.json", "--outdir", "out", "--inputs-from", "inputs"]
     assert split_main(options) == 0
     ledger = pq.read_table("out/manifest.parquet").to_pylist()
@@ -76,7 +75,8 @@ def test_the_split_calls_files_and_results_as_the_list_does(
 def test_a_split_of_many_empty_files_names_some(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").touch()
     entries = [{"path": str(tmp_path / "empty"), "name": f"/data/{number}.fa"} for number in range(2000)]
-    options = ["--model-json", str(write(tmp_path / "model.json", MODEL_JSON)), "--outdir", str(tmp_path / "out")]
+    describe().write(tmp_path / "model.json")
+    options = ["--model-json", str(tmp_path / "model.json"), "--outdir", str(tmp_path / "out")]
     assert split_main([*options, "--inputs-from", str(write(tmp_path / "list", entries))]) == 65
     last = capfd.readouterr().err.splitlines()[-1]
     assert "/data/0.fa, /data/1.fa, /data/2.fa and 1997 more: no sequence in the input" in last

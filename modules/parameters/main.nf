@@ -79,10 +79,3 @@ def help(schema) {
     }
     return (['nextflow run virnucpro-embed --input proteins.fasta --outdir results', ''] + lines).join('\n')
 }
-
-/** Changes with every edit of the package, which Nextflow itself does not see; what tools leave beside it is no edit. */
-def codeFingerprint() {
-    def bin = file("${projectDir}/bin")
-    def sources = files("${projectDir}/bin/**.{py,json}").findAll { path -> !bin.relativize(path).toString().startsWith('.') }
-    return sources.sort { path -> path.toString() }.collect { path -> "${bin.relativize(path)}\n${path.text}" }.join('\n').md5()
-}
