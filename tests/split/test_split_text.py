@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from virnucpro.errors import ExitCode, FastaFormatError
 SIZES = (1, 2, 3, 5, 7, 64, 1 << 18)
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "plain": bytes,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
     "gzip": lambda data: gzip.compress(data, mtime=0),
     "zstd": zstandard.ZstdCompressor().compress,
 }
