@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any, Final
 
-from virnucpro.errors import InputMissingError
+from virnucpro.errors import InputMissingError, ModelError
+from virnucpro.model.registry import MODELS, Esm2Config
 from virnucpro.model.weights import open_checkpoint
 
 _ROTARY_SUFFIX: Final = ".inv_freq"
@@ -21,10 +22,11 @@ def describe_model(path: Path) -> dict[str, Any]:
         ``files`` (names of weight files).
 
     Raises:
-        InputMissingError, ModelError: as ``open_checkpoint``.
+        InputMissingError, ModelError: as ``open_checkpoint``, or an official name on a model of other sizes.
     """
     checkpoint = open_checkpoint(path)
     config, files = checkpoint.config, list(checkpoint.files)
+    _require_official_sizes(path, config)
     return {
         "name": config.name,
         "source": checkpoint.source,
@@ -36,6 +38,17 @@ def describe_model(path: Path) -> dict[str, Any]:
         "left_out": list(checkpoint.left_out),
         "files": [file.name for file in files],
     }
+
+
+def _require_official_sizes(path: Path, config: Esm2Config) -> None:
+    """Results carry the model's name, so an official one must not stand for other sizes."""
+    official = MODELS.get(config.name, config)
+    found, expected = ((each.layers, each.embed_dim, each.heads) for each in (config, official))
+    if found != expected:
+        raise ModelError(
+            f"{path}: layers, width and heads are {found}, but the official {config.name} has {expected}; "
+            "give it a name of its own"
+        )
 
 
 def weights_sha256(files: list[Path]) -> str:
