@@ -67,11 +67,20 @@ def main() -> int:
     return 0
 
 
-def write_table(architecture: str, rows: list[list[int]]) -> None:
-    """Put an architecture's rows into the package's table, a line each."""
-    table = tiles.read_table() | {architecture: rows}
-    parts = (f'    "{name}": [\n      ' + ",\n      ".join(map(json.dumps, table[name])) + "\n    ]" for name in table)
-    tiles.TABLE.write_text('{\n  "attention": {\n' + ",\n".join(parts) + "\n  }\n}\n")
+def write_table(architecture: str, rows: list[list[int]], kernel: str = "attention") -> None:
+    """Put an architecture's rows of a kernel into the package's table, a line each."""
+    table = json.loads(tiles.TABLE.read_text())
+    table.setdefault(kernel, {})[architecture] = rows
+    sections = (
+        f'  "{name}": {{\n' + ",\n".join(map(show_rows, parts.items())) + "\n  }" for name, parts in table.items()
+    )
+    tiles.TABLE.write_text("{\n" + ",\n".join(sections) + "\n}\n")
+
+
+def show_rows(part: tuple[str, list[list[int]]]) -> str:
+    """One architecture's rows as the table has them."""
+    name, rows = part
+    return f'    "{name}": [\n      ' + ",\n      ".join(map(json.dumps, rows)) + "\n    ]"
 
 
 if __name__ == "__main__":

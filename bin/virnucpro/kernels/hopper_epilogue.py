@@ -53,14 +53,15 @@ def coarse_gelu(x):
 
 
 @gluon_jit
-def rotation_of(tables, top, M, HALF: gl.constexpr, PIECE: gl.constexpr, WIDTH: gl.constexpr):
-    """Cosines and sines for 64 rows of one piece, laid out like the even columns of the accumulator."""
+def rotation_of(tables, top, left, M, HALF: gl.constexpr, PIECE: gl.constexpr, WIDTH: gl.constexpr):
+    """Cosines and sines for 64 rows of the piece from column ``left``, laid out like the accumulator's even columns."""
     Position_ptr, Cos_ptr, Sin_ptr = tables
     even, _odd = gl.split(gl.zeros((64, WIDTH), gl.float32, PIECE).reshape((64, WIDTH // 2, 2)))
     TABLE: gl.constexpr = even.type.layout
     token = top + gl.arange(0, 64, gl.SliceLayout(1, TABLE))
     position = gl.load(Position_ptr + token, mask=token < M, other=0)
-    entry = position[:, None] * HALF + (gl.arange(0, WIDTH // 2, gl.SliceLayout(0, TABLE)) % HALF)[None, :]
+    pair = left // 2 + gl.arange(0, WIDTH // 2, gl.SliceLayout(0, TABLE))
+    entry = position[:, None] * HALF + (pair % HALF)[None, :]
     return gl.load(Cos_ptr + entry), gl.load(Sin_ptr + entry)
 
 

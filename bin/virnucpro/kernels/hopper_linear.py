@@ -36,7 +36,6 @@ _gelu = gluon_jit(gelu_polynomial)
 
 BIAS, GELU, ROTARY, RESIDUAL = range(4)
 BLOCK_N = 256
-HEAD_DIMS = (16, 32, 64, 128)  # of which a piece of a tile holds a whole number, so that the kernel can turn them
 LOW_RESIDUAL_BLOCK_N = 128  # as two tiles of the residual stream are kept beside the operands
 
 
@@ -127,8 +126,8 @@ def _consume(
                 scale *= gl.load(Row_scale_ptr + row, mask=row < M, other=0.0)
         if COPY:
             copy_factor *= inverse_rms(Earlier_ptr, row, M, N, eps, CHUNKS)
-        if EPILOGUE == 2:
-            rotation = rotation_of(tables, top, M, HALF, PIECE, WIDTH)
+        if EPILOGUE == 2 and WIDTH % (2 * HALF) == 0:
+            rotation = rotation_of(tables, top, 0, M, HALF, PIECE, WIDTH)
         acc = hopper.warpgroup_mma_wait(0, [acc])
         hopper.mbarrier.arrive(barriers[1].index(slot), count=1)
         if EPILOGUE == 3:
@@ -139,6 +138,8 @@ def _consume(
         pieces = columns(acc, BLOCK_N, WIDTH)
         for piece in gl.static_range(PIECES):
             left = tile_n * BLOCK_N + piece * WIDTH
+            if EPILOGUE == 2 and WIDTH % (2 * HALF) != 0:
+                rotation = rotation_of(tables, top, left, M, HALF, PIECE, WIDTH)
             x = _finish(
                 pieces[piece], scale, rotation, factor, vectors, left, N, K, PIECE, WIDTH, EPILOGUE, NORM, SCALED
             )
@@ -260,7 +261,7 @@ def launch(
         epilogue: `BIAS`, `GELU`, `ROTARY` or `RESIDUAL`.
         statistics: rows' sums and sums of squares: read for the LayerNorm before the layer, or written by `RESIDUAL`.
         rotation: for `ROTARY`, positions (M,), cosines and sines (P, half): the first 2K columns are turned, by the
-            kernel or, with heads that it cannot turn, by a pass after it; low parts only by the kernel.
+            kernel or, where they end inside a piece of a tile, by a pass after it; low parts only by the kernel.
         eps: added to the variance.
         weight_scale_N: fp32 factors of an e4m3 weight's rows, together with that of ``x_MK`` where it has but one.
         row_scale_M: fp32 factors: of the rows of an e4m3 ``x_MK`` under a LayerNorm, or, written, of ``copy_MN``.
@@ -271,7 +272,7 @@ def launch(
     """
     (rows, features), outputs = x_MK.high.shape, weight_NK.high.shape[0]
     turned_after = None
-    if rotation and 2 * rotation[1].shape[1] not in HEAD_DIMS:
+    if rotation and 2 * features % _tiling(out_MN, epilogue, rotation[1].shape[1])[0]:
         epilogue, rotation, turned_after = BIAS, None, rotation
     half = rotation[1].shape[1] if rotation else 1
     width, block_n, stages = _tiling(out_MN, epilogue, half)
