@@ -2,7 +2,7 @@
 
     PYTHONPATH=bin python benchmarks/bench_paths.py FASTA
 
-Weights are random; an even sample of the proteins keeps a run of a large model near a second. Writes
+Weights are random; an even sample of the proteins keeps a run near half a second. Writes
 ``benchmarks/results/paths.csv``, which ``virnucpro.model.paths`` has to follow (tests/benchmarks/test_paths.py).
 """
 
@@ -12,6 +12,7 @@ import argparse
 import gc
 import itertools
 import multiprocessing
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
@@ -31,9 +32,9 @@ from virnucpro.pipeline.engine import Engine, OutputPlan
 PRECISIONS = ("fp16", "bf16", "fp8")
 PATHS = {"fused": True, "plain": False}
 #: One in so many proteins.
-SAMPLING = {"8M": 1, "35M": 1, "150M": 2, "650M": 4, "3B": 16, "15B": 64}
+SAMPLING = {"8M": 1, "35M": 2, "150M": 4, "650M": 8, "3B": 32, "15B": 96}
 DEVICE = torch.device("cuda")
-PROCESSES = 12
+PROCESSES = min(16, os.cpu_count() or 1)
 #: Tokens of a longest sequence that between them have every kernel of a path compiled.
 COMPILED_LENGTHS = (100, 200, 400, 500, 900, 1024)
 

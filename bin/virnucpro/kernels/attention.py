@@ -165,7 +165,7 @@ def varlen_attention(
     width = qkv_T3D.shape[1] // 3
     head_dim = width // heads
     out_TD = qkv_T3D.new_empty((qkv_T3D.shape[0], width))
-    if low_T2D is None and tiles is None and hopper_attention.fits(qkv_T3D, head_dim):
+    if low_T2D is None and tiles is None and hopper_attention.fits(qkv_T3D, head_dim, max_seqlen):
         hopper_attention.launch(qkv_T3D, cu_seqlens, max_seqlen, heads, scale * LOG2_E, out_TD)
         return out_TD
     exact = qkv_T3D.dtype == torch.float32

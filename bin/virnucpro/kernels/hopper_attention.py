@@ -21,7 +21,8 @@ from virnucpro.kernels.device import gl, gluon_jit, hopper, launch_guard, multip
 from virnucpro.kernels.hopper_ragged import advance, describe, fetch, place_of, skip
 from virnucpro.kernels.tiles import HopperAttentionTiles, hopper_attention_tiles
 
-HEAD_DIMS = (24, 32, 64, 128)
+#: Head dimensions and the longest sequence from which on the kernel is faster than the plain one.
+LEAST_LENGTHS = {24: 0, 32: 641, 64: 0, 128: 0}
 ROWS = 64  # of queries, a consumer
 SHARED_MEMORY = 225 << 10  # bytes of tiles: what a block may have, less some for barriers
 MAX_STAGES = 12
@@ -251,9 +252,9 @@ def _hopper_attention_kernel(
         )  # fmt: skip
 
 
-def fits(qkv_T3D: torch.Tensor, head_dim: int) -> bool:
-    """True where `launch` can take it: 16 bits on Hopper, a head dimension that the kernel was measured to pay for."""
-    return head_dim in HEAD_DIMS and uses_hopper(qkv_T3D)
+def fits(qkv_T3D: torch.Tensor, head_dim: int, max_seqlen: int) -> bool:
+    """True where `launch` can take it and is faster than the plain kernel: 16 bits on Hopper."""
+    return max_seqlen >= LEAST_LENGTHS.get(head_dim, max_seqlen + 1) and uses_hopper(qkv_T3D)
 
 
 def turn_for(programs: int, blocks: int) -> int:
