@@ -3,17 +3,11 @@ include { DESCRIBE_MODEL } from './modules/describe_model/main.nf'
 include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
+include { cacheToFill ; keptModel ; modelCache } from './modules/model_cache/main.nf'
 include { closing ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
-include { checkParameters ; codeFingerprint ; existingPaths ; exitLikeTheTask ; help ; stop ; writableFolder } from './modules/parameters/main.nf'
-
-def modelCache(given) {
-    if (workflow.stubRun) {
-        return "${workflow.workDir}/stub-models"
-    }
-    return given ?: "${System.getenv('HOME') ?: workflow.launchDir}/.cache/virnucpro/models"
-}
+include { checkParameters ; codeFingerprint ; existingPaths ; exitLikeTheTask ; help ; modelFolder ; stop ; writableFolder } from './modules/parameters/main.nf'
 
 /** Options of the tools that decide what a vector is; whole strings, so that a change of any reruns the task. */
 def outputOptions(p, precision) {
@@ -24,6 +18,7 @@ def outputOptions(p, precision) {
 
 def splitOptions(p) {
     def options = "--shard-residues ${p.shard_residues} --shards-at-least ${Math.max(p.gpus, 1)}"
+    options += " --gaps ${p.gaps} --alphabet ${p.alphabet}"
     return options + (p.dedup ? '' : ' --no-dedup') + (p.strict ? ' --strict' : '')
 }
 
@@ -39,18 +34,20 @@ workflow {
     }
     def inputs = existingPaths('input', p.input, [type: 'file'])
     def reuse = existingPaths('reuse', p.reuse, [type: 'dir'])
-    def outdir = writableFolder(p.outdir)
-    def local = file(p.model, glob: false)
+    def outdir = writableFolder('outdir', p.outdir)
+    def local = modelFolder(file(p.model, glob: false))
     if (p.model.contains('/') && !local.exists()) {
         stop(66, "--model ${p.model}: no such file or folder; check the path")
     }
+    def models = modelCache(p.model_cache)
+    def model = local.exists() ? local : keptModel(models, p.model)
     def device = p.gpus > 0 ? 'cuda' : 'cpu'
     def precision = p.gpus > 0 ? p.precision : 'fp32'
     def options = outputOptions(p, precision)
     def budget = p.token_budget ? " --token-budget ${p.token_budget}" : ''
     def code = codeFingerprint()
 
-    log.info(plan(p, inputs, precision, local.exists() ? local : "${p.model}, kept in ${modelCache(p.model_cache)}"))
+    log.info(plan(p, inputs, precision, model ?: "${p.model}, to be fetched${models ? " into ${models}" : ''}"))
     workflow.onComplete = {
         if (!workflow.success) {
             exitLikeTheTask(workflow.exitStatus)
@@ -59,9 +56,14 @@ workflow {
     }
 
     // /models/esm2.pt or the folder of a downloaded model: one value, shared by every task
-    model_ch = local.exists() ? channel.value(local) : FETCH_MODEL(p.model, modelCache(p.model_cache))
+    def filled = model ? [] : cacheToFill(models)
+    model_ch = model
+        ? channel.value(model)
+        : FETCH_MODEL(p.model, filled).map { made -> filled ? models.resolve(p.model) : made }
     DESCRIBE_MODEL(model_ch, code)
-    SPLIT_FASTA(inputs, inputs.collect { path -> path.toString() }, DESCRIBE_MODEL.out, reuse, "${splitOptions(p)} ${options}", code)
+    def inputNames = inputs.collect { path -> path.toString() }
+    def reuseNames = reuse.collect { path -> path.toString() }
+    SPLIT_FASTA(inputs, inputNames, DESCRIBE_MODEL.out, reuse, reuseNames, "${splitOptions(p)} ${options}", code)
 
     // What the split found, as a map; printed before any shard is embedded
     split_ch = SPLIT_FASTA.out.summary.combine(DESCRIBE_MODEL.out).map { summary, described ->

@@ -1,8 +1,8 @@
 process DESCRIBE_MODEL {
-    tag "${model.name}"
+    tag "${model.name.tokenize('/').last()}"
 
     input:
-    path model
+    path model, stageAs: 'model/*'
     val code
 
     output:

@@ -1,23 +1,24 @@
 process FETCH_MODEL {
     tag "${name}"
     label 'download'
-    storeDir "${cache}/${name}"
+    // A copy of the folder would keep nothing. Its time is part of what -resume compares: a model removed is fetched anew.
+    stageInMode 'symlink'
 
     input:
     val name
-    val cache
+    path kept, stageAs: 'model_cache'
 
     output:
-    path 'weights'
+    path "${kept ? 'model.json' : name}"
 
     script:
     """
-    fetch_model.py --model '${name}' --outdir .
+    fetch_model.py --model='${name.replace("'", "'\\''")}' --outdir . ${kept ? "--cache ${kept}" : ''}
     """
 
     stub:
     """
-    mkdir weights
-    touch weights/model.safetensors
+    mkdir -p ${kept ?: '.'}/'${name}'
+    touch model.json
     """
 }

@@ -71,8 +71,15 @@ def existingPaths(name, given, options) {
     }
 }
 
-/** The folder for the results, made and tried now rather than after hours of work. */
-def writableFolder(path) {
+/** A file of a Hugging Face folder means its folder: a task on another machine is given no more than what is named. */
+def modelFolder(path) {
+    def weights = ['model.safetensors', 'pytorch_model.bin'].collectMany { name -> [name, "${name}.index.json".toString()] }
+    def chosen = weights.find { name -> path.resolveSibling(name).exists() }
+    return path.resolveSibling('config.json').exists() && path.name in [chosen, 'config.json'] ? path.parent : path
+}
+
+/** A folder that the run writes to, made and tried now rather than after hours of work. */
+def writableFolder(name, path) {
     def folder = file(path, glob: false)
     def probe = folder.resolve('.virnucpro-writable')
     try {
@@ -81,7 +88,7 @@ def writableFolder(path) {
         probe.delete()
     }
     catch (IOException _error) {
-        stop(74, "--outdir ${path} cannot be written; check its permissions or name another folder")
+        stop(74, "--${name} ${path} cannot be written; check its permissions or name another folder")
     }
     return folder
 }

@@ -1,3 +1,8 @@
+/** An option once for each value, whatever is in it. */
+def quoted(option, values) {
+    return values.collect { value -> "--${option}='" + value.replace("'", "'\\''") + "'" }.join(' ')
+}
+
 process SPLIT_FASTA {
     tag "${names.size() > 1 ? names.size() + ' files' : new File(names[0]).name}, ${[inputs].flatten().sum { file -> file.size() } as nextflow.util.MemoryUnit}"
 
@@ -6,6 +11,7 @@ process SPLIT_FASTA {
     val names
     path model_json
     path reuse, stageAs: 'reuse*/*'
+    val reuse_names
     val options
     val code
 
@@ -16,11 +22,10 @@ process SPLIT_FASTA {
     path 'split_summary.json', emit: summary
 
     script:
-    def named = names.collect { name -> "--name='" + name.replace("'", "'\\''") + "'" }.join(' ')
     def reused = [reuse].flatten().collect { directory -> "--reuse ${directory}" }.join(' ')
     """
     split_fasta.py --model-json ${model_json} --outdir . ${options} ${reused} \\
-        ${named} -- ${inputs}
+        ${quoted('reuse-name', reuse_names)} ${quoted('name', names)} -- ${inputs}
     """
 
     stub:
