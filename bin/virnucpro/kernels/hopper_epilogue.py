@@ -12,7 +12,7 @@ from virnucpro.kernels.device import gl, gluon_jit, hopper
 from virnucpro.kernels.parts import Parts
 
 BIAS, GELU, ROTARY, RESIDUAL = range(4)
-HEAD_DIMS = (16, 32, 64, 128)  # of which a piece of a tile holds a whole number, so that the kernel can turn them
+HEAD_DIMS = (16, 32, 64, 128)  # of which a piece of a tile holds a whole number
 
 
 def check_epilogue(
@@ -37,6 +37,17 @@ def check_epilogue(
         raise ValueError("low parts are for the epilogues ROTARY and RESIDUAL")
     if rotation is not None and 2 * rotation[1].shape[1] not in HEAD_DIMS:
         raise ValueError(f"low parts of queries and keys need a head dimension of {', '.join(map(str, HEAD_DIMS))}")
+
+
+def ends_with_piece(turned: int, width: int, out_MN: Parts) -> bool:
+    """True where no piece of ``width`` columns holds both columns that are turned and others.
+
+    Raises:
+        ValueError: one does, and the columns that are turned have low parts, which a pass afterwards cannot turn.
+    """
+    if turned % width and out_MN.low is not None:
+        raise ValueError(f"low parts of {turned} columns of queries and keys need a multiple of {width}")
+    return turned % width == 0
 
 
 @gluon_jit

@@ -21,12 +21,12 @@ from virnucpro.kernels.device import gl, gluon_jit, hopper, launch_guard, multip
 from virnucpro.kernels.hopper_epilogue import (
     BIAS,
     GELU,
-    HEAD_DIMS,
     RESIDUAL,
     ROTARY,
     check_epilogue,
     coarse_gelu,
     columns,
+    ends_with_piece,
     fetch_residual,
     inverse_deviation,
     inverse_rms,
@@ -278,14 +278,13 @@ def launch(
     check_epilogue(epilogue, out_MN, statistics, rotation, copy_MN)
     (rows, features), outputs = x_MK.high.shape, weight_NK.high.shape[0]
     turned_after = None
-    if rotation and 2 * features % _tiling(out_MN, epilogue, rotation[1].shape[1])[0]:
+    if rotation and not ends_with_piece(2 * features, _tiling(out_MN, epilogue, rotation[1].shape[1])[0], out_MN):
         epilogue, rotation, turned_after = BIAS, None, rotation
     half = rotation[1].shape[1] if rotation else 1
     width, block_n, stages = _tiling(out_MN, epilogue, half)
     chunks = statistics.shape[1] if statistics is not None else 1
     tiles = -(-rows // 128) * -(-outputs // block_n)
     depth = 128 // x_MK.high.element_size()
-
     with launch_guard(x_MK.high):
         _linear_kernel[(min(tiles, multiprocessors(x_MK.high)),)](
             *(_describe(part, 64, depth) for part in x_MK),
