@@ -4,22 +4,23 @@ include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
 include { cacheToFill ; keptModel ; modelCache } from './modules/model_cache/main.nf'
-include { closing ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
+include { checkParameters ; codeFingerprint ; help ; lastWord ; stop } from './modules/parameters/main.nf'
+include { existingPaths ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; writableFolder } from './modules/paths/main.nf'
+include { closing ; extent ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
-include { checkParameters ; codeFingerprint ; existingPaths ; exitLikeTheTask ; help ; modelFolder ; stop ; writableFolder } from './modules/parameters/main.nf'
 
 /** Options of the tools that decide what a vector is; whole strings, so that a change of any reruns the task. */
 def outputOptions(p, precision) {
-    def options = "--max-length ${p.max_length} --long-sequences ${p.long_sequences} --precision ${precision}"
-    options += " --layers=${p.layers} --pooling ${p.pooling} --embedding-dtype ${p.embedding_dtype}"
-    return p.per_residue ? "${options} --per-residue" : options
+    def options = ['--max-length', p.max_length, '--long-sequences', p.long_sequences, '--precision', precision]
+    options += ["--layers=${p.layers}", '--pooling', p.pooling, '--embedding-dtype', p.embedding_dtype]
+    return shellWords(options + (p.per_residue ? ['--per-residue'] : []))
 }
 
 def splitOptions(p) {
-    def options = "--shard-residues ${p.shard_residues} --shards-at-least ${Math.max(p.gpus, 1)}"
-    options += " --gaps ${p.gaps} --alphabet ${p.alphabet}"
-    return options + (p.dedup ? '' : ' --no-dedup') + (p.strict ? ' --strict' : '')
+    def options = ['--shard-residues', p.shard_residues, '--shards-at-least', Math.max(p.gpus, 1)]
+    options += ['--gaps', p.gaps, '--alphabet', p.alphabet]
+    return shellWords(options + (p.dedup ? [] : ['--no-dedup']) + (p.strict ? ['--strict'] : []))
 }
 
 workflow {
@@ -35,12 +36,17 @@ workflow {
     def inputs = existingPaths('input', p.input, [type: 'file'])
     def reuse = existingPaths('reuse', p.reuse, [type: 'dir'])
     def outdir = writableFolder('outdir', p.outdir)
-    def local = modelFolder(file(p.model, glob: false))
-    if (p.model.contains('/') && !local.exists()) {
+    stageableFolders()
+    def named = literal(p.model)
+    def local = named ? modelFolder(named) : null
+    if (local) {
+        stageable('model', [local])
+    }
+    if (p.model.contains('/') && !local) {
         stop(66, "--model ${p.model}: no such file or folder; check the path")
     }
     def models = modelCache(p.model_cache)
-    def model = local.exists() ? local : keptModel(models, p.model)
+    def model = local ?: keptModel(models, p.model)
     def device = p.gpus > 0 ? 'cuda' : 'cpu'
     def precision = p.gpus > 0 ? p.precision : 'fp32'
     def options = outputOptions(p, precision)
@@ -49,10 +55,7 @@ workflow {
 
     log.info(plan(p, inputs, precision, model ?: "${p.model}, to be fetched${models ? " into ${models}" : ''}"))
     workflow.onComplete = {
-        if (!workflow.success) {
-            exitLikeTheTask(workflow.exitStatus)
-        }
-        log.info(closing(p, outdir))
+        lastWord(closing(p, outdir))
     }
 
     // /models/esm2.pt or the folder of a downloaded model: one value, shared by every task
@@ -61,9 +64,19 @@ workflow {
         ? channel.value(model)
         : FETCH_MODEL(p.model, filled).map { made -> filled ? models.resolve(p.model) : made }
     DESCRIBE_MODEL(model_ch, code)
-    def inputNames = inputs.collect { path -> path.toString() }
-    def reuseNames = reuse.collect { path -> path.toString() }
-    SPLIT_FASTA(inputs, inputNames, DESCRIBE_MODEL.out, reuse, reuseNames, "${splitOptions(p)} ${options}", code)
+    // Lists of paths go through files: a command line holds some thousand of them
+    input_list = channel.of(listed('input', inputs)).collectFile(name: 'input_list.json')
+    reuse_list = channel.of(listed('reuse', reuse)).collectFile(name: 'reuse_list.json')
+    SPLIT_FASTA(
+        inputs,
+        input_list,
+        extent(inputs),
+        DESCRIBE_MODEL.out,
+        reuse,
+        reuse_list,
+        "${splitOptions(p)} ${options}",
+        code,
+    )
 
     // What the split found, as a map; printed before any shard is embedded
     split_ch = SPLIT_FASTA.out.summary.combine(DESCRIBE_MODEL.out).map { summary, described ->
@@ -86,7 +99,8 @@ workflow {
         SPLIT_FASTA.out.summary,
         DESCRIBE_MODEL.out,
         reuse,
-        "--embedding-dtype ${p.embedding_dtype}",
+        reuse_list,
+        shellWords(['--embedding-dtype', p.embedding_dtype]),
         code,
     )
     if (p.report) {

@@ -26,6 +26,9 @@ from virnucpro.config import (
 )
 from virnucpro.errors import UsageError, run_reporting_errors
 
+#: A command line holds some thousand paths, and no more.
+_LIST = 'a JSON list of {"path": ..., "name": what messages and the ledger call it}'
+
 
 def fetch_main(argv: Sequence[str] | None = None) -> int:
     """Check a model's checkpoint and describe it in ``model.json``; an official name is downloaded first."""
@@ -56,7 +59,8 @@ def fetch_main(argv: Sequence[str] | None = None) -> int:
 def split_main(argv: Sequence[str] | None = None) -> int:
     """Split FASTA into shards of equal cost, with a ledger that has one row for every record."""
     parser = _parser("split_fasta.py", split_main)
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="FASTA", help="also compressed; - is standard input")
+    parser.add_argument("inputs", nargs="*", type=Path, metavar="FASTA", help="also compressed; - is standard input")
+    parser.add_argument("--inputs-from", type=Path, metavar="LIST", help=f"further FASTA files: {_LIST}")
     parser.add_argument("--model-json", required=True, type=Path, help="description written by fetch_model.py")
     parser.add_argument("--outdir", type=Path, default=Path("."))
     parser.add_argument("--shard-residues", type=int, default=SplitConfig.shard_residues, help="residues per shard")
@@ -64,9 +68,7 @@ def split_main(argv: Sequence[str] | None = None) -> int:
         "--shards-at-least", type=int, default=SplitConfig.shards_at_least, help="number of GPUs that wait for work"
     )
     parser.add_argument("--no-dedup", action="store_true", help="embed identical sequences once each")
-    parser.add_argument("--name", action="append", default=[], help="what to call a FASTA file; once for each")
-    parser.add_argument("--reuse", action="append", type=Path, default=[], metavar="RESULTS")
-    parser.add_argument("--reuse-name", action="append", default=[], help="what to call earlier results; once for each")
+    _add_reuse_options(parser)
     parser.add_argument("--strict", action="store_true", help="a record that would be rejected ends the run")
     parser.add_argument(
         "--alphabet", choices=ALPHABETS, default=SplitConfig.alphabet, help="protein: take what looks like nucleotides"
@@ -82,19 +84,22 @@ def split_main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         # Arrow's memory comes from malloc, which keeps what is freed (``split.workers``).
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+        from virnucpro.path_lists import named_paths
         from virnucpro.split.split import split
 
+        inputs = named_paths(options.inputs, options.inputs_from)
+        reuse = named_paths(options.reuse, options.reuse_from)
         split(
             SplitConfig(
-                inputs=tuple(options.inputs),
-                names=tuple(options.name),
+                inputs=inputs.paths,
+                names=inputs.names,
                 outdir=options.outdir,
                 model_json=options.model_json,
                 shard_residues=options.shard_residues,
                 shards_at_least=options.shards_at_least,
                 deduplicate=not options.no_dedup,
-                reuse=tuple(options.reuse),
-                reuse_names=tuple(options.reuse_name),
+                reuse=reuse.paths,
+                reuse_names=reuse.names,
                 strict=options.strict,
                 alphabet=options.alphabet,
                 gaps=options.gaps,
@@ -150,21 +155,23 @@ def merge_main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split-summary", required=True, type=Path)
     parser.add_argument("--model-json", required=True, type=Path)
     parser.add_argument("--outdir", required=True, type=Path, help="made whole at the end, or not at all")
-    parser.add_argument("--reuse", action="append", type=Path, default=[], metavar="RESULTS")
+    parser.add_argument("--shards-in", type=Path, metavar="FOLDER", help="further shards: the folders shard-* in it")
+    _add_reuse_options(parser)
     parser.add_argument("--embedding-dtype", choices=EMBEDDING_DTYPES, default=MergeConfig.embedding_dtype)
     options = parser.parse_args(argv)
 
     def run() -> None:
         from virnucpro.merge.merge import merge
+        from virnucpro.path_lists import named_paths, shard_folders
 
         summary = merge(
             MergeConfig(
                 manifest=options.manifest,
                 split_summary=options.split_summary,
                 model_json=options.model_json,
-                shard_dirs=tuple(options.shard_dirs),
+                shard_dirs=(*options.shard_dirs, *shard_folders(options.shards_in)),
                 outdir=options.outdir,
-                reuse=tuple(options.reuse),
+                reuse=named_paths(options.reuse, options.reuse_from).paths,
                 embedding_dtype=options.embedding_dtype,
             )
         )
@@ -192,6 +199,11 @@ def _parser(program: str, main: object) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program, description=main.__doc__, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"{program} {__version__}")
     return parser
+
+
+def _add_reuse_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reuse", action="append", type=Path, default=[], metavar="RESULTS")
+    parser.add_argument("--reuse-from", type=Path, metavar="LIST", help=f"further results: {_LIST}")
 
 
 def _add_vector_options(parser: argparse.ArgumentParser) -> None:

@@ -83,9 +83,9 @@ class VectorConfig:
 
 @dataclass(frozen=True)
 class SplitConfig(VectorConfig):
-    """What SPLIT_FASTA does. ``shards_at_least`` is the number of GPUs that wait for work; ``names`` are the inputs as
-    the user named them, where they lie elsewhere now, and ``reuse_names`` likewise the earlier results; ``alphabet``
-    protein takes what looks like nucleotides too."""
+    """What SPLIT_FASTA does. ``shards_at_least`` is the number of GPUs that wait for work; ``names`` and
+    ``reuse_names`` are the inputs and the earlier results as the user named them, where they lie elsewhere now;
+    ``alphabet`` protein takes what looks like nucleotides too."""
 
     inputs: tuple[Path, ...]
     outdir: Path
@@ -103,8 +103,8 @@ class SplitConfig(VectorConfig):
     def __post_init__(self) -> None:
         if not self.inputs:
             raise UsageError("no input file given; name at least one FASTA file, or - for standard input")
-        _check_names("name", self.names, len(self.inputs), "files")
-        _check_names("reuse-name", self.reuse_names, len(self.reuse), "earlier results")
+        _check_names(self.names, len(self.inputs), "input files")
+        _check_names(self.reuse_names, len(self.reuse), "results to reuse")
         super().__post_init__()
         _check_choice("gaps", self.gaps, GAPS)
         _check_positive("shard_residues", self.shard_residues)
@@ -174,9 +174,9 @@ def _check_any(name: str, values: Sequence[object]) -> None:
         raise UsageError(f"--{name} is empty; name at least one")
 
 
-def _check_names(option: str, names: tuple[str, ...], things: int, what: str) -> None:
+def _check_names(names: tuple[str, ...], things: int, what: str) -> None:
     if names and len(names) != things:
-        raise UsageError(f"--{option} is given {len(names)} times for {things} {what}; give one for each")
+        raise UsageError(f"{len(names)} names for {things} {what}; give one for each")
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
