@@ -5,12 +5,12 @@ include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
 include { cacheToFill ; keptModel ; modelCache } from './modules/model_cache/main.nf'
-include { checkParameters ; help ; lastWord ; stop } from './modules/parameters/main.nf'
-include { existingPaths ; listed ; literal ; modelFolder ; stageable ; stageableFolders ; writableFolder } from './modules/paths/main.nf'
+include { checkParameters ; codeFingerprint ; help ; lastWord ; optionsOf ; stop } from './modules/parameters/main.nf'
+include { existingPaths ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; writableFolder } from './modules/paths/main.nf'
 include { closing ; extent ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
-include { codeFingerprint ; optionsOf } from './modules/programs/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
+
 workflow {
     def schema = file("${projectDir}/nextflow_schema.json")
     if (params.help) {
@@ -38,7 +38,7 @@ workflow {
     def device = p.gpus > 0 ? 'cuda' : 'cpu'
     def precision = p.gpus > 0 ? p.precision : 'fp32'
     def chosen = p + [precision: precision]
-    def splitOptions = optionsOf('split_fasta.py', chosen, schema) + (p.dedup ? '' : ' --no-dedup')
+    def splitOptions = ["--shards-at-least=${Math.max(p.gpus, 1)}"] + (p.dedup ? [] : ['--no-dedup'])
 
     log.info(plan(p, inputs, precision, model ?: "${p.model}, to be fetched${models ? " into ${models}" : ''}"))
     workflow.onComplete = {
@@ -61,7 +61,7 @@ workflow {
         DESCRIBE_MODEL.out,
         reuse,
         reuse_list,
-        "${splitOptions} --shards-at-least=${Math.max(p.gpus, 1)}",
+        shellWords(optionsOf('split_fasta.py', chosen, schema) + splitOptions),
         codeFingerprint('split_fasta.py'),
     )
 
@@ -75,7 +75,7 @@ workflow {
     shard_ch = SPLIT_FASTA.out.shards.flatten().map { shard -> [shard.name, shard] }
         .join(split_ch.flatMap { split -> shardSizes(split) }, failOnMismatch: true)
         .map { _name, shard, size -> [shard, size] }
-    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, optionsOf('embed_shard.py', chosen, schema), codeFingerprint('embed_shard.py'))
+    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, shellWords(optionsOf('embed_shard.py', chosen, schema)), codeFingerprint('embed_shard.py'))
 
     // [shard-00000, shard-00001, ...], or [] where nothing is left to embed
     MERGE_EMBEDDINGS(
@@ -86,7 +86,7 @@ workflow {
         DESCRIBE_MODEL.out,
         reuse,
         reuse_list,
-        optionsOf('merge_embeddings.py', chosen, schema),
+        shellWords(optionsOf('merge_embeddings.py', chosen, schema)),
         codeFingerprint('merge_embeddings.py'),
     )
     if (p.report) {

@@ -129,7 +129,8 @@ COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
     "zcat proteins.fasta.gz | bin/split_fasta.py --model-json model.json --outdir split -": Run("split"),
     "bin/embed_shard.py --shard split/shards/shard-00000.fasta --model ./model.pt --model-json model.json "
     "--outdir shard-00000": Run("shard-00000"),
-    "bin/merge_embeddings.py --manifest split/manifest.parquet --split-summary split/split_summary.json "
+    "bin/merge_embeddings.py --manifest split/manifest.parquet --rejected split/rejected.tsv "
+    "--split-summary split/split_summary.json "
     "--model-json model.json --outdir results shard-00000": Run("results"),
     "make images": Lacks(DAEMON, listed_by_make),
     "containers/build.sh sif": Lacks(DAEMON, parsed_by_bash),

@@ -18,6 +18,8 @@ _MENTIONS = {"nextflow run", "nextflow config"}
 #: How the blocks begin that hold no commands.
 _OTHER_BLOCKS = (
     "FASTA ─ SPLIT_FASTA",
+    "flowchart LR",
+    "cli        a command line",
     "results/",
     "process { withLabel",
     "// The queues'",

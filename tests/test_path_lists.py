@@ -13,6 +13,8 @@ from virnucpro.cli.split import main as split_main
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.path_lists import PathList, named_paths, read_path_list, shard_folders
 
+MODEL_JSON = describe(layers=6, embed_dim=320).to_dict()
+
 
 def write(path: Path, value: object) -> Path:
     path.write_text(json.dumps(value))
@@ -58,7 +60,7 @@ def test_the_split_calls_files_and_results_as_the_list_does(
         Path(f"input{number}").write_text(f">p{number}\n{sequence}\n")
     write(Path("inputs"), [{"path": "input2", "name": "/data/b.fa"}, {"path": "input1", "name": "/data/a.fa"}])
     write(Path("reuse"), [{"path": "reuse1", "name": "/data/earlier"}])
-    describe().write(Path("model.json"))
+    write(Path("model.json"), MODEL_JSON)
     options = ["--model-json", "model.json", "--outdir", "out", "--inputs-from", "inputs"]
     assert split_main(options) == 0
     ledger = pq.read_table("out/manifest.parquet").to_pylist()
@@ -75,8 +77,7 @@ def test_the_split_calls_files_and_results_as_the_list_does(
 def test_a_split_of_many_empty_files_names_some(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").touch()
     entries = [{"path": str(tmp_path / "empty"), "name": f"/data/{number}.fa"} for number in range(2000)]
-    describe().write(tmp_path / "model.json")
-    options = ["--model-json", str(tmp_path / "model.json"), "--outdir", str(tmp_path / "out")]
+    options = ["--model-json", str(write(tmp_path / "model.json", MODEL_JSON)), "--outdir", str(tmp_path / "out")]
     assert split_main([*options, "--inputs-from", str(write(tmp_path / "list", entries))]) == 65
     last = capfd.readouterr().err.splitlines()[-1]
     assert "/data/0.fa, /data/1.fa, /data/2.fa and 1997 more: no sequence in the input" in last

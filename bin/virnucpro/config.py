@@ -77,22 +77,26 @@ def distinct_poolings(pooling: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(pooling))
 
 
-#: What a list of paths is, in a file: a command line holds some thousand paths, and no more.
-PATH_LIST: Final = 'a JSON list of {"path": ..., "name": what messages and the ledger call it}'
-
-
 def option(
-    text: str, default: Any = MISSING, *, choices: tuple[str, ...] = (), flag: str = "", metavar: str | None = None
+    text: str,
+    default: Any = MISSING,
+    *,
+    choices: tuple[str, ...] = (),
+    flag: str = "",
+    metavar: str | None = None,
+    names: str = "",
 ) -> Any:
     """A field that is an option too, which must be given where it has no default; numbers must be at least 1.
 
     Args:
         text: what ``--help`` says.
         choices: the values that are legal.
-        flag: what the option is called, unless by the field's name; "*" and "+" stand for bare arguments.
+        flag: what the option is called, unless by the field's name; "*" stands for bare arguments.
         metavar: what its value is called.
+        names: where paths may also come from a list: the field that takes what the user calls them.
     """
-    return field(default=default, metadata={"help": text, "choices": choices, "flag": flag, "metavar": metavar})
+    facts = {"help": text, "choices": choices, "flag": flag, "metavar": metavar, "names": names}
+    return field(default=default, metadata=facts)
 
 
 class Config:
@@ -167,18 +171,16 @@ class FetchConfig(Config):
 
 @dataclass(frozen=True)
 class SplitConfig(VectorConfig):
-    """What SPLIT_FASTA does; ``names`` and ``reuse_names`` are the inputs and the earlier results as the user named
+    """What SPLIT_FASTA does. ``names`` and ``reuse_names`` are the inputs and the earlier results as the user named
     them, where they lie elsewhere now."""
 
-    inputs: tuple[Path, ...] = option("also compressed; - is standard input", flag="*", metavar="FASTA")
+    inputs: tuple[Path, ...] = option("also compressed; - is standard input", flag="*", metavar="FASTA", names="names")
     model_json: Path = option("description written by fetch_model.py")
-    inputs_from: Path | None = option(f"further FASTA files: {PATH_LIST}", None, metavar="LIST")
     outdir: Path = option("folder for the shards and the ledger", Path("."))
     shard_residues: int = option("residues per shard", DEFAULT_SHARD_RESIDUES)
     shards_at_least: int = option("number of GPUs that wait for work", 1)
     deduplicate: bool = option("embed identical sequences once each", True, flag="--no-dedup")
-    reuse: tuple[Path, ...] = option("results whose vectors are taken over; once for each", (), metavar="RESULTS")
-    reuse_from: Path | None = option(f"further results: {PATH_LIST}", None, metavar="LIST")
+    reuse: tuple[Path, ...] = option("results to take vectors from", (), metavar="RESULTS", names="reuse_names")
     strict: bool = option("a record that would be rejected ends the run", False)
     alphabet: str = option("protein: take what looks like nucleotides", "auto", choices=ALPHABETS)
     gaps: str = option("what becomes of - and inner . (unknown: read as X)", "remove", choices=GAPS)
@@ -186,7 +188,7 @@ class SplitConfig(VectorConfig):
     reuse_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.inputs and self.inputs_from is None:
+        if not self.inputs:
             raise UsageError("no input file given; name at least one FASTA file, or - for standard input")
         _check_names(self.names, len(self.inputs), "input files")
         _check_names(self.reuse_names, len(self.reuse), "results to reuse")

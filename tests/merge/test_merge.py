@@ -215,8 +215,8 @@ def test_shards_and_earlier_results_come_from_a_folder_and_a_list(tmp_path: Path
     run = Run(tmp_path / "run", [2, 3, None, 4, 0], shards=2, earlier=[(first.folder / "results", [0, 1, 2])])
     entry = {"path": str(first.folder / "results"), "name": "earlier"}
     (tmp_path / "list").write_text(json.dumps([entry]))
-    files = {"manifest": "manifest.parquet", "rejected": "rejected.tsv"}
-    files |= {"split-summary": "split_summary.json", "model-json": "model.json"}
+    files = {"manifest": "manifest.parquet", "split-summary": "split_summary.json", "model-json": "model.json"}
+    files["rejected"] = "rejected.tsv"
     options = [f"--{name}={run.folder / file}" for name, file in files.items()]
     options += [f"--outdir={tmp_path / 'results'}", f"--shards-in={run.folder}", f"--reuse-from={tmp_path / 'list'}"]
     assert merge_main(options) == 0

@@ -19,11 +19,9 @@ def _run(config: FetchConfig) -> None:
     from virnucpro.model.fetch import as_given, fetch_model, is_local
 
     config.outdir.mkdir(parents=True, exist_ok=True)
-    if is_local(config.model):
-        path = as_given(Path(config.model))
-    else:
-        path = fetch_model(config.model, (config.cache or config.outdir).resolve() / config.model)
-    described = describe_model(path)
+    kept = (config.cache or config.outdir).resolve() / config.model
+    given = as_given(Path(config.model)) if is_local(config.model) else fetch_model(config.model, kept)
+    described = describe_model(given)
     described.write(config.outdir / "model.json")
     left_out = f"; left out: {', '.join(described.left_out)}" if described.left_out else ""
     print(
