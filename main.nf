@@ -1,27 +1,16 @@
 #!/usr/bin/env nextflow
+include { readRecord } from './modules/contracts/main.nf'
 include { DESCRIBE_MODEL } from './modules/describe_model/main.nf'
 include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
 include { cacheToFill ; keptModel ; modelCache } from './modules/model_cache/main.nf'
-include { closing ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
+include { checkParameters ; help ; lastWord ; stop } from './modules/parameters/main.nf'
+include { existingPaths ; listed ; literal ; modelFolder ; stageable ; stageableFolders ; writableFolder } from './modules/paths/main.nf'
+include { closing ; extent ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
+include { codeFingerprint ; optionsOf } from './modules/programs/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
-include { checkParameters ; codeFingerprint ; existingPaths ; exitLikeTheTask ; help ; modelFolder ; stop ; writableFolder } from './modules/parameters/main.nf'
-
-/** Options of the tools that decide what a vector is; whole strings, so that a change of any reruns the task. */
-def outputOptions(p, precision) {
-    def options = "--max-length ${p.max_length} --long-sequences ${p.long_sequences} --precision ${precision}"
-    options += " --layers=${p.layers} --pooling ${p.pooling} --embedding-dtype ${p.embedding_dtype}"
-    return p.per_residue ? "${options} --per-residue" : options
-}
-
-def splitOptions(p) {
-    def options = "--shard-residues ${p.shard_residues} --shards-at-least ${Math.max(p.gpus, 1)}"
-    options += " --gaps ${p.gaps} --alphabet ${p.alphabet}"
-    return options + (p.dedup ? '' : ' --no-dedup') + (p.strict ? ' --strict' : '')
-}
-
 workflow {
     def schema = file("${projectDir}/nextflow_schema.json")
     if (params.help) {
@@ -35,24 +24,25 @@ workflow {
     def inputs = existingPaths('input', p.input, [type: 'file'])
     def reuse = existingPaths('reuse', p.reuse, [type: 'dir'])
     def outdir = writableFolder('outdir', p.outdir)
-    def local = modelFolder(file(p.model, glob: false))
-    if (p.model.contains('/') && !local.exists()) {
+    stageableFolders()
+    def named = literal(p.model)
+    def local = named ? modelFolder(named) : null
+    if (local) {
+        stageable('model', [local])
+    }
+    if (p.model.contains('/') && !local) {
         stop(66, "--model ${p.model}: no such file or folder; check the path")
     }
     def models = modelCache(p.model_cache)
-    def model = local.exists() ? local : keptModel(models, p.model)
+    def model = local ?: keptModel(models, p.model)
     def device = p.gpus > 0 ? 'cuda' : 'cpu'
     def precision = p.gpus > 0 ? p.precision : 'fp32'
-    def options = outputOptions(p, precision)
-    def budget = p.token_budget ? " --token-budget ${p.token_budget}" : ''
-    def code = codeFingerprint()
+    def chosen = p + [precision: precision]
+    def splitOptions = optionsOf('split_fasta.py', chosen, schema) + (p.dedup ? '' : ' --no-dedup')
 
     log.info(plan(p, inputs, precision, model ?: "${p.model}, to be fetched${models ? " into ${models}" : ''}"))
     workflow.onComplete = {
-        if (!workflow.success) {
-            exitLikeTheTask(workflow.exitStatus)
-        }
-        log.info(closing(p, outdir))
+        lastWord(closing(p, outdir))
     }
 
     // /models/esm2.pt or the folder of a downloaded model: one value, shared by every task
@@ -60,23 +50,32 @@ workflow {
     model_ch = model
         ? channel.value(model)
         : FETCH_MODEL(p.model, filled).map { made -> filled ? models.resolve(p.model) : made }
-    DESCRIBE_MODEL(model_ch, code)
-    def inputNames = inputs.collect { path -> path.toString() }
-    def reuseNames = reuse.collect { path -> path.toString() }
-    SPLIT_FASTA(inputs, inputNames, DESCRIBE_MODEL.out, reuse, reuseNames, "${splitOptions(p)} ${options}", code)
+    DESCRIBE_MODEL(model_ch, codeFingerprint('fetch_model.py'))
+    // Lists of paths go through files: a command line holds some thousand of them
+    input_list = channel.of(listed('input', inputs)).collectFile(name: 'input_list.json')
+    reuse_list = channel.of(listed('reuse', reuse)).collectFile(name: 'reuse_list.json')
+    SPLIT_FASTA(
+        inputs,
+        input_list,
+        extent(inputs),
+        DESCRIBE_MODEL.out,
+        reuse,
+        reuse_list,
+        "${splitOptions} --shards-at-least=${Math.max(p.gpus, 1)}",
+        codeFingerprint('split_fasta.py'),
+    )
 
     // What the split found, as a map; printed before any shard is embedded
     split_ch = SPLIT_FASTA.out.summary.combine(DESCRIBE_MODEL.out).map { summary, described ->
-        def slurper = new groovy.json.JsonSlurper()
-        def split = slurper.parseText(summary.text)
-        log.info(workload(split, p, precision, slurper.parseText(described.text).embed_dim))
+        def split = readRecord(summary)
+        log.info(workload(split, p, precision, readRecord(described).embed_dim))
         return split
     }
     // [shard-00000.fasta, '12 sequences, 3,456 residues']
     shard_ch = SPLIT_FASTA.out.shards.flatten().map { shard -> [shard.name, shard] }
         .join(split_ch.flatMap { split -> shardSizes(split) }, failOnMismatch: true)
         .map { _name, shard, size -> [shard, size] }
-    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, "${options}${budget}", code)
+    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, optionsOf('embed_shard.py', chosen, schema), codeFingerprint('embed_shard.py'))
 
     // [shard-00000, shard-00001, ...], or [] where nothing is left to embed
     MERGE_EMBEDDINGS(
@@ -86,10 +85,11 @@ workflow {
         SPLIT_FASTA.out.summary,
         DESCRIBE_MODEL.out,
         reuse,
-        "--embedding-dtype ${p.embedding_dtype}",
-        code,
+        reuse_list,
+        optionsOf('merge_embeddings.py', chosen, schema),
+        codeFingerprint('merge_embeddings.py'),
     )
     if (p.report) {
-        REPORT(MERGE_EMBEDDINGS.out.parts.ifEmpty([]), MERGE_EMBEDDINGS.out.metrics, MERGE_EMBEDDINGS.out.manifest, code)
+        REPORT(MERGE_EMBEDDINGS.out.parts.ifEmpty([]), MERGE_EMBEDDINGS.out.metrics, MERGE_EMBEDDINGS.out.manifest, codeFingerprint('report.py'))
     }
 }

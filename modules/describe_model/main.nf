@@ -1,5 +1,7 @@
+include { shown } from '../paths/main.nf'
+
 process DESCRIBE_MODEL {
-    tag "${model.name.tokenize('/').last()}"
+    tag "${shown(model.name.tokenize('/').last())}"
 
     input:
     path model, stageAs: 'model/*'

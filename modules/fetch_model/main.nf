@@ -1,5 +1,7 @@
+include { shellWords ; shown } from '../paths/main.nf'
+
 process FETCH_MODEL {
-    tag "${name}"
+    tag "${shown(name)}"
     label 'download'
     // A copy of the folder would keep nothing. Its time is part of what -resume compares: a model removed is fetched anew.
     stageInMode 'symlink'
@@ -13,7 +15,7 @@ process FETCH_MODEL {
 
     script:
     """
-    fetch_model.py --model='${name.replace("'", "'\\''")}' --outdir . ${kept ? "--cache ${kept}" : ''}
+    fetch_model.py ${shellWords(["--model=${name}"])} --outdir . ${kept ? "--cache ${kept}" : ''}
     """
 
     stub:

@@ -1,5 +1,5 @@
 // Where downloaded models are kept between runs.
-include { stop ; writableFolder } from '../parameters/main.nf'
+include { stageable ; writableFolder } from '../paths/main.nf'
 
 /** Folder of the models, each in one of its name; null where the tasks share no folder, as with a work folder in a bucket. */
 def modelCache(given) {
@@ -10,9 +10,7 @@ def modelCache(given) {
         return null
     }
     def folder = file(given ?: "${System.getenv('HOME') ?: workflow.launchDir}/.cache/virnucpro/models", glob: false)
-    if (folder.toString() =~ /[$\n]/) {
-        stop(66, "--model_cache ${folder}: Nextflow cannot stage a path with a dollar sign or line break; name another folder")
-    }
+    stageable('model_cache', [folder])
     return folder
 }
 

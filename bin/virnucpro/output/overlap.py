@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
 Item = TypeVar("Item")
@@ -76,9 +75,7 @@ class Behind(Generic[Item]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self._queue.put(None)
         self._thread.join()
         if kind is None and self._error is not None:
