@@ -3,11 +3,11 @@ include { DESCRIBE_MODEL } from './modules/describe_model/main.nf'
 include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
-include { existingPaths ; listed ; literal ; shellWords ; stageable ; stageableFolders ; writableFolder } from './modules/paths/main.nf'
+include { existingPaths ; listed ; literal ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
 include { closing ; extent ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
-include { checkParameters ; codeFingerprint ; help ; lastWord ; stop } from './modules/parameters/main.nf'
+include { checkParameters ; codeFingerprint ; help ; lastWord } from './modules/parameters/main.nf'
 
 def modelCache(given) {
     if (workflow.stubRun) {

@@ -1,8 +1,5 @@
 // The schema is the only list of parameters: names, types, choices and ranges are checked against it.
-
-def stop(exitCode, message) {
-    nextflow.Nextflow.exit(exitCode as int, "virnucpro-embed: error: ${message}".toString())
-}
+include { stop } from '../paths/main.nf'
 
 /**
  * The run's last lines, and the exit code of the task that failed; by itself Nextflow ends with 1. On a terminal Nextflow
