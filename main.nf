@@ -3,18 +3,12 @@ include { DESCRIBE_MODEL } from './modules/describe_model/main.nf'
 include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
-include { existingPaths ; listed ; literal ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
+include { cacheToFill ; keptModel ; modelCache } from './modules/model_cache/main.nf'
+include { checkParameters ; codeFingerprint ; help ; lastWord } from './modules/parameters/main.nf'
+include { existingPaths ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
 include { closing ; extent ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
-include { checkParameters ; codeFingerprint ; help ; lastWord } from './modules/parameters/main.nf'
-
-def modelCache(given) {
-    if (workflow.stubRun) {
-        return "${workflow.workDir}/stub-models"
-    }
-    return given ?: "${System.getenv('HOME') ?: workflow.launchDir}/.cache/virnucpro/models"
-}
 
 /** Options of the tools that decide what a vector is; whole strings, so that a change of any reruns the task. */
 def outputOptions(p, precision) {
@@ -25,11 +19,12 @@ def outputOptions(p, precision) {
 
 def splitOptions(p) {
     def options = ['--shard-residues', p.shard_residues, '--shards-at-least', Math.max(p.gpus, 1)]
+    options += ['--gaps', p.gaps, '--alphabet', p.alphabet]
     return shellWords(options + (p.dedup ? [] : ['--no-dedup']) + (p.strict ? ['--strict'] : []))
 }
 
 workflow {
-    def schema = file("${projectDir}/nextflow_schema.json")
+    def schema = file("${projectDir}/nextflow_schema.json", glob: false)
     if (params.help) {
         log.info(help(schema))
         return
@@ -42,26 +37,32 @@ workflow {
     def reuse = existingPaths('reuse', p.reuse, [type: 'dir'])
     def outdir = writableFolder('outdir', p.outdir)
     stageableFolders()
-    def local = literal(p.model)
+    def named = literal(p.model)
+    def local = named ? modelFolder(named) : null
     if (local) {
         stageable('model', [local])
     }
     if (p.model.contains('/') && !local) {
         stop(66, "--model ${p.model}: no such file or folder; check the path")
     }
+    def models = modelCache(p.model_cache)
+    def model = local ?: keptModel(models, p.model)
     def device = p.gpus > 0 ? 'cuda' : 'cpu'
     def precision = p.gpus > 0 ? p.precision : 'fp32'
     def options = outputOptions(p, precision)
     def budget = p.token_budget ? " --token-budget ${p.token_budget}" : ''
     def code = codeFingerprint()
 
-    log.info(plan(p, inputs, precision, local ?: "${p.model}, kept in ${modelCache(p.model_cache)}"))
+    log.info(plan(p, inputs, precision, model ?: "${p.model}, to be fetched${models ? " into ${models}" : ''}"))
     workflow.onComplete = {
         lastWord(closing(p, outdir))
     }
 
     // /models/esm2.pt or the folder of a downloaded model: one value, shared by every task
-    model_ch = local ? channel.value(local) : FETCH_MODEL(p.model, modelCache(p.model_cache))
+    def filled = model ? [] : cacheToFill(models)
+    model_ch = model
+        ? channel.value(model)
+        : FETCH_MODEL(p.model, filled).map { made -> filled ? models.resolve(p.model) : made }
     DESCRIBE_MODEL(model_ch, code)
     // Lists of paths go through files: a command line holds some thousand of them
     input_list = channel.of(listed('input', inputs)).collectFile(name: 'input_list.json')

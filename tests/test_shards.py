@@ -7,13 +7,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virnucpro.shards import cost_per_unit, cost_units, sequence_cost, shard_count, shard_name, shard_starts
+from virnucpro.shards import (
+    cost_units,
+    floating_point_operations,
+    shard_count,
+    shard_name,
+    shard_starts,
+    total_cost_units,
+)
 
 
 def test_cost_is_the_formula() -> None:
     for n, layers, d in ((3, 6, 320), (1024, 33, 1280), (40_000, 48, 5120)):
-        assert sequence_cost(n, layers, d) == 24 * layers * d**2 * n + 4 * layers * d * n**2
-        assert cost_per_unit(layers, d) * int(cost_units(np.array([n], np.int32), d)[0]) == sequence_cost(n, layers, d)
+        units = int(cost_units(np.array([n], np.int32), d)[0])
+        assert floating_point_operations(units, [layers], d) == 24 * layers * d**2 * n + 4 * layers * d * n**2
+
+
+@pytest.mark.parametrize(("layers", "computed"), [((1,), 1), ((33, 1), 33), ((1, 20), 20), ((0,), 0)])
+def test_layers_above_the_highest_asked_for_cost_nothing(layers: tuple[int, ...], computed: int) -> None:
+    units = int(cost_units(np.array([100]), 1280)[0])
+    expected = 24 * computed * 1280**2 * 100 + 4 * computed * 1280 * 100**2
+    assert floating_point_operations(units, layers, 1280) == expected
+
+
+@given(st.lists(st.integers(3, 50_000), max_size=20), st.sampled_from([320, 5120]))
+def test_units_of_all_follow_from_the_sums(tokens: list[int], d: int) -> None:
+    units = int(cost_units(np.array(tokens, np.int64), d).sum())
+    assert total_cost_units(sum(tokens), sum(n * n for n in tokens), d) == units
 
 
 @pytest.mark.parametrize(

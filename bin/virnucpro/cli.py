@@ -12,8 +12,10 @@ from typing import Any
 
 from virnucpro import __version__
 from virnucpro.config import (
+    ALPHABETS,
     DEVICES,
     EMBEDDING_DTYPES,
+    GAPS,
     LONG_SEQUENCES,
     PRECISIONS,
     EmbedConfig,
@@ -29,27 +31,26 @@ _LIST = 'a JSON list of {"path": ..., "name": what messages and the ledger call 
 
 
 def fetch_main(argv: Sequence[str] | None = None) -> int:
-    """Resolve a model, check its checkpoint and describe it in ``model.json``; names are downloaded."""
+    """Check a model's checkpoint and describe it in ``model.json``; an official name is downloaded first."""
     parser = _parser("fetch_model.py", fetch_main)
     parser.add_argument("--model", required=True, help="registry name, fair-esm .pt file or Hugging Face folder")
-    parser.add_argument("--outdir", type=Path, default=Path("."), help="where model.json and weights/ go")
-    parser.add_argument("--cache", type=Path, help="download cache to use instead of Hugging Face's own")
+    parser.add_argument("--outdir", type=Path, default=Path("."), help="where model.json goes")
+    parser.add_argument("--cache", type=Path, help="where downloaded models are kept by name (default: outdir)")
     options = parser.parse_args(argv)
 
     def run() -> None:
         from virnucpro.model.describe import describe_model
-        from virnucpro.model.fetch import fetch_model, is_local
+        from virnucpro.model.fetch import as_given, fetch_model, is_local
 
         model = options.model
         options.outdir.mkdir(parents=True, exist_ok=True)
-        path = Path(model) if is_local(model) else fetch_model(model, options.outdir / model, cache=options.cache)
-        description = describe_model(path)
-        if not is_local(model):
-            description["name"] = model
+        kept = (options.cache or options.outdir).resolve() / model
+        description = describe_model(as_given(Path(model)) if is_local(model) else fetch_model(model, kept))
         (options.outdir / "model.json").write_text(json.dumps(description, indent=2) + "\n")
+        left_out = f"; left out: {', '.join(description['left_out'])}" if description["left_out"] else ""
         print(
             f"{description['name']}: {description['layers']} layers, {description['embed_dim']} dimensions, "
-            f"{description['parameters']:,} parameters, sha256 {description['weights_sha256'][:12]}"
+            f"{description['parameters']:,} parameters, sha256 {description['weights_sha256'][:12]}{left_out}"
         )
 
     return run_reporting_errors("fetch_model.py", run)
@@ -58,7 +59,7 @@ def fetch_main(argv: Sequence[str] | None = None) -> int:
 def split_main(argv: Sequence[str] | None = None) -> int:
     """Split FASTA into shards of equal cost, with a ledger that has one row for every record."""
     parser = _parser("split_fasta.py", split_main)
-    parser.add_argument("inputs", nargs="*", type=Path, metavar="FASTA", help="plain, .gz or .zst; - is standard input")
+    parser.add_argument("inputs", nargs="*", type=Path, metavar="FASTA", help="also compressed; - is standard input")
     parser.add_argument("--inputs-from", type=Path, metavar="LIST", help=f"further FASTA files: {_LIST}")
     parser.add_argument("--model-json", required=True, type=Path, help="description written by fetch_model.py")
     parser.add_argument("--outdir", type=Path, default=Path("."))
@@ -69,6 +70,12 @@ def split_main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-dedup", action="store_true", help="embed identical sequences once each")
     _add_reuse_options(parser)
     parser.add_argument("--strict", action="store_true", help="a record that would be rejected ends the run")
+    parser.add_argument(
+        "--alphabet", choices=ALPHABETS, default=SplitConfig.alphabet, help="protein: take what looks like nucleotides"
+    )
+    parser.add_argument(
+        "--gaps", choices=GAPS, default=SplitConfig.gaps, help="what becomes of - and inner . (unknown: read as X)"
+    )
     _add_vector_options(parser)
     options = parser.parse_args(argv)
 
@@ -94,6 +101,8 @@ def split_main(argv: Sequence[str] | None = None) -> int:
                 reuse=reuse.paths,
                 reuse_names=reuse.names,
                 strict=options.strict,
+                alphabet=options.alphabet,
+                gaps=options.gaps,
                 **_vector_options(options),
             )
         )

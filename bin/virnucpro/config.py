@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,8 @@ PRECISIONS: Final = ("fp16", "bf16", "fp32", "fp8")
 POOLINGS: Final = ("mean", "bos", "max")
 EMBEDDING_DTYPES: Final = ("float32", "float16")
 LONG_SEQUENCES: Final = ("truncate", "full")
+ALPHABETS: Final = ("auto", "protein")
+GAPS: Final = ("remove", "unknown", "reject")
 DEVICES: Final = ("auto", "cuda", "cpu")
 
 #: Residues per sequence: ESM-2 was trained on crops of 1,024 tokens, two of which are <cls> and <eos>.
@@ -24,9 +27,37 @@ CPU_TOKEN_BUDGET: Final = 4096
 MAX_TOKEN_BUDGET: Final = 1 << 17
 
 
+def absolute_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
+    """The layers asked for as numbers from 0 (the embedding layer) to ``depth``, each once, in the order asked.
+
+    Negative ones count from the end of a model of ``depth`` layers.
+
+    Raises:
+        UsageError: none is asked for, or one that the model does not have.
+    """
+    _check_any("layers", layers)
+    absolute = [layer + depth + 1 if layer < 0 else layer for layer in layers]
+    for asked, layer in zip(layers, absolute, strict=True):
+        if not 0 <= layer <= depth:
+            raise UsageError(f"--layers holds {asked}, but the model has layers 0 to {depth}")
+    return tuple(dict.fromkeys(absolute))
+
+
+def distinct_poolings(pooling: Sequence[str]) -> tuple[str, ...]:
+    """The poolings asked for, each once, in the order asked.
+
+    Raises:
+        UsageError: none is asked for, or one that there is not.
+    """
+    _check_any("pooling", pooling)
+    for name in pooling:
+        _check_choice("pooling", name, POOLINGS)
+    return tuple(dict.fromkeys(pooling))
+
+
 @dataclass(frozen=True, kw_only=True)
 class VectorConfig:
-    """What decides what a vector is. ``layers`` counts from 0 (the embedding layer); negative counts from the end."""
+    """What decides what a vector is. ``layers`` is what was asked for: ``absolute_layers`` numbers it for a model."""
 
     max_length: int = DEFAULT_MAX_LENGTH
     long_sequences: str = "truncate"
@@ -39,12 +70,8 @@ class VectorConfig:
     def __post_init__(self) -> None:
         _check_positive("max_length", self.max_length)
         _check_choice("long_sequences", self.long_sequences, LONG_SEQUENCES)
-        if not self.layers:
-            raise UsageError("no layer asked for; name at least one in --layers")
-        if not self.pooling:
-            raise UsageError(f"no pooling asked for; name at least one of {', '.join(POOLINGS)}")
-        for name in self.pooling:
-            _check_choice("pooling", name, POOLINGS)
+        _check_any("layers", self.layers)
+        object.__setattr__(self, "pooling", distinct_poolings(self.pooling))
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("embedding_dtype", self.embedding_dtype, EMBEDDING_DTYPES)
 
@@ -57,7 +84,8 @@ class VectorConfig:
 @dataclass(frozen=True)
 class SplitConfig(VectorConfig):
     """What SPLIT_FASTA does. ``shards_at_least`` is the number of GPUs that wait for work; ``names`` and
-    ``reuse_names`` are the inputs and the earlier results as the user named them, where they lie elsewhere now."""
+    ``reuse_names`` are the inputs and the earlier results as the user named them, where they lie elsewhere now;
+    ``alphabet`` protein takes what looks like nucleotides too."""
 
     inputs: tuple[Path, ...]
     outdir: Path
@@ -67,18 +95,20 @@ class SplitConfig(VectorConfig):
     deduplicate: bool = True
     reuse: tuple[Path, ...] = ()
     strict: bool = False
+    gaps: str = "remove"
     names: tuple[str, ...] = ()
     reuse_names: tuple[str, ...] = ()
+    alphabet: str = "auto"
 
     def __post_init__(self) -> None:
         if not self.inputs:
             raise UsageError("no input file given; name at least one FASTA file, or - for standard input")
-        if self.names and len(self.names) != len(self.inputs):
-            raise UsageError(f"{len(self.names)} names for {len(self.inputs)} input files; give one for each")
-        if self.reuse_names and len(self.reuse_names) != len(self.reuse):
-            raise UsageError(f"{len(self.reuse_names)} names for {len(self.reuse)} results to reuse; give one for each")
+        _check_names(self.names, len(self.inputs), "input files")
+        _check_names(self.reuse_names, len(self.reuse), "results to reuse")
         super().__post_init__()
+        _check_choice("gaps", self.gaps, GAPS)
         _check_positive("shard_residues", self.shard_residues)
+        _check_choice("alphabet", self.alphabet, ALPHABETS)
         _check_positive("shards_at_least", self.shards_at_least)
 
 
@@ -137,6 +167,16 @@ class ReportConfig:
 def _check_positive(name: str, value: int) -> None:
     if value < 1:
         raise UsageError(f"--{name} is {value}, but must be at least 1")
+
+
+def _check_any(name: str, values: Sequence[object]) -> None:
+    if not values:
+        raise UsageError(f"--{name} is empty; name at least one")
+
+
+def _check_names(names: tuple[str, ...], things: int, what: str) -> None:
+    if names and len(names) != things:
+        raise UsageError(f"{len(names)} names for {things} {what}; give one for each")
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

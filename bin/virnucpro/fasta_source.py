@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import sys
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import numpy as np
-import zstandard
 
+from virnucpro.compression import MAGIC_BYTES, READ_BYTES, CompressedDataError, Compression, compression_of, decompress
 from virnucpro.errors import FastaFormatError, InputMissingError
+from virnucpro.fasta_text import BOM, COMMENT, LONE_CR, ZERO_BYTE
+from virnucpro.file_formats import FileFormat, recognise_binary, recognise_text
 
 #: Bytes looked at before the first record is read, to tell what kind of file this is.
 HEAD_BYTES: Final = 1 << 20
@@ -26,30 +28,22 @@ NUCLEOTIDE_SAMPLE: Final = 10_000
 NUCLEOTIDE_MINIMUM: Final = 20
 #: Share of A, C, G, T, U and N in the sample from which a file is nucleotide; proteins have about 0.26.
 NUCLEOTIDE_SHARE: Final = 0.95
-#: Raw bytes per read; bounds what one step of decompression can yield.
-READ_BYTES: Final = 1 << 18
+#: Letters that are no codes of nucleotides, and a third of most proteins: one of them tells a protein.
+NO_NUCLEOTIDES: Final = b"EFILPQ"
 #: Bytes that one record may span in the file: no protein comes near, and memory holds a few of them.
 RECORD_BYTES: Final = 1 << 28
 
-GZIP_MAGIC: Final = b"\x1f\x8b"
-ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 WHITE_SPACE: Final = b" \t\n\r\v\f"
-_BOM: Final = b"\xef\xbb\xbf"
-_UTF16_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
-_OTHER_FORMATS: Final = {
-    b"BZh": "compressed with bzip2",
-    b"\xfd7zXZ": "compressed with xz",
-    b"PK\x03\x04": "a zip archive",
-    b"\x89HDF": "an HDF5 file",
-    b"PAR1": "a Parquet file",
-    b"%PDF": "a PDF file",
-}
+#: Blank lines and comments; ``#`` begins a comment before the first record only.
+_PREAMBLE: Final = re.compile(rb"(?:[ \t\r\v\f]*\n|[;#][^\n]*(?:\n|\Z))*")
+_LONE_CR: Final = re.compile(rb"\r(?!\n|\Z)")
 _NOT_LETTERS: Final = bytes(byte for byte in range(256) if not chr(byte).isascii() or not chr(byte).isalpha())
 
 
 @dataclass(frozen=True)
 class PlainFile:
-    """An uncompressed FASTA file: where its first ``>`` stands (its size, if nowhere), and on which line."""
+    """An uncompressed FASTA file: where its first ``>`` stands (its size, if nowhere), on which line, after how many
+    comment lines."""
 
     path: Path
     name: str
@@ -57,15 +51,16 @@ class PlainFile:
     first_line: int
     size: int
     modified: int
+    comment_lines: int
 
 
 class FastaSource:
-    """One FASTA file, plain, gzip or zstd (told by content, not by name), or ``-`` for standard input.
+    """One FASTA file, plain, gzip, bzip2, xz or zstd (told by content, not by name), or ``-`` for standard input.
 
     Args:
         path: the file.
         name: what messages and the ledger call it, if not by its path.
-        refuse_nucleotide: end with an error where the first letters are nearly all ACGTUN.
+        refuse_nucleotide: end with an error where the first letters are nearly all ACGTUN and none of them EFILPQ.
     """
 
     def __init__(self, path: Path, *, name: str | None = None, refuse_nucleotide: bool = False) -> None:
@@ -74,12 +69,15 @@ class FastaSource:
         self._path = path
         self._refuse_nucleotide = refuse_nucleotide
         self.newlines = 0
+        self.comment_lines = 0
+        self._compression: Compression | None = None
 
     def blocks(self, size: int) -> Iterator[bytes]:
         """Yield the decompressed bytes from the first ``>`` on, in pieces of at most ``size``.
 
-        ``first_line`` holds the line of that ``>`` once the first piece is out, ``newlines`` the line ends up to the
-        end of the latest piece. A file with nothing but white space yields nothing.
+        ``first_line`` holds the line of that ``>`` once the first piece is out, ``comment_lines`` the comments before
+        it, ``newlines`` the line ends up to the end of the latest piece. A file with nothing but blank lines and
+        comments yields nothing.
 
         Raises:
             InputMissingError: the file is not there or cannot be opened.
@@ -90,15 +88,13 @@ class FastaSource:
             head = bytearray()
             while len(head) < HEAD_BYTES and (chunk := next(chunks, None)) is not None:
                 head += chunk
-            start = self._check_head(head)
+                self.newlines += _count_newlines(chunk)
+            start = self._check_head(head[:HEAD_BYTES])
             if start is None:
-                for _ in chunks:
-                    pass
                 return
             self.newlines = head.count(b"\n", 0, start)
             self.first_line = self.newlines + 1
             for chunk in chain((bytes(head[start:]),), chunks):
-                self._check_binary(chunk)
                 for i in range(0, len(chunk), size):
                     piece = chunk[i : i + size]
                     self.newlines += _count_newlines(piece)
@@ -119,13 +115,13 @@ class FastaSource:
             head = bytearray()
             while len(head) < HEAD_BYTES and (more := stream.read(HEAD_BYTES - len(head))):
                 head += more
-        if head.startswith((GZIP_MAGIC, ZSTD_MAGIC, *_OTHER_FORMATS)):
+        if compression_of(head) is not None:
             return None
         start = self._check_head(head)
         if start is None:
             start = facts.st_size
         line = head.count(b"\n", 0, start) + 1
-        return PlainFile(self._path, self.name, start, line, facts.st_size, facts.st_mtime_ns)
+        return PlainFile(self._path, self.name, start, line, facts.st_size, facts.st_mtime_ns, self.comment_lines)
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO | io.FileIO]:
@@ -145,96 +141,86 @@ class FastaSource:
 
     def _decompressed(self, stream: BinaryIO | io.FileIO, read_bytes: int) -> Iterator[bytes]:
         first = b""
-        while len(first) < 8 and (more := stream.read(READ_BYTES)):
+        while len(first) < MAGIC_BYTES and (more := stream.read(READ_BYTES)):
             first += more
-        if first.startswith(GZIP_MAGIC):
-            yield from self._inflate(first, stream, "gzip", lambda: zlib.decompressobj(wbits=31))
+        self._compression = compression_of(first)
+        if self._compression is None:
+            while first:
+                yield first
+                first = stream.read(read_bytes)
             return
-        if first.startswith(ZSTD_MAGIC):
-            yield from self._inflate(first, stream, "zstd", zstandard.ZstdDecompressor().decompressobj)
-            return
-        for magic, what in _OTHER_FORMATS.items():
-            if first.startswith(magic):
-                raise self._error(f"{what}, which is not read", None, "give plain FASTA, .gz or .zst")
-        while first:
-            yield first
-            first = stream.read(read_bytes)
-
-    def _inflate(self, raw: bytes, stream: BinaryIO | io.FileIO, kind: str, new: Callable[[], Any]) -> Iterator[bytes]:
-        """Decompress frame after frame; zero bytes after the last are padding, as gzip itself holds."""
-        decoder = new()
         try:
-            while raw:
-                out = decoder.decompress(raw)
-                if out:
-                    yield out
-                raw = decoder.unused_data.lstrip(b"\0") if decoder.eof else b""
-                if not raw:
-                    raw = stream.read(READ_BYTES)
-                    if decoder.eof:
-                        raw = raw.lstrip(b"\0")
-                if raw and decoder.eof:
-                    decoder = new()
-        except (zlib.error, zstandard.ZstdError) as error:
-            raise self._error(f"damaged {kind} data ({error})", self._line(), "copy or download it again") from None
-        if not decoder.eof:
-            raise self._error(f"the {kind} file is cut short", self._line(), "copy or download it again")
+            yield from decompress(self._compression, first, stream)
+        except CompressedDataError as error:
+            raise self._error(error.message, self._line(), error.remedy) from None
 
     def _check_head(self, head: bytearray) -> int | None:
-        """Return where the first ``>`` stands, or None where there is only white space."""
-        if head.startswith(_UTF16_BOMS):
-            raise self._error("text in UTF-16", 1, "save it as plain ASCII or UTF-8")
-        offset = len(_BOM) if head.startswith(_BOM) else 0
-        text = bytes(head[offset:])
-        stripped = text.lstrip(WHITE_SPACE)
-        if not stripped:
-            return None
-        start = offset + len(text) - len(stripped)
+        """Return where the first ``>`` stands, or None where there are only blank lines and comments."""
+        self._refuse(recognise_binary(head), None)
+        if self._compression is not None and (again := compression_of(head)) is not None:
+            message = f"compressed twice, {again.name} inside {self._compression.name}"
+            raise self._error(message, None, f"unpack it once: {self._compression.name} -dc FILE > once.{again.name}")
+        offset = len(BOM) if head.startswith(BOM) else 0
+        preamble = _PREAMBLE.match(head, offset)
+        assert preamble is not None
+        self.comment_lines = sum(line.startswith((COMMENT, b"#")) for line in preamble[0].splitlines())
+        start = preamble.end()
+        text = bytes(head[start:])
+        if b"\0" in head:
+            message, remedy = ZERO_BYTE
+            raise self._error(message, head.count(b"\n", 0, head.find(b"\0")) + 1, remedy)
+        first_line = text.partition(b"\n")[0]
+        lone = _LONE_CR.search(head[: start + len(first_line) + 1])
+        if lone:
+            message, remedy = LONE_CR
+            raise self._error(message, head.count(b"\n", 0, lone.start()) + 1, remedy)
+        visible = bytes(head[offset:]).lstrip(WHITE_SPACE)
+        found, place = recognise_text(visible)
+        self._refuse(found, head.count(b"\n", 0, len(head) - len(visible) + place) + 1)
+        if not text.strip(WHITE_SPACE):
+            if len(head) < HEAD_BYTES:
+                return None
+            raise self._error(f"no '>' in the first {HEAD_BYTES} bytes", None, "give protein sequences in FASTA format")
         line = head.count(b"\n", 0, start) + 1
-        if b"\0" in stripped:
-            self.newlines = line - 1
-            self._check_binary(stripped)
-        line_start = max(head.rfind(b"\n", 0, start) + 1, offset)
-        if not stripped.startswith(b">") or line_start != start:
-            what = "FASTQ" if stripped.startswith(b"@") else "not FASTA: the first line does not begin with '>'"
-            raise self._error(what, line, "give protein sequences in FASTA format")
-        first_line = stripped.partition(b"\n")[0].rstrip(WHITE_SPACE)
-        if b"\r" in first_line:
-            raise self._error("lines end in a carriage return alone", line, "convert it: tr '\\r' '\\n'")
+        if not text.startswith(b">"):
+            message = "not FASTA: the first line does not begin with '>'"
+            raise self._error(message, line, "give protein sequences in FASTA format")
         if self._refuse_nucleotide:
-            self._check_protein(stripped, line)
+            self._check_protein(text, line)
         return start
+
+    def _refuse(self, found: FileFormat | None, line: int | None) -> None:
+        if found is None:
+            return
+        inside, remedy = "", found.remedy
+        if self._compression is not None:
+            inside = f" inside {self._compression.name}"
+            if "FILE" in remedy and "tar -xf" not in remedy:
+                remedy = f"unpack it first ({self._compression.name} -dc), then {remedy}"
+        raise self._error(f"{found.what}{inside}, not FASTA", line, remedy)
 
     def _check_protein(self, text: bytes, line: int) -> None:
         letters = b""
         for part in text.split(b"\n"):
-            if part.startswith(b">"):
+            if part.startswith((b">", COMMENT)):
                 continue
             letters += part.upper().translate(None, _NOT_LETTERS)
             if len(letters) >= NUCLEOTIDE_SAMPLE:
                 break
         letters = letters[:NUCLEOTIDE_SAMPLE]
-        nucleotides = sum(letters.count(base) for base in (b"A", b"C", b"G", b"T", b"U", b"N"))
-        if len(letters) >= NUCLEOTIDE_MINIMUM and nucleotides >= NUCLEOTIDE_SHARE * len(letters):
+        if len(letters) < NUCLEOTIDE_MINIMUM or set(letters) & set(NO_NUCLEOTIDES):
+            return
+        nucleotides = len(letters) - len(letters.translate(None, b"ACGTUN"))
+        if nucleotides >= NUCLEOTIDE_SHARE * len(letters):
             share = f"{nucleotides} of the first {len(letters)} letters are A, C, G, T, U or N"
-            raise self._error(f"nucleotide sequences ({share})", line, "translate them to protein first")
-
-    def _check_binary(self, block: bytes) -> None:
-        position = block.find(b"\0")
-        if position >= 0:
-            raise zero_byte(self.name, self.newlines + block.count(b"\n", 0, position) + 1)
+            remedy = "translate them to protein first, or give --alphabet protein if that is what they are"
+            raise self._error(f"nucleotide sequences ({share})", line, remedy)
 
     def _line(self) -> int | None:
         return self.newlines + 1 if self.newlines else None
 
     def _error(self, message: str, line: int | None, remedy: str) -> FastaFormatError:
         return FastaFormatError(message, file=self.name, line=line, remedy=remedy)
-
-
-def zero_byte(file: str, line: int) -> FastaFormatError:
-    """Return the error for a file that is no text."""
-    message = "a zero byte: binary data or UTF-16 text"
-    return FastaFormatError(message, file=file, line=line, remedy="give plain ASCII or UTF-8 FASTA")
 
 
 def _count_newlines(text: bytes) -> int:

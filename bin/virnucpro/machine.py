@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -21,12 +22,27 @@ def processor_name() -> str:
     return _named_by_linux() or _named_by_macos() or platform.machine() or "CPU"
 
 
+def peak_resident_bytes() -> int:
+    """The most memory that this process held at a time."""
+    # What ``getrusage`` tells on Linux may be that of the process that started this one.
+    held = _told_by_linux("/proc/self/status", "VmHWM").split()
+    if held:
+        return int(held[0]) << 10
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest << 10
+
+
 def _named_by_linux() -> str:
+    return _told_by_linux("/proc/cpuinfo", "model name")
+
+
+def _told_by_linux(path: str, name: str) -> str:
+    """The first value of a name in one of the kernel's files; empty where there is none."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def _named_by_macos() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -16,23 +16,24 @@ SPECIAL_TOKENS: Final = 2
 SHARD_NAMES: Final = "shard-*"
 
 
-def sequence_cost(tokens: int, layers: int, embed_dim: int) -> int:
-    """Floating-point operations of one sequence of ``tokens`` (``<cls>`` and ``<eos>`` counted).
+def floating_point_operations(units: int, layers: Sequence[int], embed_dim: int) -> int:
+    """What a model computes of sequences of so many cost units for the (absolute) layers asked for.
 
-    24·L·d²·n for the projections and the feed-forward network, 4·L·d·n² for attention.
+    A sequence of n tokens, ``<cls>`` and ``<eos>`` counted, takes 24·L·d²·n for the projections and the feed-forward
+    network and 4·L·d·n² for attention. L is the highest layer asked for: those above it are not computed.
     """
-    return cost_per_unit(layers, embed_dim) * tokens * (6 * embed_dim + tokens)
-
-
-def cost_per_unit(layers: int, embed_dim: int) -> int:
-    """4·L·d, the factor that all costs of a model share."""
-    return 4 * layers * embed_dim
+    return 4 * max(layers) * embed_dim * units
 
 
 def cost_units(tokens: npt.NDArray[np.integer], embed_dim: int) -> Int64Array:
     """Cost of each sequence divided by 4·L·d: whole numbers, so that sums are exact in any order."""
     n = tokens.astype(np.int64)
     return n * (6 * embed_dim + n)
+
+
+def total_cost_units(tokens: int, squared_tokens: int, embed_dim: int) -> int:
+    """The sum of ``cost_units`` over sequences, from the sums of their tokens and of the squares of these."""
+    return 6 * embed_dim * tokens + squared_tokens
 
 
 def shard_count(sequences: int, residues: int, shard_residues: int, at_least: int) -> int:

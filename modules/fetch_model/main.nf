@@ -3,23 +3,24 @@ include { shellWords ; shown } from '../paths/main.nf'
 process FETCH_MODEL {
     tag "${shown(name)}"
     label 'download'
-    storeDir "${cache}/${name}"
+    // A copy of the folder would keep nothing. Its time is part of what -resume compares: a model removed is fetched anew.
+    stageInMode 'symlink'
 
     input:
     val name
-    val cache
+    path kept, stageAs: 'model_cache'
 
     output:
-    path 'weights'
+    path "${kept ? 'model.json' : name}"
 
     script:
     """
-    fetch_model.py ${shellWords(["--model=${name}"])} --outdir .
+    fetch_model.py ${shellWords(["--model=${name}"])} --outdir . ${kept ? "--cache ${kept}" : ''}
     """
 
     stub:
     """
-    mkdir weights
-    touch weights/model.safetensors
+    mkdir -p ${kept ?: '.'}/${shellWords([name])}
+    touch model.json
     """
 }

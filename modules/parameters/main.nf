@@ -7,6 +7,7 @@ include { stop } from '../paths/main.nf'
  */
 def lastWord(text) {
     def exitCode = workflow.success ? 0 : workflow.exitStatus
+    log.debug(text)
     def last = {
         System.out.println(text)
         System.out.flush()
@@ -79,7 +80,8 @@ def help(schema) {
 
 /** Changes with every edit of the package, which Nextflow itself does not see; what tools leave beside it is no edit. */
 def codeFingerprint() {
-    def bin = file("${projectDir}/bin")
-    def sources = files("${projectDir}/bin/**.{py,json}").findAll { path -> !bin.relativize(path).toString().startsWith('.') }
+    def bin = file("${projectDir}/bin", glob: false)
+    def here = nextflow.file.FilePatternSplitter.glob().escape(bin.toString())
+    def sources = files("${here}/**.{py,json}").findAll { path -> !bin.relativize(path).toString().startsWith('.') }
     return sources.sort { path -> path.toString() }.collect { path -> "${bin.relativize(path)}\n${path.text}" }.join('\n').md5()
 }

@@ -69,6 +69,13 @@ def absolute(text) {
     return text.contains('://') ? file(text, glob: false) : java.nio.file.Path.of(text).toAbsolutePath().normalize()
 }
 
+/** A file of a Hugging Face folder means its folder: a task on another machine is given no more than what is named. */
+def modelFolder(path) {
+    def weights = ['model.safetensors', 'pytorch_model.bin'].collectMany { name -> [name, "${name}.index.json".toString()] }
+    def chosen = weights.find { name -> path.resolveSibling(name).exists() }
+    return path.resolveSibling('config.json').exists() && path.name in [chosen, 'config.json'] ? path.parent : path
+}
+
 def found(name, each, options) {
     def exact = literal(each)
     def paths = exact ? [exact] : matching(each.trim(), options).sort { path -> path.toString() }

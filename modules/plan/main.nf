@@ -8,7 +8,7 @@ def plan(p, inputs, precision, model) {
           model   ${model}
           vectors layers ${p.layers}, ${p.pooling} pooling${p.per_residue ? ', and one per residue' : ''}
           compute ${device(p)}, ${precision}
-          results ${p.outdir}
+          results ${file(p.outdir, glob: false)}
         """.stripIndent()
 }
 
@@ -29,20 +29,33 @@ def counted(number, what) {
 /** What the split found and what is to be computed of it, before the first shard is. */
 def workload(split, p, precision, dimensions) {
     def shards = split.shards ?: []
-    def found = "${counted(split.records, 'record')}: ${counted(split.embedded ?: 0, 'distinct sequence')} to embed"
-    if (!shards) {
-        return "${found}; nothing is computed"
+    def others = ['duplicate', 'reused', 'rejected'].findAll { status -> split[status] }
+    def found = others.collect { status -> String.format(Locale.ROOT, '%,d %s', split[status] as long, status) }
+    found << counted(split.embedded ?: 0, p.dedup == false ? 'sequence' : 'distinct sequence') + ' to embed'
+    def told = "${counted(split.records, 'record')}: ${found.join(', ')}"
+    if (shards) {
+        told += " in ${counted(shards.size(), 'shard')} on ${device(p)}"
+        told += estimate(shards.collect { shard -> shard.cost ?: 0 }, p, precision, dimensions)
+    } else {
+        told += '; nothing is computed'
     }
-    return "${found} in ${counted(shards.size(), 'shard')} on ${device(p)}${estimate(shards.sum { shard -> shard.cost ?: 0 }, p, precision, dimensions)}"
+    return ([told] + refusals(split)).join('\n')
 }
 
-/** GPU time of the arithmetic alone. A task adds some seconds to start. */
+/** One line for each of --reuse whose vectors could not be taken over. */
+def refusals(summary) {
+    return (summary.reuse ?: []).findAll { entry -> !entry.used }.collect { entry -> "Not reused: ${entry.results}: ${entry.reason}" }
+}
+
+/** GPU time of the arithmetic alone, of which each shard has its share. A task adds some seconds to start. */
 def estimate(operations, p, precision, dimensions) {
-    if (p.gpus == 0 || !(precision in ['fp16', 'bf16'])) {
+    if (p.gpus == 0 || !(precision in ['fp16', 'bf16']) || !operations.sum()) {
         return ''
     }
-    def seconds = operations / (measuredTeraflops(dimensions) * 1e12)
-    def each = p.gpus > 1 ? ", ${duration(seconds / p.gpus)} with all of them" : ''
+    def seconds = operations.sum() / (measuredTeraflops(dimensions) * 1e12)
+    // Shards are of equal cost, and a GPU takes one at a time.
+    def rounds = Math.ceil(operations.size() / (p.gpus as double))
+    def each = p.gpus > 1 ? ", ${duration(seconds * rounds / operations.size())} with all of them" : ''
     return "; about ${duration(seconds)} of GPU time on an H100${each}, other cards in proportion"
 }
 
@@ -76,8 +89,18 @@ def closing(p, outdir) {
     }
     def run = new groovy.json.JsonSlurper().parseText(summary.text)
     def rejected = run.rejected ? "${run.rejected} rejected (reasons in ${outdir}/rejected.tsv)" : 'none rejected'
-    def lines = ["\n${run.records} records, ${rejected}"] + (run.verdict ?: []) + ["Results are in ${outdir}/embeddings"]
+    def lines = ["\n${run.records} records, ${rejected}"] + changes(run) + refusals(run) + (run.verdict ?: []) + ["Results are in ${outdir}/embeddings"]
     return (lines + (p.report ? [page(outdir)] : [])).join('\n')
+}
+
+/** What was not read as it stands in the input; the ledger tells of which records. */
+def changes(run) {
+    def read = [
+        [run.unknown_residues, 'residue', 'without a token read as X'],
+        [run.gaps_removed, 'gap character', 'removed'],
+        [run.comment_lines, 'comment line', 'skipped'],
+    ]
+    return read.findAll { number, _what, _fate -> number }.collect { number, what, fate -> "${counted(number, what)} ${fate}" }
 }
 
 def page(outdir) {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import os
 import pickle
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,7 @@ class Malicious:
         (["--input", PROTEINS, "--modle", "x"], 2, "unknown parameter --modle; did you mean --model?"),
         (["--input", PROTEINS, "--max_length", "many"], 2, "--max_length is 'many', but must be a whole number"),
         (["--input", PROTEINS, "--strict", "maybe"], 2, "--strict is 'maybe', but must be true or false"),
+        (["--input", PROTEINS, "--alphabet", "dna"], 2, "--alphabet is 'dna', but must be one of auto, protein"),
         (["--input", PROTEINS, "--precision", "fp7"], 2, "--precision is 'fp7', but must be one of fp16"),
         ([], 2, "no --input"),
         (["--input", "nowhere.fasta"], 66, "--input nowhere.fasta: no such file"),
@@ -79,8 +80,9 @@ def truncated_gzip(folder: Path) -> list[str | Path]:
 
 
 def archive(folder: Path) -> list[str | Path]:
-    (folder / "in.fasta").write_bytes(bz2.compress(b">a\nMKV\n"))
-    return ["--input", "in.fasta", "--model", MODEL]
+    with tarfile.open(folder / "in.fasta", "w:gz") as file:
+        file.add(PROTEINS, "proteins.fasta")
+    return ["--input", f"{PROTEINS},in.fasta", "--model", MODEL]
 
 
 def strict(folder: Path) -> list[str | Path]:
@@ -112,9 +114,9 @@ def malicious_pickle(folder: Path) -> list[str | Path]:
     ("prepare", "code", "message"),
     [
         (nucleotide, 65, "split_fasta.py: error: {folder}/in.fasta"),
-        (not_fasta, 65, "split_fasta.py: error: {folder}/in.fasta"),
+        (not_fasta, 65, "split_fasta.py: error: {folder}/in.fasta, line 1: a table with commas between its columns"),
         (truncated_gzip, 65, "split_fasta.py: error: {folder}/in.fasta.gz"),
-        (archive, 65, "split_fasta.py: error: {folder}/in.fasta"),
+        (archive, 65, "split_fasta.py: error: {folder}/in.fasta: a tar archive inside gzip, not FASTA; unpack it"),
         (strict, 65, "split_fasta.py: error: {folder}/in.fasta, line 3: record 'bad'"),
         (unknown_model, 69, "fetch_model.py: error: unknown model 'esm2_t33_650M'"),
         (model_out_of_reach, 69, "fetch_model.py: error: esm2_t6_8M_UR50D cannot be had"),

@@ -54,7 +54,11 @@ def test_a_run_says_what_it_will_do_before_it_does_it_and_tags_carry_sizes(tmp_p
     finished = run_pipeline(tmp_path, "--shard_residues", "1500", "--report", "false")
     assert finished.returncode == 0, finished.stdout + finished.stderr
     summary = json.loads((tmp_path / "results" / "metrics" / "run_summary.json").read_text())
-    foretold = f"10 records: {summary['embedded']} distinct sequences to embed in {summary['shards']} shards on CPU"
+    others = ", ".join(f"{summary[s]} {s}" for s in ("duplicate", "reused", "rejected") if summary[s])
+    others += ", " if others else ""
+    foretold = (
+        f"10 records: {others}{summary['embedded']} distinct sequences to embed in {summary['shards']} shards on CPU"
+    )
     before, after = finished.stdout.split(foretold)
     assert "EMBED_SHARD" not in before
     tasks = re.findall(r"EMBED_SHARD \((shard-\d{5}), ([\d,]+) sequences?, ([\d,]+) residues\)", after)

@@ -58,3 +58,42 @@ def test_reusing_everything_runs_no_task_on_the_gpu(earlier: Launch, tmp_path: P
     assert set(run.statuses()) == {"DESCRIBE_MODEL", "SPLIT_FASTA", "MERGE_EMBEDDINGS"}
     first, second = (pq.read_table(each.results / "embeddings") for each in (earlier, run))
     assert first["embedding"].equals(second["embedding"])
+
+
+def test_a_layer_named_twice_is_one_vector_reused_either_way(tmp_path: Path) -> None:
+    few = PROJECT / "tests" / "fixtures" / "few.fasta"
+    twice = embed(tmp_path / "twice", few, "--layers=-1,6", "--pooling", "mean,mean")
+    table = pq.read_table(twice.results / "embeddings")
+    assert [name for name in table.column_names if name.startswith("embedding")] == ["embedding"]
+    results = twice.results
+    for name, layers in (("once", "6"), ("again", "-1,6")):
+        run = embed(tmp_path / name, few, f"--layers={layers}", "--reuse", results)
+        assert set(run.statuses()) == {"DESCRIBE_MODEL", "SPLIT_FASTA", "MERGE_EMBEDDINGS"}
+        assert summary(run)["reused"] == table.num_rows
+        assert "Not reused" not in run.output
+        assert pq.read_table(run.results / "embeddings")["embedding"].equals(table["embedding"])
+        results = run.results
+
+
+def test_a_refused_reuse_is_told_with_the_users_path_before_and_after_the_work(earlier: Launch, tmp_path: Path) -> None:
+    few = PROJECT / "tests" / "fixtures" / "few.fasta"
+    mine = tmp_path / "it's my old run"
+    mine.symlink_to(earlier.results)
+    run = embed(tmp_path / "run", few, "--layers", "1", "--reuse", mine)
+    told = f"Not reused: {mine}: layers is 6 there and 1 here"
+    before, after = run.output.split("Submitted process > EMBED_SHARD")
+    assert told in before and told in after
+    facts = json.loads((run.results / "metrics" / "run_summary.json").read_text())
+    assert facts["reuse"] == [{"results": str(mine), "used": False, "reason": "layers is 6 there and 1 here"}]
+    assert facts["parameters"]["reuse"] == [str(mine)]
+    lengths = [
+        row["length"]
+        for row in pq.read_table(run.results / "manifest.parquet").to_pylist()
+        if row["status"] == "embedded"
+    ]
+    tokens = [min(length, 40) + 2 for length in lengths]
+    flops = sum(24 * 320**2 * n + 4 * 320 * n**2 for n in tokens)
+    seconds = facts["tokens"] / facts["tokens_per_second"]
+    assert facts["teraflops_per_second"] == pytest.approx(flops / seconds / 1e12)
+    shards = pq.read_table(run.results / "metrics" / "shards.parquet").to_pylist()
+    assert shards[0]["teraflops_per_second"] == pytest.approx(facts["teraflops_per_second"])

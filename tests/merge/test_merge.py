@@ -139,11 +139,15 @@ def test_the_results_folder_is_whole(tmp_path: Path) -> None:
     assert summary["attention"] == ["twin"]
 
 
-def test_flops_follow_the_formula(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("layers", "computed"), [([6], 6), ([1], 1), ([2, 0], 2), ([0], 0)])
+def test_flops_follow_the_formula_up_to_the_highest_layer(tmp_path: Path, layers: list[int], computed: int) -> None:
     run = Run(tmp_path, [0, 1, 1])
+    described = json.loads((tmp_path / "split_summary.json").read_text())
+    described["output"]["layers"] = layers
+    (tmp_path / "split_summary.json").write_text(json.dumps(described))
     summary = merge(run.config())
     n = [7, 14]
-    flops = sum(24 * 6 * 9 * m + 4 * 6 * 3 * m * m for m in n)
+    flops = sum(24 * computed * 9 * m + 4 * computed * 3 * m * m for m in n)
     seconds = summary["tokens"] / summary["tokens_per_second"]
     assert summary["tokens"] == sum(n)
     assert summary["teraflops_per_second"] == pytest.approx(flops / seconds / 1e12)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -65,6 +66,29 @@ def test_one_pack_gives_the_same_bits_each_time_and_asked_for_layers_do_not_matt
         alone = model.forward(pack.ids, pack.cu_seqlens, pack.positions, pack.max_seqlen, (layer,))
         assert list(alone) == [layer]
         assert torch.equal(alone[layer], states)
+
+
+def test_no_layer_is_computed_above_the_highest_asked_for() -> None:
+    whole = PackedEsm2.from_fair_esm(sharp_esm2(layers=3))
+    called: list[int] = []
+
+    class Counted:
+        def __init__(self, number: int, layer: Any) -> None:
+            self.number, self.layer = number, layer
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.layer, name)
+
+        def __call__(self, *arguments: Any) -> Any:
+            called.append(self.number)
+            return self.layer(*arguments)
+
+    layers = [Counted(number, layer) for number, layer in enumerate(whole._layers, start=1)]
+    model = PackedEsm2(whole.config, "fp32", whole._table_VD, layers, whole._final_norm)
+    for asked, computed in (((0,), []), ((1,), [1]), ((2, 0), [1, 2]), ((1, 3), [1, 2, 3])):
+        called.clear()
+        packed_states(model, ["MKTAY"], asked)
+        assert called == computed
 
 
 def test_a_sequence_does_not_see_its_neighbours() -> None:

@@ -258,6 +258,18 @@ def test_the_runs_own_figures_are_kept(tmp_path: Path) -> None:
     assert summary["bottleneck"] == "none"
 
 
+def test_no_operations_are_a_rate_of_nought(tmp_path: Path) -> None:
+    summary = write_shard_metrics(tmp_path, [_batch(0, 100.0, 102.0)], _samples(), {**SUMMARY, "flops": 0})
+    assert summary["teraflops_per_second"] == summary["matrix_share"] == 0.0
+
+
+def test_the_peak_of_memory_on_a_cpu_counts_the_loaders_processes(tmp_path: Path) -> None:
+    samples = [Sample(100.0, "", 50.0, 700), Sample(101.0, "", 50.0, 900), Sample(102.0, "", 50.0, 800)]
+    for uuid, own, peak in ((None, 500, 900), (None, 1000, 1000), ("GPU-aaaa", 500, 500)):
+        facts = {**SUMMARY, "device_uuid": uuid, "peak_memory_bytes": own}
+        assert write_shard_metrics(tmp_path, [_batch(0, 100.0, 102.0)], samples, facts)["peak_memory_bytes"] == peak
+
+
 def test_a_device_lost_in_mid_run_leaves_later_batches_null(tmp_path: Path) -> None:
     lost = [s if s.time < 102 else Sample(s.time, "") for s in _samples()]
     summary = write_shard_metrics(tmp_path, [_batch(0, 100, 101.5), _batch(1, 104, 105)], lost, SUMMARY)

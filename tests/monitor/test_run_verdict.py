@@ -74,6 +74,12 @@ def test_the_same_uuid_on_two_hosts_is_two_devices() -> None:
     assert run_time_spent(shards)["idle"] == pytest.approx(200)
 
 
+def test_a_run_without_matrix_products_is_given_no_rate_of_them() -> None:
+    line = run_verdict([shard(teraflops_per_second=0.0)])[0]
+    assert line.endswith("the embedding layer alone takes no matrix products.")
+    assert "TFLOP/s" not in line
+
+
 def test_throughput_names_the_card_and_its_limit() -> None:
     first = run_verdict([shard()])[0]
     assert "80,000 sequences (24,000,000 tokens) on NVIDIA H100 80GB HBM3" in first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pipeline.models import batch_of, fair_esm_mean, random_sequences, small_esm
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.errors import DataError, UsageError
 from virnucpro.model.esm2 import PackedEsm2
-from virnucpro.pipeline import AsyncInferenceRunner
+from virnucpro.pipeline import AsyncInferenceRunner, async_inference
 from virnucpro.pipeline.async_inference import BATCHES_AHEAD, run_async_inference
 
 TRYPTOPHAN = 22
@@ -111,6 +112,127 @@ def test_statistics_count_what_went_through() -> None:
     assert {"gpu_stats", "dataloader_stats"} <= set(statistics)
 
 
+class Clock:
+    """Seconds that pass only where a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(async_inference.time, "perf_counter", lambda: self.now)
+
+    def loader(self, batches: list[dict[str, Any]], seconds: float) -> Iterator[dict[str, Any]]:
+        for batch in batches:
+            self.now += seconds
+            yield batch
+
+
+def test_statistics_are_over_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    twice = runner(token_budget=1000)
+    first = list(twice.run(clock.loader(dicts(3), 2.0)))
+    clock.now += 1000
+    second = list(twice.run(clock.loader(dicts(2), 0.5)))
+    statistics = twice.get_statistics()
+    assert statistics["total_batches"] == 5
+    assert statistics["total_sequences"] == 25
+    assert statistics["elapsed_seconds"] == pytest.approx(3 * 2.0 + 2 * 0.5)
+    assert statistics["throughput"]["sequences_per_second"] == pytest.approx(25 / 7)
+    loader = statistics["dataloader_stats"]
+    assert loader["startup_wait_time_ms"] == pytest.approx(2500)
+    assert loader["max_wait_time_ms"] == pytest.approx(2000)
+    assert sum(loader["queue_state_distribution"].values()) == 5 - 2
+    assert [result.batch_idx for result in (*first, *second)] == [0, 1, 2, 0, 1]
+    assert [record.batch for record in twice.records] == list(range(5))
+    lengths = [n for group in (*batches(3), *batches(2)) for n in group.lengths.tolist()]
+    assert statistics["total_flops"] == sum(24 * 2 * 32**2 * n + 4 * 2 * 32 * n**2 for n in lengths)
+
+
+def test_a_run_that_is_given_up_counts_what_it_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    abandoned = runner()
+    results = abandoned.run(clock.loader(dicts(9), 1.0))
+    next(results)
+    clock.now += 500
+    results.close()
+    statistics = abandoned.get_statistics()
+    assert statistics["total_batches"] == statistics["dataloader_stats"]["total_batches"] == 1
+    assert statistics["elapsed_seconds"] == pytest.approx(BATCHES_AHEAD + 1)
+    assert sum(statistics["dataloader_stats"]["queue_state_distribution"].values()) == 0
+    list(abandoned.run(clock.loader(dicts(2), 3.0)))
+    statistics = abandoned.get_statistics()
+    assert statistics["total_batches"] == 3
+    assert statistics["elapsed_seconds"] == pytest.approx(BATCHES_AHEAD + 1 + 6)
+
+
+def test_a_run_that_fails_counts_what_it_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    reference = small_esm2()
+    broken = runner(Overflowing.from_fair_esm(reference, "fp32"))
+    groups = [batch_of(["MKT", "GAV"]).to_dict()] * 4 + [batch_of(["MWT"]).to_dict()]
+    given = []
+    with pytest.raises(DataError, match="not finite"):
+        given.extend(broken.run(clock.loader(groups, 1.0)))
+    statistics = broken.get_statistics()
+    assert statistics["total_batches"] == 4
+    assert statistics["total_sequences"] == 8
+    assert statistics["elapsed_seconds"] == pytest.approx(5)
+
+
+def test_batches_processed_alone_count_their_own_time_and_no_wait() -> None:
+    single = runner()
+    for group in dicts(3):
+        single.process_batch(group)
+    statistics = single.get_statistics()
+    assert statistics["total_batches"] == 3
+    assert 0 < statistics["elapsed_seconds"] < float("inf")
+    assert statistics["throughput"]["sequences_per_second"] == pytest.approx(15 / statistics["elapsed_seconds"])
+    assert statistics["dataloader_stats"]["pct_starved"] is None
+    assert sum(statistics["dataloader_stats"]["queue_state_distribution"].values()) == 0
+
+
+def test_what_is_computed_again_belongs_to_its_batch() -> None:
+    reference = small_esm2()
+
+    def slow_fallback() -> PackedEsm2:
+        time.sleep(0.2)
+        return PackedEsm2.from_fair_esm(reference, "fp32")
+
+    repaired = runner(Overflowing.from_fair_esm(reference, "bf16"), fallback=slow_fallback)
+    (result,) = repaired.run([batch_of(["MKTA", "MWT"]).to_dict()])
+    assert result.record.end - result.record.start >= 0.2
+    n = [6, 5]
+    assert repaired.get_statistics()["total_flops"] == sum(24 * 2 * 32**2 * m + 4 * 2 * 32 * m**2 for m in n)
+
+
+def test_a_sequence_beyond_the_budget_fills_its_batch_and_no_more() -> None:
+    packed = runner(token_budget=20)
+    list(packed.run([batch_of(["A" * 98]).to_dict(), batch_of(["A" * 8]).to_dict()]))
+    assert [record.packing_efficiency for record in packed.records] == [1.0, 0.5]
+    assert packed.get_statistics()["dataloader_stats"]["packing_efficiency"] == 0.75
+
+
+@pytest.mark.parametrize("layers", [[1], [0, 1], [-2]])
+def test_operations_are_those_of_the_layers_computed(layers: list[int]) -> None:
+    shallow = runner(small_esm2(layers=3), layers=layers)
+    list(shallow.run(dicts(2)))
+    lengths = [n for group in batches(2) for n in group.lengths.tolist()]
+    computed = 2 if layers == [-2] else 1
+    expected = sum(24 * computed * 32**2 * n + 4 * computed * 32 * n**2 for n in lengths)
+    assert shallow.get_statistics()["total_flops"] == expected
+
+
+def test_a_precision_or_device_that_would_not_be_heeded_is_refused() -> None:
+    packed = PackedEsm2.from_fair_esm(small_esm2(), "fp32")
+    assert runner(packed, precision="fp32").model is packed
+    with pytest.raises(UsageError, match="precision 'bf16' asked of a model packed in fp32"):
+        runner(packed, precision="bf16")
+    with pytest.raises(UsageError, match="precision 'fp64' is not available"):
+        runner(precision="fp64")
+    with pytest.raises(UsageError, match="device 'meta' is not supported; choose cuda or cpu"):
+        AsyncInferenceRunner(packed, "meta", monitor_interval=0)
+    with pytest.raises(UsageError, match="--pooling is 'sum', but must be one of mean, bos, max"):
+        runner(packed, pooling=["sum"])
+
+
 def test_one_batch_can_be_processed_alone() -> None:
     single = runner()
     result = single.process_batch(dicts(1)[0])
@@ -126,7 +248,7 @@ def test_the_log_has_a_line_for_each_batch(tmp_path: Path) -> None:
 
 
 def test_a_layer_outside_the_model_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="layer 9 does not exist"):
+    with pytest.raises(UsageError, match="--layers holds 9, but the model has layers 0 to 2"):
         runner(layers=[9])
 
 

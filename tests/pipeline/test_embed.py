@@ -13,8 +13,8 @@ import pytest
 import torch
 from pipeline.models import fair_esm_mean, random_sequences, save_fair_esm, small_esm2
 
-from virnucpro.errors import DataError, InputMissingError, TryAgainError
-from virnucpro.pipeline.embed import ShardExtent, effective_precision, select_device, shard_extent
+from virnucpro.errors import DataError, InputMissingError
+from virnucpro.pipeline.embed import ShardExtent, shard_extent
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,6 +86,23 @@ def test_the_summary_says_how_it_went(embedded: Path) -> None:
     assert metadata["weights_sha256"] == summary["metadata"]["weights_sha256"]
 
 
+@pytest.mark.parametrize(("layers", "computed"), [("1", 1), ("0", 0), ("-1,2,-2", 2)])
+def test_the_summary_counts_the_layers_that_were_computed(
+    shard: Path, model: Path, tmp_path: Path, layers: str, computed: int
+) -> None:
+    done = embed(shard, model, tmp_path / "out", "--workers", 1, f"--layers={layers}")
+    tokens = [len(sequence) + 2 for sequence in random_sequences(40, 3, longest=60)]
+    flops = sum(24 * computed * 32**2 * n + 4 * computed * 32 * n**2 for n in tokens)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["flops"] == flops
+    seconds = summary["tokens"] / summary["tokens_per_second"]
+    assert summary["teraflops_per_second"] == pytest.approx(flops / seconds / 1e12)
+    assert ("TFLOP/s" in done.stderr) is (computed > 0)
+    names = {"1": ["embedding"], "0": ["embedding"]}.get(layers, ["embedding_mean_layer2", "embedding_mean_layer1"])
+    schema = pq.read_schema(tmp_path / "out" / "embeddings.parquet")
+    assert [name for name in schema.names if name.startswith("embedding")] == names
+
+
 def test_vectors_are_bit_identical_for_any_number_of_workers(
     shard: Path, model: Path, embedded: Path, tmp_path: Path
 ) -> None:
@@ -150,12 +167,3 @@ def test_extent_of_a_shard(tmp_path: Path) -> None:
         shard_extent(path)
     with pytest.raises(InputMissingError):
         shard_extent(tmp_path / "none.fasta")
-
-
-def test_a_promised_gpu_that_is_not_there_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with pytest.raises(TryAgainError, match=r"no GPU is visible to this task \(CUDA_VISIBLE_DEVICES '3'\)"):
-        select_device("cuda")
-    assert select_device("auto") == torch.device("cpu")
-    assert effective_precision("fp16", torch.device("cpu")) == "fp32"

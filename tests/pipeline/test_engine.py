@@ -9,7 +9,7 @@ import torch
 from pipeline.models import batch_of, fair_esm_mean, random_sequences, small_esm2
 
 from virnucpro.data.packed_batch import PackedBatch
-from virnucpro.errors import TryAgainError
+from virnucpro.errors import TryAgainError, UsageError
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.pipeline.engine import Engine, OutputPlan
 
@@ -112,8 +112,16 @@ def test_several_layers_and_poolings_and_residues() -> None:
 
 @pytest.mark.parametrize("layer", [-5, 4])
 def test_a_layer_outside_the_model_is_named(layer: int) -> None:
-    with pytest.raises(ValueError, match=f"layer {layer} does not exist in a model of 3 layers"):
+    with pytest.raises(UsageError, match=f"--layers holds {layer}, but the model has layers 0 to 3"):
         OutputPlan.resolve([layer], ["mean"], 3)
+
+
+def test_a_pooling_that_there_is_not_is_named() -> None:
+    with pytest.raises(UsageError, match="--pooling is 'median', but must be one of mean, bos, max"):
+        OutputPlan.resolve([1], ["mean", "median"], 3)
+    engine = Engine(PackedEsm2.from_fair_esm(small_esm2()), CPU, OutputPlan((2,), ("median",)))
+    with pytest.raises(ValueError, match="pooling 'median' is not one of mean, max, bos"):
+        engine.submit(batch_of(["MKT"]))
 
 
 @pytest.mark.gpu

@@ -17,15 +17,17 @@ import pytest
 
 from virnucpro.config import SplitConfig
 from virnucpro.errors import ExitCode, TryAgainError, run_reporting_errors
+from virnucpro.fasta_text import Fault
 from virnucpro.split import scan
 from virnucpro.split import split as split_module
-from virnucpro.split.blocks import ScannedBlock, ZeroByte
+from virnucpro.split.blocks import ScannedBlock
 from virnucpro.split.split import split
 
 PROGRAM = """
 import sys
 from pathlib import Path
 from virnucpro.config import SplitConfig
+from virnucpro.fasta_text import Fault
 from virnucpro.split import scan
 from virnucpro.split.split import split
 scan.BLOCK_BYTES = 20_000
@@ -93,7 +95,7 @@ TEST_PROCESS = os.getpid()
 scan_blocks = scan.scan_blocks
 
 
-def die_in_a_worker(*arguments: Any) -> list[ScannedBlock | ZeroByte]:
+def die_in_a_worker(*arguments: Any) -> list[ScannedBlock | Fault]:
     if os.getpid() != TEST_PROCESS:
         os.kill(os.getpid(), signal.SIGKILL)
     return scan_blocks(*arguments)

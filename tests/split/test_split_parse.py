@@ -28,6 +28,11 @@ def test_plain_files_cut_at_every_byte(tmp_path: Path, name: str) -> None:
     full = rows_of_scan(FIXTURES / name)
     for stop in range(len(whole) + 1):
         path.write_bytes(whole[:stop])
+        if whole[:stop].endswith(b"\r"):
+            line = whole.count(b"\n", 0, stop) + 1
+            with pytest.raises(FastaFormatError, match=f"line {line}: a carriage return"):
+                rows_of_scan(path)
+            continue
         rows = rows_of_scan(path)
         assert rows[:-1] == full[: max(len(rows) - 1, 0)]
         for size in SIZES:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from virnucpro.config import SplitConfig
-from virnucpro.errors import DataError, InputMissingError
+from virnucpro.errors import DataError, InputMissingError, UsageError
 from virnucpro.output.schema import merged_residues_schema, results_schema, shard_residues_schema
 from virnucpro.split import dedup
 from virnucpro.split.reuse import ReuseIndex
@@ -99,7 +99,7 @@ def test_everything_reused_leaves_no_shard(tmp_path: Path) -> None:
         ({}, {"pooling": ("max",)}, "pooling is mean there and max here"),
         ({}, {"max_length": 10}, "max_length is 1022 there and 10 here"),
         ({}, {"long_sequences": "full"}, "long_sequences is truncate there and full here"),
-        ({"dtype": "float16"}, {}, "embedding_dtype is halffloat"),
+        ({"dtype": "float16"}, {}, "embedding_dtype is 4 x float16 there and 4 x float32 here"),
         ({}, {"per_residue": True}, "--per_residue"),
     ],
 )
@@ -112,6 +112,45 @@ def test_a_mismatch_is_named_and_embedded_anew(
     assert warning.count("\n") == 1 and str(results) in warning and message in warning
     assert summary["reuse"][0]["used"] is False and message in summary["reuse"][0]["reason"]
     assert ledger[0]["status"] == "embedded"
+
+
+def test_the_user_reads_the_names_that_the_user_gave(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    staged = [
+        write_results(tmp_path / "reuse1" / "results", [["MKVL"]], precision="bf16"),
+        write_results(tmp_path / "reuse2" / "results", [["QQQ"]]),
+        write_results(tmp_path / "reuse3" / "results", [["WWW"]]),
+    ]
+    foreign = staged[2] / "embeddings" / "part-00000.parquet"
+    pq.write_table(pa.table({"a": [1]}), foreign)
+    names = ("/home/ann/old results", "/home/ann/fitting", "s3://ann/other/")
+    summary, _ = run(tmp_path / "run", ["MKVL", "QQQ"], staged, reuse_names=names)
+    assert [(entry["results"], entry["used"]) for entry in summary["reuse"]] == [
+        (names[0], False),
+        (names[1], True),
+        (names[2], False),
+    ]
+    assert summary["reuse"][2]["reason"].startswith("s3://ann/other/embeddings/part-00000.parquet: no 'virnucpro'")
+    warnings = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in warnings] == [names[0], names[2]]
+    assert str(tmp_path) not in "".join(warnings) and str(tmp_path) not in json.dumps(summary["reuse"])
+    foreign.write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"^s3://ann/other/embeddings/part-00000\.parquet: not a readable Parquet file"):
+        run(tmp_path / "again", ["MKVL"], staged[2:], reuse_names=names[2:])
+    with pytest.raises(InputMissingError, match=r"^/home/ann/nothing: no embeddings/"):
+        run(tmp_path / "nothing", ["MKVL"], [tmp_path / "nowhere"], reuse_names=("/home/ann/nothing",))
+    with pytest.raises(UsageError, match="1 names for 2 results to reuse; give one for each"):
+        run(tmp_path / "few", ["MKVL"], staged[:2], reuse_names=names[:1])
+
+
+@pytest.mark.parametrize(
+    "options", [{"layers": (-1, 6)}, {"layers": (6, -1, 6)}, {"pooling": ("mean", "mean")}, {"layers": (-1,)}]
+)
+def test_what_is_asked_for_twice_is_one_vector_and_reused_as_such(tmp_path: Path, options: dict[str, Any]) -> None:
+    results = write_results(tmp_path / "first", [["MKVL"]])
+    summary, ledger = run(tmp_path / "run", ["MKVL"], [results], **options)
+    assert (summary["output"]["layers"], summary["output"]["pooling"]) == ([6], ["mean"])
+    assert summary["reuse"][0]["reason"] is None
+    assert ledger[0]["status"] == "reused"
 
 
 def test_a_source_keeps_its_number_when_another_is_not_used(tmp_path: Path) -> None:
@@ -155,6 +194,10 @@ def test_each_record_has_one_source(
     results = write_results(folder / "first", parts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dedup, "PARTITION_RECORDS", partition_records)
+        if set(sequences) == {"1"}:
+            with pytest.raises(DataError, match="nothing to embed"):
+                run(folder / "run", sequences, [results], deduplicate=deduplicate)
+            return
         summary, ledger = run(folder / "run", sequences, [results], deduplicate=deduplicate)
     known = [sequence for part in parts for sequence in part]
     for sequence, row in zip(sequences, ledger, strict=True):

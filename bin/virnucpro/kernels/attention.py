@@ -115,7 +115,7 @@ def varlen_attention_ref(
 ) -> torch.Tensor:
     """`varlen_attention` in plain PyTorch without padding: neighbours of equal length form one dense batch."""
     if low_T2D is not None:
-        whole = qkv_T3D.float()
+        whole = qkv_T3D.to(torch.promote_types(qkv_T3D.dtype, torch.float32), copy=True)
         whole[:, : low_T2D.shape[1]] += low_T2D
         return varlen_attention_ref(whole, cu_seqlens, max_seqlen, heads, scale).to(qkv_T3D.dtype)
     width = qkv_T3D.shape[1] // 3
@@ -158,11 +158,16 @@ def varlen_attention(
 
     Returns:
         (T, D) attended values; rows that belong to no sequence are undefined.
+
+    Raises:
+        ValueError: low parts with a head dimension that is no power of two.
     """
-    if not uses_triton(qkv_T3D):
-        return varlen_attention_ref(qkv_T3D, cu_seqlens, max_seqlen, heads, scale, low_T2D)
     width = qkv_T3D.shape[1] // 3
     head_dim = width // heads
+    if low_T2D is not None and head_dim & (head_dim - 1):
+        raise ValueError(f"attention takes low parts with a head dimension that is a power of two, not {head_dim}")
+    if not uses_triton(qkv_T3D):
+        return varlen_attention_ref(qkv_T3D, cu_seqlens, max_seqlen, heads, scale, low_T2D)
     out_TD = qkv_T3D.new_empty((qkv_T3D.shape[0], width))
     exact = qkv_T3D.dtype == torch.float32
     tiles = tiles or attention_tiles(qkv_T3D, head_dim, max_seqlen)

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 
 from virnucpro.kernels import hopper_linear
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_hopper, uses_triton
+from virnucpro.kernels.hopper_epilogue import GELU, RESIDUAL, ROTARY
 from virnucpro.kernels.parts import Parts
 
 
@@ -58,10 +59,11 @@ def _row_statistics_kernel(X_ptr, Statistics_ptr, T, chunks, D: tl.constexpr, BL
     tl.store(Statistics_ptr + T * chunks + row, tl.sum(x * x, 0))
 
 
-def row_statistics_ref(x_TD: torch.Tensor) -> torch.Tensor:
+def row_statistics_ref(x_TD: torch.Tensor, chunks: int = 1) -> torch.Tensor:
     """`row_statistics` in plain PyTorch."""
     wide = x_TD.to(torch.promote_types(x_TD.dtype, torch.float32))
-    return torch.stack((wide.sum(1), wide.square().sum(1)))[:, None]
+    sums = torch.stack((wide.sum(1), wide.square().sum(1)))[:, None]
+    return F.pad(sums, (0, 0, 0, chunks - 1))
 
 
 def row_statistics(x_TD: torch.Tensor, chunks: int = 1) -> torch.Tensor:
@@ -70,7 +72,7 @@ def row_statistics(x_TD: torch.Tensor, chunks: int = 1) -> torch.Tensor:
     With as many chunks as `linear_residual_` gives, the first layer's kernels are the other layers'.
     """
     if not uses_triton(x_TD):
-        return row_statistics_ref(x_TD)
+        return row_statistics_ref(x_TD, chunks)
     tokens, width = x_TD.shape
     statistics = x_TD.new_zeros((2, chunks, tokens), dtype=torch.float32)
     with launch_guard(x_TD):
@@ -121,7 +123,7 @@ def norm_linear_gelu(
     """
     if uses_hopper(x_TD.high):
         out_TF = x_TD.high.new_empty((x_TD.high.shape[0], weight_FD.high.shape[0]))
-        hopper_linear.launch(x_TD, weight_FD, bias_F, Parts(out_TF), hopper_linear.GELU, statistics=statistics, eps=eps)
+        hopper_linear.launch(x_TD, weight_FD, bias_F, Parts(out_TF), GELU, statistics=statistics, eps=eps)
         return out_TF
     return norm_linear_gelu_ref(x_TD, statistics, weight_FD, bias_F, eps)
 
@@ -194,9 +196,7 @@ def norm_linear_rotary(
     tokens, width = x_TD.high.shape
     low_T2D = x_TD.high.new_empty((tokens, 2 * width)) if low_parts else None
     qkv = Parts(x_TD.high.new_empty((tokens, 3 * width)), low_T2D)
-    hopper_linear.launch(
-        x_TD, weight_3DD, bias_3D, qkv, hopper_linear.ROTARY, statistics=statistics, rotation=rotation, eps=eps
-    )
+    hopper_linear.launch(x_TD, weight_3DD, bias_3D, qkv, ROTARY, statistics=statistics, rotation=rotation, eps=eps)
     return qkv
 
 
@@ -227,6 +227,6 @@ def linear_residual_(x_TD: Parts, h_TF: torch.Tensor, weight_DF: Parts, bias_D: 
     if uses_hopper(x_TD.high):
         tokens, width = x_TD.high.shape
         statistics = h_TF.new_empty((2, chunks_of(width, low=x_TD.low is not None), tokens), dtype=torch.float32)
-        hopper_linear.launch(Parts(h_TF), weight_DF, bias_D, x_TD, hopper_linear.RESIDUAL, statistics=statistics)
+        hopper_linear.launch(Parts(h_TF), weight_DF, bias_D, x_TD, RESIDUAL, statistics=statistics)
         return statistics
     return linear_residual_ref_(x_TD, h_TF, weight_DF, bias_D)

@@ -6,7 +6,37 @@ An accumulator of 64 rows is taken in pieces of WIDTH columns, each thread keepi
 
 from __future__ import annotations
 
+import torch
+
 from virnucpro.kernels.device import gl, gluon_jit, hopper
+from virnucpro.kernels.parts import Parts
+
+BIAS, GELU, ROTARY, RESIDUAL = range(4)
+HEAD_DIMS = (16, 32, 64, 128)  # of which a piece of a tile holds a whole number, so that the kernel can turn them
+
+
+def check_epilogue(
+    epilogue: int,
+    out_MN: Parts,
+    statistics: torch.Tensor | None,
+    rotation: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None,
+    copy_MN: torch.Tensor | None,
+) -> None:
+    """Raise ValueError where `hopper_linear.launch` would not heed its arguments."""
+    if epilogue not in (BIAS, GELU, ROTARY, RESIDUAL):
+        raise ValueError(f"epilogue {epilogue} is none of BIAS, GELU, ROTARY and RESIDUAL")
+    if (rotation is not None) != (epilogue == ROTARY):
+        raise ValueError("a rotation is for the epilogue ROTARY, and that needs one")
+    if epilogue == RESIDUAL and statistics is None:
+        raise ValueError("the epilogue RESIDUAL needs statistics to write to")
+    if copy_MN is not None and epilogue != RESIDUAL:
+        raise ValueError("an e4m3 copy is for the epilogue RESIDUAL")
+    if out_MN.low is None:
+        return
+    if epilogue not in (ROTARY, RESIDUAL):
+        raise ValueError("low parts are for the epilogues ROTARY and RESIDUAL")
+    if rotation is not None and 2 * rotation[1].shape[1] not in HEAD_DIMS:
+        raise ValueError(f"low parts of queries and keys need a head dimension of {', '.join(map(str, HEAD_DIMS))}")
 
 
 @gluon_jit

@@ -19,6 +19,12 @@ import torch
 
 from virnucpro.kernels.device import gl, gluon_jit, hopper, launch_guard, multiprocessors, tensor_descriptor
 from virnucpro.kernels.hopper_epilogue import (
+    BIAS,
+    GELU,
+    HEAD_DIMS,
+    RESIDUAL,
+    ROTARY,
+    check_epilogue,
     coarse_gelu,
     columns,
     fetch_residual,
@@ -34,9 +40,7 @@ from virnucpro.kernels.rotary import rotary_
 
 _gelu = gluon_jit(gelu_polynomial)
 
-BIAS, GELU, ROTARY, RESIDUAL = range(4)
 BLOCK_N = 256
-HEAD_DIMS = (16, 32, 64, 128)  # of which a piece of a tile holds a whole number, so that the kernel can turn them
 LOW_RESIDUAL_BLOCK_N = 128  # as two tiles of the residual stream are kept beside the operands
 
 
@@ -269,6 +273,7 @@ def launch(
         copy_MN: for `RESIDUAL`, takes the result once more in e4m3.
         earlier: with ``copy_MN``, the statistics of ``out_MN`` before the call, as many chunks as ``statistics``.
     """
+    check_epilogue(epilogue, out_MN, statistics, rotation, copy_MN)
     (rows, features), outputs = x_MK.high.shape, weight_NK.high.shape[0]
     turned_after = None
     if rotation and 2 * rotation[1].shape[1] not in HEAD_DIMS:

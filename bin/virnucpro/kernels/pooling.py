@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal, get_args
 
 import torch
 
@@ -13,6 +13,7 @@ COLUMNS = 64  # of one program
 ROWS = 16  # read at a time
 
 Mode = Literal["mean", "max", "bos"]
+MODES: Final = get_args(Mode)
 
 
 @jit
@@ -48,8 +49,14 @@ def _pool_kernel(
     tl.store(Out_ptr + sequence.to(tl.int64) * D + column, pooled, mask=column < D)
 
 
+def _check_mode(mode: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f"pooling '{mode}' is not one of {', '.join(MODES)}")
+
+
 def pool_ref(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: Mode) -> torch.Tensor:
     """`pool` in plain PyTorch."""
+    _check_mode(mode)
     bounds = cu_seqlens.long()
     first, last = bounds[:-1], bounds[1:] - 1
     if mode == "bos":
@@ -71,7 +78,11 @@ def pool(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: Mode) -> torch.Tens
 
     Returns:
         (S, D) fp32.
+
+    Raises:
+        ValueError: another mode.
     """
+    _check_mode(mode)
     if mode == "bos" or not uses_triton(x_TD):
         return pool_ref(x_TD, cu_seqlens, mode)
     sequences, width = cu_seqlens.numel() - 1, x_TD.shape[1]

@@ -84,7 +84,7 @@ def rotary_(
         adjacent: element 2i of a head pairs with 2i+1; otherwise i pairs with i + head_dim/2 (rotate-half).
     """
     if not uses_triton(qkv_T3D):
-        rotary_ref_(qkv_T3D, positions_T, cos_PH, sin_PH, heads)
+        rotary_ref_(qkv_T3D, positions_T, cos_PH, sin_PH, heads, adjacent=adjacent)
         return
     tokens, row = qkv_T3D.shape
     half = cos_PH.shape[1]

@@ -45,7 +45,7 @@ from virnucpro.output.schema import (
     row_group_rows,
     vector_columns,
 )
-from virnucpro.shards import sequence_cost
+from virnucpro.shards import floating_point_operations, total_cost_units
 
 #: Bytes of vectors that are worked on at once, and rows at most: narrow vectors still have ids and keys.
 WINDOW_BYTES: Final = 96 << 20
@@ -242,10 +242,10 @@ def _group_rows(config: MergeConfig, inputs: _Inputs) -> int:
 
 
 def _flops(inputs: _Inputs, layout: Layout) -> float:
-    """24 L d^2 per token and 4 L d per pair of tokens of a sequence, exactly, from the ledger's lengths."""
-    layers, dim = int(inputs.model["layers"]), int(inputs.model["embed_dim"])
-    per_pair = sequence_cost(1, layers, dim) - 24 * layers * dim**2
-    return 24.0 * layers * dim**2 * layout.totals.tokens + float(per_pair) * layout.totals.squared_tokens
+    """Of all embedded sequences, from the ledger's lengths."""
+    dim = int(inputs.model["embed_dim"])
+    units = total_cost_units(layout.totals.tokens, layout.totals.squared_tokens, dim)
+    return float(floating_point_operations(units, inputs.summary["output"]["layers"], dim))
 
 
 def _run_summary(config: MergeConfig, inputs: _Inputs, layout: Layout, figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,11 +260,13 @@ def _run_summary(config: MergeConfig, inputs: _Inputs, layout: Layout, figures: 
             **{key: inputs.metadata.get(key) for key in ("precision", "layers", "pooling", "max_length")},
             "long_sequences": inputs.metadata.get("long_sequences"),
             "embedding_dtype": config.embedding_dtype,
-            "reuse": [str(path) for path in config.reuse],
+            "reuse": [entry["results"] for entry in inputs.summary.get("reuse", [])],
         },
+        "reuse": list(inputs.summary.get("reuse", [])),
         **{
             key: getattr(totals, key) for key in ("records", "embedded", "duplicate", "reused", "rejected", "truncated")
         },
+        **{key: inputs.summary[key] for key in ("unknown_residues", "gaps_removed", "comment_lines")},
         "residues": totals.residues,
         "tokens": totals.tokens,
         "rows": totals.rows,

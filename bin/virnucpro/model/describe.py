@@ -6,8 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import Any, Final
 
-from virnucpro.errors import InputMissingError
-from virnucpro.model.weights import read_checkpoint, weight_files
+from virnucpro.errors import InputMissingError, ModelError
+from virnucpro.model.registry import MODELS, Esm2Config
+from virnucpro.model.weights import open_checkpoint
 
 _ROTARY_SUFFIX: Final = ".inv_freq"
 
@@ -17,23 +18,37 @@ def describe_model(path: Path) -> dict[str, Any]:
 
     Returns:
         ``name``, ``source`` (fair-esm or huggingface), ``layers``, ``embed_dim``, ``heads``, ``weights_sha256``,
-        ``parameters`` (trained numbers of the encoder, without heads on top) and ``files`` (names of weight files).
+        ``parameters`` (trained numbers of the encoder, without heads on top), ``left_out`` (names of those heads) and
+        ``files`` (names of weight files).
 
     Raises:
-        InputMissingError, ModelError: as ``read_checkpoint``.
+        InputMissingError, ModelError: as ``open_checkpoint``, or an official name on a model of other sizes.
     """
-    config, state, source = read_checkpoint(path)
-    files = weight_files(path)
+    checkpoint = open_checkpoint(path)
+    config, files = checkpoint.config, list(checkpoint.files)
+    _require_official_sizes(path, config)
     return {
         "name": config.name,
-        "source": source,
+        "source": checkpoint.source,
         "layers": config.layers,
         "embed_dim": config.embed_dim,
         "heads": config.heads,
         "weights_sha256": weights_sha256(files),
-        "parameters": sum(value.numel() for key, value in state.items() if not key.endswith(_ROTARY_SUFFIX)),
+        "parameters": sum(value.numel() for key, value in checkpoint.state.items() if not key.endswith(_ROTARY_SUFFIX)),
+        "left_out": list(checkpoint.left_out),
         "files": [file.name for file in files],
     }
+
+
+def _require_official_sizes(path: Path, config: Esm2Config) -> None:
+    """Results carry the model's name, so an official one must not stand for other sizes."""
+    official = MODELS.get(config.name, config)
+    found, expected = ((each.layers, each.embed_dim, each.heads) for each in (config, official))
+    if found != expected:
+        raise ModelError(
+            f"{path}: layers, width and heads are {found}, but the official {config.name} has {expected}; "
+            "give it a name of its own"
+        )
 
 
 def weights_sha256(files: list[Path]) -> str:

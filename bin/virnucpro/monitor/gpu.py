@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
 from virnucpro.monitor.probes import NvmlProbe, ProcessProbe, Sample
 
-__all__ = ["DeviceSampler", "Sample"]
+__all__ = ["DeviceSampler", "Sample", "device_statistics"]
 
 log = logging.getLogger(__name__)
 
@@ -81,3 +82,17 @@ class DeviceSampler:
             stopping = self._stopping.wait(due - time.monotonic())
         self._samples.append(probe.read(self._stage))
         probe.close()
+
+
+def device_statistics(samples: Sequence[Sample]) -> dict[str, float | int | None]:
+    """Mean, least and greatest utilisation in percent, and mean and peak memory in bytes."""
+    busy = [s.utilization for s in samples if s.utilization is not None]
+    memory = [s.memory_used_bytes for s in samples if s.memory_used_bytes is not None]
+    return {
+        "gpu_util_avg": sum(busy) / len(busy) if busy else None,
+        "gpu_util_min": min(busy, default=None),
+        "gpu_util_max": max(busy, default=None),
+        "mem_used_avg": sum(memory) / len(memory) if memory else None,
+        "mem_used_peak": max(memory, default=None),
+        "sample_count": len(samples),
+    }

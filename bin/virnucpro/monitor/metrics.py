@@ -35,10 +35,11 @@ class BatchRecord:
 
     Attributes:
         wait_milliseconds: how long the run waited for the loader to give it.
-        queue_state: "full", "normal" or "starved" by that wait; "startup" for a process's first batch.
+        queue_state: "full", "normal" or "starved" by that wait; "startup" for a loader's first batch, None without a
+            loader.
         tokens: tokens in it, cls and eos counted.
         longest: tokens of its longest sequence.
-        packing_efficiency: tokens divided by the token budget, or None where no budget applies.
+        packing_efficiency: tokens divided by the token budget, 1 for a longer sequence alone; None without a budget.
         retries: how often it was cut because memory ran out.
     """
 
@@ -46,7 +47,7 @@ class BatchRecord:
     start: float
     end: float
     wait_milliseconds: float
-    queue_state: str
+    queue_state: str | None
     sequences: int
     tokens: int
     longest: int
@@ -62,15 +63,15 @@ def queue_state(milliseconds: float) -> str:
 
 
 class LoaderMetrics:
-    """Collects the waits for batches. That for the first one is start-up and stands apart from all statistics."""
+    """Collects the waits for batches. That for a loader's first is start-up and stands apart from all statistics."""
 
     def __init__(self) -> None:
         self._waits: list[float] = []
         self._startup: float | None = None
 
     def record_startup(self, seconds: float) -> str:
-        """Take the wait for the first batch; returns its queue state."""
-        self._startup = 1e3 * seconds
+        """Take the wait for a loader's first batch, added to those of loaders before it; returns its queue state."""
+        self._startup = (self._startup or 0.0) + 1e3 * seconds
         return STARTUP
 
     def record_wait(self, seconds: float) -> str:
@@ -86,8 +87,8 @@ class LoaderMetrics:
 
 
 def batch_waits(records: Sequence[BatchRecord]) -> list[float]:
-    """Milliseconds waited for each batch, but for the first."""
-    return [record.wait_milliseconds for record in records if record.queue_state != STARTUP]
+    """Milliseconds waited for each batch, but for a loader's first and those that no loader gave."""
+    return [record.wait_milliseconds for record in records if record.queue_state in QUEUE_STATES]
 
 
 def wait_statistics(milliseconds: Sequence[float]) -> dict[str, Any]:
@@ -226,7 +227,11 @@ def _reached(batches: Sequence[BatchRecord], samples: Sequence[Sample], summary:
     span = max(b.end for b in batches) - min(b.start for b in batches) if batches else 0.0
     memory = max((s.memory_used_bytes for s in samples if s.memory_used_bytes is not None), default=None)
     flops, limit = summary.get("flops"), summary.get("matrix_teraflops_per_second")
-    rate = flops / span / 1e12 if span and flops else None
+    rate = flops / span / 1e12 if span and flops is not None else None
+    peak = summary.get("peak_memory_bytes")
+    if summary.get("device_uuid") is None:
+        # The process tells its own memory alone, the samples that of the loader's processes too.
+        peak = max((each for each in (peak, memory) if each is not None), default=None)
     return {
         "batches": totals["total_batches"],
         "sequences": totals["total_sequences"],
@@ -236,9 +241,9 @@ def _reached(batches: Sequence[BatchRecord], samples: Sequence[Sample], summary:
         "tokens_per_second": totals["total_tokens"] / span if span else None,
         "teraflops_per_second": rate,
         "matrix_teraflops_per_second": limit,
-        "matrix_share": rate / limit if rate and limit else None,
+        "matrix_share": rate / limit if rate is not None and limit else None,
         "packing_efficiency": totals["packing_efficiency"],
-        "peak_memory_bytes": summary.get("peak_memory_bytes") or memory,
+        "peak_memory_bytes": memory if peak is None else peak,
     }
 
 

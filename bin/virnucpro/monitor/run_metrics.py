@@ -100,7 +100,7 @@ def run_figures(summaries: Sequence[Summary], metrics_dir: Path, flops: float) -
         "tokens_per_second": tokens / span if span else None,
         "teraflops_per_second": rate,
         "matrix_teraflops_per_second": limit,
-        "matrix_share": rate / limit if rate and limit else None,
+        "matrix_share": rate / limit if rate is not None and limit else None,
         **_waits(metrics_dir / "batches.parquet"),
         "peak_memory_bytes": max(_known(summaries, "peak_memory_bytes"), default=None),
         "energy_joules": joules,

@@ -117,10 +117,12 @@ def _throughput(shards: Sequence[Shard]) -> str:
         f"{sequences:,.0f} sequences ({tokens:,.0f} tokens) on {devices}: "
         f"{tokens / seconds:,.0f} tokens/s and {sequences / seconds:,.1f} sequences/s{each}"
     )
-    flops = [shard["teraflops_per_second"] * _span(shard) for shard in shards if shard.get("teraflops_per_second")]
-    if len(flops) < len(shards):
+    if any(shard.get("teraflops_per_second") is None for shard in shards):
         return f"{line}."
-    rate, limit = sum(flops) / seconds, matrix_limit(shards)
+    rate = sum(shard["teraflops_per_second"] * _span(shard) for shard in shards) / seconds
+    if not rate:
+        return f"{line}; the embedding layer alone takes no matrix products."
+    limit = matrix_limit(shards)
     if limit is None:
         return f"{line}, {rate:,.3g} TFLOP/s."
     share = f"{100 * rate / limit:.0f} % of the {limit:,.0f} that it reached in plain matrix products"

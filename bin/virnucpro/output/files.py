@@ -48,15 +48,14 @@ def residue_parts(results: Path) -> list[Path]:
     return parts_of(results / RESIDUES_DIR)
 
 
-def reused_parts(results: Path) -> list[Path]:
-    """``embedding_parts`` of earlier results.
+def reused_parts(results: Path, name: str | None = None) -> list[Path]:
+    """``embedding_parts`` of earlier results, which the user calls ``name`` where they lie elsewhere now.
 
     Raises:
         InputMissingError: there are none.
     """
     parts = embedding_parts(results)
     if not parts:
-        raise InputMissingError(
-            f"{results}: no {EMBEDDINGS_DIR}/part-*.parquet in it; give --reuse the output folder of an earlier run"
-        )
+        missing = f"{name or results}: no {EMBEDDINGS_DIR}/part-*.parquet in it"
+        raise InputMissingError(f"{missing}; give --reuse the output folder of an earlier run")
     return parts

@@ -20,7 +20,9 @@ __all__ = ["LEDGER_SCHEMA", "LedgerReader", "LedgerWriter"]
 LEDGER_ROW_GROUP_ROWS: Final = 131_072
 
 #: Columns whose values repeat, so that a dictionary page pays; ids and keys are nearly all distinct.
-_DICTIONARY_COLUMNS: Final = ["file", "status", "reason", "length", "shard", "reuse_source", "unknown_residues"]
+_DICTIONARY_COLUMNS: Final = [
+    *("file", "status", "reason", "length", "shard", "reuse_source", "unknown_residues", "gaps_removed"),
+]
 
 #: Counters as differences; keys without a length before each, which takes a third off the time to compress them.
 _ENCODINGS: Final = {

@@ -33,6 +33,7 @@ LEDGER_SCHEMA: Final = pa.schema(
         pa.field("length", pa.int32()),
         pa.field("truncated", pa.bool_()),
         pa.field("unknown_residues", pa.int32()),
+        pa.field("gaps_removed", pa.int32()),
         pa.field("status", pa.dictionary(pa.int32(), pa.string())),
         pa.field("reason", pa.string()),
         pa.field("sequence_key", pa.string()),
@@ -77,7 +78,7 @@ def embedding_columns(pooling: Sequence[str], layers: Sequence[int]) -> tuple[st
 
 def row_bytes(columns: Mapping[str, int], dtype: str) -> int:
     """Bytes of one row's vectors."""
-    return sum(columns.values()) * (2 if dtype == "float16" else 4)
+    return sum(columns.values()) * int(_ARROW_FLOATS[dtype].bit_width) // 8
 
 
 def row_group_rows(columns: Mapping[str, int], dtype: str, at_most: int = ROW_GROUP_ROWS) -> int:
@@ -188,7 +189,7 @@ def encode_metadata(metadata: Mapping[str, object]) -> dict[bytes, bytes]:
     return {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True).encode()}
 
 
-def decode_metadata(schema: pa.Schema, where: Path) -> dict[str, Any]:
+def decode_metadata(schema: pa.Schema, where: Path | str) -> dict[str, Any]:
     """Our metadata of an opened file.
 
     Raises:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import torch
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.errors import DataError, UsageError
 from virnucpro.model.esm2 import PackedEsm2
-from virnucpro.monitor.gpu import DeviceSampler, Sample
+from virnucpro.monitor.gpu import DeviceSampler, Sample, device_statistics
 from virnucpro.monitor.metrics import BatchRecord, LoaderMetrics, bottleneck
 from virnucpro.pipeline.engine import BatchOutput, Engine, InFlight, OutputPlan
-from virnucpro.shards import cost_units
+from virnucpro.shards import cost_units, floating_point_operations
 
 #: Batches queued on the device beyond the one whose results are awaited.
 BATCHES_AHEAD = 2
@@ -30,10 +31,10 @@ class InferenceResult:
     Attributes:
         sequence_ids: ids in the order of the rows.
         embeddings: (S, D) fp32 on the CPU, the first of ``columns``.
-        batch_idx: position of the batch in the loader's order, from 0.
+        batch_idx: position of the batch in its loader's order, from 0; 0 for a batch processed alone.
         columns: every vector asked for, by column name.
         residues: (n, D) fp16 by column for each sequence; empty where not asked for.
-        record: timing and packing of the batch.
+        record: timing and packing of the batch, which it numbers over all that the runner finished.
         recomputed: ids whose vectors were not finite in the working precision and were computed again in fp32.
     """
 
@@ -55,12 +56,16 @@ class AsyncInferenceRunner:
         enable_streams: copy in, compute and copy out on three CUDA streams; off gives the same numbers, slower.
         monitor_interval: seconds between two samples of the device, or 0 for none.
         log_file: where to append one line per batch, or None.
-        precision: for a fair-esm model: ``fp16`` on CUDA and ``fp32`` on the CPU unless given.
+        precision: what a fair-esm model is repacked in, ``fp16`` on CUDA and ``fp32`` on the CPU unless given. A
+            packed model has its own.
         layers, pooling, per_residue: what to keep of each sequence.
         token_budget: what packing efficiency is measured against.
         fallback: gives the same model in fp32 on the same device; called at most once, on the first vector that is
             not finite. Without it such a vector is an error.
         sampler: samples the device already, and is stopped by whoever started it; ``monitor_interval`` is then unused.
+
+    Raises:
+        UsageError: a device, precision, layer or pooling that there is not, or another precision than a packed model's.
     """
 
     def __init__(
@@ -80,17 +85,18 @@ class AsyncInferenceRunner:
         sampler: DeviceSampler | None = None,
     ) -> None:
         self.device = torch.device(device)
+        if self.device.type not in ("cuda", "cpu"):
+            raise UsageError(f"device '{device}' is not supported; choose cuda or cpu")
         if isinstance(model, PackedEsm2):
+            if precision not in (None, model.precision):
+                raise UsageError(f"precision '{precision}' asked of a model packed in {model.precision}; pack it anew")
             self.model = model
             self._fallback = fallback
         else:
             chosen = precision or ("fp16" if self.device.type == "cuda" else "fp32")
             self.model = PackedEsm2.from_fair_esm(model, chosen, self.device)
             self._fallback = fallback or (lambda: PackedEsm2.from_fair_esm(model, "fp32", self.device))
-        try:
-            self.plan = OutputPlan.resolve(layers, pooling, self.model.config.layers, per_residue=per_residue)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+        self.plan = OutputPlan.resolve(layers, pooling, self.model.config.layers, per_residue=per_residue)
         self.engine = Engine(self.model, self.device, self.plan, streams=enable_streams)
         self.loader_metrics = LoaderMetrics()
         self._samples_itself = sampler is None and monitor_interval > 0
@@ -101,7 +107,7 @@ class AsyncInferenceRunner:
         self.recomputed: list[str] = []
         self.records: list[BatchRecord] = []
         self.first_batch_at: float | None = None
-        self._elapsed = 0.0
+        self._elapsed = self._counted_until = 0.0
         self._cost_units = 0
 
     def run(
@@ -110,6 +116,8 @@ class AsyncInferenceRunner:
         progress_callback: Callable[[int, int], None] | None = None,
     ) -> Iterator[InferenceResult]:
         """Yield one result per batch, in the loader's order.
+
+        May be called again, and given up half way; the statistics are of all batches that were finished.
 
         Args:
             dataloader: spec-shaped packed batches, or an iterator already started over them.
@@ -124,22 +132,33 @@ class AsyncInferenceRunner:
         begun = time.perf_counter()
         try:
             for result in self._results(iter(dataloader)):
-                self._elapsed = time.perf_counter() - begun
+                self._count_time(begun)
                 if progress_callback is not None:
                     progress_callback(result.batch_idx, len(result.sequence_ids))
                 yield result
         finally:
-            self._elapsed = time.perf_counter() - begun
             if self.sampler is not None and self._samples_itself:
                 self.sampler.stop()
 
     def process_batch(self, batch: Mapping[str, Any]) -> InferenceResult:
         """Run one spec-shaped batch and wait for it; raises ValueError where it is not one."""
-        flight = self.engine.submit(PackedBatch.from_dict(batch))
-        return self._finish(flight, len(self.records), 0.0, self.loader_metrics.record_wait(0.0))
+        begun = time.perf_counter()
+        result = self._finish(self.engine.submit(PackedBatch.from_dict(batch)), 0, None)
+        self._count_time(begun)
+        return result
+
+    def _count_time(self, since: float) -> None:
+        """Add the time from ``since`` until now, but for what was added before."""
+        now = time.perf_counter()
+        self._elapsed += now - max(since, self._counted_until)
+        self._counted_until = now
 
     def get_statistics(self) -> dict[str, Any]:
-        """Totals, throughput per second, and what the device and the loader did."""
+        """Totals, throughput per second, and what the device and the loader did, over all batches finished so far.
+
+        ``elapsed_seconds`` are those from the start of each ``run`` to its last result, and of each batch processed
+        alone. ``total_flops`` counts every sequence once, however often it had to be computed.
+        """
         sequences = sum(record.sequences for record in self.records)
         tokens = sum(record.tokens for record in self.records)
         seconds = self._elapsed or float("nan")
@@ -150,7 +169,7 @@ class AsyncInferenceRunner:
             "total_batches": len(self.records),
             "total_sequences": sequences,
             "total_tokens": tokens,
-            "total_flops": 4 * config.layers * config.embed_dim * self._cost_units,
+            "total_flops": floating_point_operations(self._cost_units, self.plan.layers, config.embed_dim),
             "elapsed_seconds": self._elapsed,
             "throughput": {"sequences_per_second": sequences / seconds, "tokens_per_second": tokens / seconds},
             "recomputed_in_fp32": list(self.recomputed),
@@ -168,38 +187,40 @@ class AsyncInferenceRunner:
         return [] if self.sampler is None else self.sampler.samples()
 
     def _results(self, batches: Iterator[Mapping[str, Any]]) -> Iterator[InferenceResult]:
-        flights: deque[tuple[InFlight, int, float, str]] = deque()
-        index = first = len(self.records)
-        while True:
+        flights: deque[tuple[InFlight, int, float]] = deque()
+        for index in count():
             asked = time.perf_counter()
             raw = next(batches, None)
             waited = time.perf_counter() - asked
             if raw is None:
                 break
-            record = self.loader_metrics.record_startup if index == first else self.loader_metrics.record_wait
-            flights.append((self.engine.submit(PackedBatch.from_dict(raw)), index, waited, record(waited)))
-            index += 1
+            flights.append((self.engine.submit(PackedBatch.from_dict(raw)), index, waited))
             if len(flights) > BATCHES_AHEAD:
                 yield self._finish(*flights.popleft())
         while flights:
             yield self._finish(*flights.popleft())
 
-    def _finish(self, flight: InFlight, index: int, waited: float, state: str) -> InferenceResult:
+    def _finish(self, flight: InFlight, index: int, waited: float | None) -> InferenceResult:
+        """Take a batch's results; ``waited`` are the seconds until its loader gave it, None without a loader."""
         output = self.engine.collect(flight)
         recomputed = () if bool(output.finite.all()) else self._recompute(output)
+        ended = max(output.ended, time.time()) if recomputed else output.ended
+        state = None
+        if waited is not None:
+            state = (self.loader_metrics.record_wait if index else self.loader_metrics.record_startup)(waited)
         if self.first_batch_at is None:
             self.first_batch_at = time.time()
         batch = output.batch
         record = BatchRecord(
-            batch=index,
+            batch=len(self.records),
             start=output.started,
-            end=output.ended,
-            wait_milliseconds=1000 * waited,
+            end=ended,
+            wait_milliseconds=1000 * (waited or 0.0),
             queue_state=state,
             sequences=batch.num_sequences,
             tokens=batch.tokens,
             longest=batch.max_seqlen,
-            packing_efficiency=batch.tokens / self._token_budget if self._token_budget else None,
+            packing_efficiency=min(1.0, batch.tokens / self._token_budget) if self._token_budget else None,
             retries=output.retries,
         )
         self.records.append(record)
@@ -237,9 +258,10 @@ class AsyncInferenceRunner:
         if self._log_file is None:
             return
         with self._log_file.open("a", encoding="utf-8") as log:
+            waited = record.queue_state or "no loader"
             log.write(
                 f"batch {record.batch}: {record.sequences} sequences, {record.tokens} tokens, "
-                f"{record.end - record.start:.3f} s, waited {record.wait_milliseconds:.1f} ms ({record.queue_state})\n"
+                f"{record.end - record.start:.3f} s, waited {record.wait_milliseconds:.1f} ms ({waited})\n"
             )
 
 
@@ -261,20 +283,6 @@ def device_uuid(device: torch.device) -> str | None:
         return None
     uuid = str(torch.cuda.get_device_properties(device).uuid)
     return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-
-
-def device_statistics(samples: Sequence[Sample]) -> dict[str, float | int | None]:
-    """Mean, least and greatest utilisation in percent, and mean and peak memory in bytes."""
-    busy = [s.utilization for s in samples if s.utilization is not None]
-    memory = [s.memory_used_bytes for s in samples if s.memory_used_bytes is not None]
-    return {
-        "gpu_util_avg": sum(busy) / len(busy) if busy else None,
-        "gpu_util_min": min(busy, default=None),
-        "gpu_util_max": max(busy, default=None),
-        "mem_used_avg": sum(memory) / len(memory) if memory else None,
-        "mem_used_peak": max(memory, default=None),
-        "sample_count": len(samples),
-    }
 
 
 def _shorten(ids: Sequence[str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
 import queue
 import re
 import sys
@@ -22,8 +21,8 @@ import torch
 from virnucpro import __version__
 from virnucpro.config import EmbedConfig
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader
-from virnucpro.errors import DataError, InputMissingError, ModelError, TryAgainError, UsageError
-from virnucpro.machine import processor_name
+from virnucpro.errors import DataError, InputMissingError, ModelError
+from virnucpro.machine import peak_resident_bytes, processor_name
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model
@@ -34,6 +33,7 @@ from virnucpro.output.schema import file_metadata
 from virnucpro.output.writer import ShardWriter
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult, device_uuid
 from virnucpro.pipeline.budget import token_budget
+from virnucpro.pipeline.device import select_device
 from virnucpro.pipeline.matrix_rate import matrix_teraflops
 from virnucpro.pipeline.progress import Progress
 from virnucpro.shards import SPECIAL_TOKENS
@@ -80,32 +80,9 @@ def shard_extent(shard: Path) -> ShardExtent:
     return ShardExtent(first, int(indices.size), residues + SPECIAL_TOKENS * int(indices.size))
 
 
-def select_device(asked: str) -> torch.device:
-    """The device of this task: ``auto`` takes a GPU where one is visible.
-
-    Raises:
-        TryAgainError: a GPU was promised and none is visible.
-    """
-    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        shown = "not set" if visible is None else f"'{visible}'"
-        raise TryAgainError(
-            f"no GPU is visible to this task (CUDA_VISIBLE_DEVICES {shown}); check the node, the container's GPU "
-            "option and the driver, or run with --gpus 0"
-        )
-    return torch.device("cuda", torch.cuda.current_device())
-
-
 def effective_precision(asked: str, device: torch.device) -> str:
-    """fp32 on a CPU; on a GPU what was asked for, where the card can do it."""
-    if device.type == "cpu":
-        return "fp32"
-    if asked == "fp8" and torch.cuda.get_device_capability(device) < (9, 0):
-        name = torch.cuda.get_device_name(device)
-        raise UsageError(f"--precision fp8 needs a Hopper or later GPU; {name} is none: use fp16")
-    return asked
+    """fp32 on a CPU; on a GPU what was asked for."""
+    return "fp32" if device.type == "cpu" else asked
 
 
 def embed_shard(config: EmbedConfig) -> dict[str, Any]:
@@ -116,7 +93,7 @@ def embed_shard(config: EmbedConfig) -> dict[str, Any]:
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    device = select_device(config.device)
+    device = select_device(config.device, config.precision)
     # From here on, so that start-up's power is recorded too: nothing of this task is on the device yet.
     with DeviceSampler(device_uuid(device), SAMPLE_INTERVAL) as sampler:
         summary = _embed_on(device, config, sampler)
@@ -236,7 +213,7 @@ def _write_behind(
 
 def _write_result(writer: ShardWriter, result: InferenceResult) -> None:
     indices = np.array(result.sequence_ids, dtype=np.int64)
-    writer.write(indices, {name: vectors.numpy() for name, vectors in result.columns.items()}, result.batch_idx)
+    writer.write(indices, {name: vectors.numpy() for name, vectors in result.columns.items()}, result.record.batch)
     if result.residues:
         for index, residues in zip(indices.tolist(), result.residues, strict=True):
             writer.write_residues(index, {name: states.numpy() for name, states in residues.items()})
@@ -262,7 +239,7 @@ def _summarise(
         "inference_seconds": statistics["elapsed_seconds"],
         "device_uuid": device_uuid(device),
         "device_name": _device_name(device),
-        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss,
+        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else peak_resident_bytes(),
         "recomputed_in_fp32": statistics["recomputed_in_fp32"],
         "metadata": metadata,
     }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from virnucpro.config import absolute_layers, distinct_poolings
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.data.tokens import MASK
 from virnucpro.errors import TryAgainError
@@ -35,12 +36,8 @@ class OutputPlan:
     def resolve(
         cls, layers: Sequence[int], pooling: Sequence[str], depth: int, *, per_residue: bool = False
     ) -> OutputPlan:
-        """Make negative layers absolute for a model of ``depth`` layers; raises ValueError outside 0..depth."""
-        absolute = [layer + depth + 1 if layer < 0 else layer for layer in layers]
-        for asked, layer in zip(layers, absolute, strict=True):
-            if not 0 <= layer <= depth:
-                raise ValueError(f"layer {asked} does not exist in a model of {depth} layers (0 to {depth})")
-        return cls(tuple(dict.fromkeys(absolute)), tuple(dict.fromkeys(pooling)), per_residue)
+        """What was asked for, of a model of ``depth`` layers; UsageError where it cannot give it."""
+        return cls(absolute_layers(layers, depth), distinct_poolings(pooling), per_residue)
 
     def columns(self) -> dict[str, tuple[str, int]]:
         """Column name to (pooling, layer), in output order."""

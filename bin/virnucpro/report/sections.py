@@ -30,7 +30,7 @@ Lines = Mapping[str, Sequence[tuple[float, float]]]
 
 #: Columns of the general statistics: (column of shards.parquet, title, what it is, unit, decimals, factor, shown).
 _GENERAL: Final = (
-    ("sequences", "Sequences", "Distinct sequences embedded", "", 0, 1, True),
+    ("sequences", "Sequences", "Sequences embedded", "", 0, 1, True),
     ("tokens", "Tokens", "Residues and the two special tokens of each sequence, in millions", " M", 2, 1e-6, True),
     ("wall_seconds", "Wall time", "From the process's start to its end", " s", 1, 1, True),
     ("startup_seconds", "Start-up", "From the process's start to its first batch", " s", 1, 1, True),
@@ -229,7 +229,7 @@ def map_section(found: EmbeddingMap) -> Section:
     """The map of the embeddings, drawn by the Plotly that MultiQC puts on the page."""
     sample = found.sample
     hover = [
-        f"{html.escape(name[:80])}<br>{length:,} residues<br>{shard_name(shard) if shard >= 0 else 'reused'}"
+        f"{html.escape(name[:80] or 'no id')}<br>{length:,} residues<br>{shard_name(shard) if shard >= 0 else 'reused'}"
         for name, length, shard in zip(sample.ids, sample.lengths.tolist(), sample.shards.tolist(), strict=True)
     ]
     first, second = (f"PC{axis}, {100 * share:.1f} % of the variance" for axis, share in enumerate(found.explained, 1))

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from virnucpro.fasta_text import Fault
 from virnucpro.split.columns import numbers, texts
 from virnucpro.split.cut import Span
 from virnucpro.split.parse import ParsedBlock, parse_block
@@ -33,6 +34,8 @@ class ScannedBlock:
     residues: int
     truncated: int
     unknown_residues: int
+    gaps_removed: int
+    comment_lines: int
     newlines: int
     rejected: list[tuple[int, int, str, str]]
     text: Extent
@@ -40,25 +43,18 @@ class ScannedBlock:
     headers: Extent
 
 
-@dataclass(frozen=True)
-class ZeroByte:
-    """A task found a zero byte, on a line of its block from 0, and did nothing else with the block."""
-
-    line: int
-
-
 def scan_blocks(
-    directory: Path, payloads: Sequence[Payload | Span], residue_limit: int | None
-) -> list[ScannedBlock | ZeroByte]:
-    """Parse blocks that follow each other, up to the first with a zero byte (a task of ``Workers``)."""
-    scanned: list[ScannedBlock | ZeroByte] = []
+    directory: Path, payloads: Sequence[Payload | Span], residue_limit: int | None, gaps: str
+) -> list[ScannedBlock | Fault]:
+    """Parse blocks that follow each other, up to the first with a fault (a task of ``Workers``)."""
+    scanned: list[ScannedBlock | Fault] = []
     with _Files(directory) as files:
         for payload in payloads:
             text = payload.read() if isinstance(payload, Span) else take(payload)
-            zero = text.find(b"\0")
-            if zero >= 0:
-                return [*scanned, ZeroByte(text.count(b"\n", 0, zero))]
-            scanned.append(_scan_block(files, payload, text, residue_limit))
+            block = parse_block(text, residue_limit, gaps)
+            if isinstance(block, Fault):
+                return [*scanned, block]
+            scanned.append(_spool_block(files, payload, text, block, residue_limit))
     return scanned
 
 
@@ -86,8 +82,9 @@ class _Files:
         self._open.close()
 
 
-def _scan_block(files: _Files, payload: Payload | Span, text: bytes, residue_limit: int | None) -> ScannedBlock:
-    block = parse_block(text, residue_limit)
+def _spool_block(
+    files: _Files, payload: Payload | Span, text: bytes, block: ParsedBlock, residue_limit: int | None
+) -> ScannedBlock:
     lengths = np.maximum(block.lengths, 0)
     truncated = 0 if residue_limit is None else int((lengths > residue_limit).sum())
     if isinstance(payload, Span) and block.rewritten is None:
@@ -100,6 +97,8 @@ def _scan_block(files: _Files, payload: Payload | Span, text: bytes, residue_lim
         residues=int(lengths.sum()),
         truncated=truncated,
         unknown_residues=int(block.unknown_residues.sum()),
+        gaps_removed=int(block.gaps_removed.sum()),
+        comment_lines=block.comment_lines,
         newlines=block.newlines,
         rejected=[(i, int(block.lines[i]), block.ids[i].as_py(), reason) for i, reason in block.reasons.items()],
         text=extent,
@@ -116,6 +115,7 @@ def _encode_headers(block: ParsedBlock) -> pa.Buffer:
             "id": block.ids,
             "description": block.descriptions,
             "unknown_residues": numbers(block.unknown_residues, rejected),
+            "gaps_removed": numbers(block.gaps_removed, rejected),
             "reason": pa.nulls(len(rejected), pa.string()) if reasons is None else _null_where_empty(reasons, rejected),
         }
     )

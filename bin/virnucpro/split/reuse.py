@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,8 +34,20 @@ ENTRY_TYPE: Final = np.dtype(
 Array = npt.NDArray[Any]
 
 
+@dataclass(frozen=True)
+class EarlierResults:
+    """A finished run's output ``folder``, and what the user calls it where that is elsewhere."""
+
+    folder: Path
+    name: str
+
+    def called(self, file: Path) -> str:
+        """A file of the folder as the user finds it."""
+        return f"{self.name.rstrip('/')}/{file.relative_to(self.folder)}"
+
+
 def mismatch(
-    results: Path, expected: Mapping[str, object], embedding_dtype: str, embed_dim: int, *, per_residue: bool
+    results: EarlierResults, expected: Mapping[str, object], embedding_dtype: str, embed_dim: int, *, per_residue: bool
 ) -> str | None:
     """Say why earlier results cannot stand in for this run's, or return None where they can.
 
@@ -46,12 +59,13 @@ def mismatch(
         InputMissingError: there are no results.
         DataError: a part is damaged.
     """
-    for part in reused_parts(results):
+    for part in reused_parts(results.folder, results.name):
+        called = results.called(part)
         try:
             schema = pq.read_schema(part)
-            found = decode_metadata(schema, part)
+            found = decode_metadata(schema, called)
         except (pa.ArrowInvalid, ValueError) as error:
-            raise DataError(f"{part}: not a readable Parquet file ({error}); leave it out of --reuse") from error
+            raise DataError(f"{called}: not a readable Parquet file ({error}); leave it out of --reuse") from error
         except DataError as error:
             return str(error)
         for key in IDENTITY_KEYS:
@@ -65,19 +79,24 @@ def mismatch(
             kind = schema.field(column).type
             wanted = embedding_type(embedding_dtype, embed_dim)
             if (kind.value_type, kind.list_size) != (wanted.value_type, wanted.list_size):
-                return f"embedding_dtype is {kind.value_type}[{kind.list_size}] there and {wanted.value_type} here"
+                return f"embedding_dtype is {_dtype(kind)} there and {_dtype(wanted)} here"
     return _residues_mismatch(results, _numbers(expected["layers"]), embed_dim) if per_residue else None
 
 
-def _residues_mismatch(results: Path, layers: list[int], embed_dim: int) -> str | None:
-    parts = residue_parts(results)
+def _dtype(kind: pa.FixedSizeListType) -> str:
+    return f"{kind.list_size} x {np.dtype(kind.value_type.to_pandas_dtype()).name}"
+
+
+def _residues_mismatch(results: EarlierResults, layers: list[int], embed_dim: int) -> str | None:
+    parts = residue_parts(results.folder)
     if not parts:
         return "vectors of single residues (--per_residue) are not there"
     for part in parts:
         try:
             schema = pq.read_schema(part)
         except pa.ArrowInvalid as error:
-            raise DataError(f"{part}: not a readable Parquet file ({error}); leave it out of --reuse") from error
+            called = results.called(part)
+            raise DataError(f"{called}: not a readable Parquet file ({error}); leave it out of --reuse") from error
         for column in residue_columns(layers):
             if column not in schema.names or schema.field(column).type != residues_type(embed_dim):
                 return f"{RESIDUES_DIR} have no column {column} of {embed_dim} numbers"
@@ -93,7 +112,7 @@ class ReuseIndex:
         bits: how many first bits of a key tell its partition.
     """
 
-    def __init__(self, path: Path, sources: Mapping[int, Path], bits: int) -> None:
+    def __init__(self, path: Path, sources: Mapping[int, EarlierResults], bits: int) -> None:
         self._path = path
         for source, results in sources.items():
             for entries in _entries(source, results):
@@ -108,9 +127,9 @@ class ReuseIndex:
         return entries["high"], entries["low"], entries["source"], entries["row"]
 
 
-def _entries(source: int, results: Path) -> Iterator[Array]:
+def _entries(source: int, results: EarlierResults) -> Iterator[Array]:
     first_row = 0
-    for part in reused_parts(results):
+    for part in reused_parts(results.folder, results.name):
         try:
             with pq.ParquetFile(part, pre_buffer=False) as file:
                 for batch in file.iter_batches(batch_size=CHUNK_RECORDS, columns=["sequence_key"]):
@@ -123,7 +142,8 @@ def _entries(source: int, results: Path) -> Iterator[Array]:
                     first_row += len(words)
                     yield entries
         except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            raise DataError(f"{part}: not a readable result ({error}); leave it out of --reuse") from error
+            called = results.called(part)
+            raise DataError(f"{called}: not a readable result ({error}); leave it out of --reuse") from error
 
 
 def _words(values: object) -> list[str]:

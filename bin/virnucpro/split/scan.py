@@ -11,8 +11,10 @@ from typing import BinaryIO, Final, TextIO
 
 from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, FastaFormatError
-from virnucpro.fasta_source import FastaSource, PlainFile, zero_byte
-from virnucpro.split.blocks import ScannedBlock, ZeroByte, scan_blocks
+from virnucpro.fasta import rejection
+from virnucpro.fasta_source import FastaSource, PlainFile
+from virnucpro.fasta_text import Fault
+from virnucpro.split.blocks import ScannedBlock, scan_blocks
 from virnucpro.split.cut import Span, cut_file, cut_stream
 from virnucpro.split.parse import KEY_BYTES
 from virnucpro.split.spool import Block, Spool
@@ -22,17 +24,23 @@ from virnucpro.split.workers import Payload, Workers
 BLOCK_BYTES: Final = 1 << 21
 #: Blocks of a plain file for one task: handing out a task costs a seventh of parsing a block.
 BLOCKS_PER_TASK: Final = 8
+#: Rejected records that the error names where all are.
+REASONS_SHOWN: Final = 3
 REJECTED_HEADER: Final = "file\tline\tordinal\tid\treason\n"
 
 
 @dataclass
 class ScanTotals:
-    """Counts over all records that are not rejected, and how many are; ``plain`` holds the files read in place."""
+    """Counts over all records that are not rejected, how many are, and comment lines; ``plain`` holds the files read in
+    place, ``first_rejected`` where the first few rejected records stand, and why they are."""
 
     residues: int = 0
     truncated: int = 0
     unknown_residues: int = 0
+    gaps_removed: int = 0
+    comment_lines: int = 0
     rejected: int = 0
+    first_rejected: list[str] = field(default_factory=list)
     empty_files: list[str] = field(default_factory=list)
     plain: list[PlainFile] = field(default_factory=list)
 
@@ -49,7 +57,7 @@ class _Flight:
     file_index: int
     first_line: int
     payloads: list[Payload | Span]
-    result: Future[list[ScannedBlock | ZeroByte]]
+    result: Future[list[ScannedBlock | Fault]]
 
 
 def scan(config: SplitConfig, spool: Spool, rejected: TextIO, workers: Workers) -> ScanTotals:
@@ -69,7 +77,7 @@ def scan(config: SplitConfig, spool: Spool, rejected: TextIO, workers: Workers) 
             while flights and (workers.full(len(flights)) or flights[0].result.done()):
                 ledger.collect(flights.popleft(), workers)
             payloads = [block if isinstance(block, Span) else workers.put(block) for block in blocks]
-            result = workers.submit(scan_blocks, spool.directory, payloads, spool.residue_limit)
+            result = workers.submit(scan_blocks, spool.directory, payloads, spool.residue_limit, config.gaps)
             flights.append(_Flight(file_index, first_line, payloads, result))
         while flights:
             ledger.collect(flights.popleft(), workers)
@@ -83,7 +91,7 @@ def _tasks(
 ) -> Iterator[tuple[int, int, Sequence[bytes | Span]]]:
     """Yield the number of the file, the line on which its first record begins, and blocks of it for one task."""
     for file_index, path in enumerate(config.inputs):
-        source = FastaSource(path, name=names[file_index], refuse_nucleotide=True)
+        source = FastaSource(path, name=names[file_index], refuse_nucleotide=config.alphabet == "auto")
         plain = source.plain_file()
         tasks: Iterator[Sequence[bytes | Span]]
         if plain is None:
@@ -95,6 +103,7 @@ def _tasks(
         for blocks in tasks:
             empty = False
             yield file_index, plain.first_line if plain else source.first_line, blocks
+        totals.comment_lines += (plain or source).comment_lines
         if empty:
             totals.empty_files.append(source.name)
 
@@ -127,8 +136,8 @@ class _Account:
         if flight.file_index != self.file_index:
             self.file_index, self.line = flight.file_index, flight.first_line
         for block in scanned:
-            if isinstance(block, ZeroByte):
-                raise zero_byte(self.spool.files[self.file_index], self.line + block.line)
+            if isinstance(block, Fault):
+                raise block.error(self.spool.files[self.file_index], self.line)
             self._add(block)
 
     def _add(self, scanned: ScannedBlock) -> None:
@@ -144,14 +153,19 @@ class _Account:
         self.totals.residues += scanned.residues
         self.totals.truncated += scanned.truncated
         self.totals.unknown_residues += scanned.unknown_residues
+        self.totals.gaps_removed += scanned.gaps_removed
+        self.totals.comment_lines += scanned.comment_lines
         self.totals.rejected += len(scanned.rejected)
 
     def _reject(self, scanned: ScannedBlock) -> None:
         file = self.spool.files[self.file_index]
         for position, line, name, reason in scanned.rejected:
+            message = rejection(name, reason)
             if self.strict:
                 remedy = "correct or remove it, or run without --strict"
-                raise FastaFormatError(f"record '{name}': {reason}", file=file, line=self.line + line, remedy=remedy)
+                raise FastaFormatError(message, file=file, line=self.line + line, remedy=remedy)
+            if len(self.totals.first_rejected) < REASONS_SHOWN:
+                self.totals.first_rejected.append(f"{file}, line {self.line + line}: {message}")
             ordinal = self.spool.records + position
             fields = (_one_cell(file), str(self.line + line), str(ordinal), _one_cell(name), reason)
             self.rejected.write("\t".join(fields) + "\n")

@@ -15,12 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from virnucpro import __version__
-from virnucpro.config import SplitConfig
-from virnucpro.errors import DataError, InputMissingError, UsageError
+from virnucpro.config import SplitConfig, absolute_layers
+from virnucpro.errors import DataError, InputMissingError
 from virnucpro.fasta_source import FastaSource
 from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
 from virnucpro.output.schema import IDENTITY_KEYS
-from virnucpro.shards import SPECIAL_TOKENS, cost_per_unit, cost_units, shard_count, shard_name, shard_starts
+from virnucpro.shards import (
+    SPECIAL_TOKENS,
+    cost_units,
+    floating_point_operations,
+    shard_count,
+    shard_name,
+    shard_starts,
+)
 from virnucpro.split.dedup import DedupTotals, KnownKeys, deduplicate, partition_bits
 from virnucpro.split.scan import BLOCK_BYTES, ScanTotals, scan
 from virnucpro.split.spool import Spool
@@ -36,7 +43,6 @@ class _Model:
     """What the split needs of model.json: ``layers`` are absolute numbers of those asked for."""
 
     weights_sha256: str
-    depth: int
     embed_dim: int
     layers: tuple[int, ...]
 
@@ -60,7 +66,7 @@ def split(config: SplitConfig) -> dict[str, Any]:
         _publish(work, config.outdir)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(_report(summary))
+    print(_report(summary, config))
     return summary
 
 
@@ -111,38 +117,40 @@ def _read_model(config: SplitConfig) -> _Model:
         raise InputMissingError(f"{path}: no model description there; write it with fetch_model.py") from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a model description ({error!r}); write it with fetch_model.py") from None
-    layers = tuple(layer + depth + 1 if layer < 0 else layer for layer in config.layers)
-    for asked, layer in zip(config.layers, layers, strict=True):
-        if not 0 <= layer <= depth:
-            raise UsageError(f"--layers holds {asked}, but the model has layers 0 to {depth}")
-    return _Model(weights, depth, embed_dim, layers)
+    return _Model(weights, embed_dim, absolute_layers(config.layers, depth))
 
 
 def _check_not_empty(spool: Spool, scanned: ScanTotals) -> None:
     if not spool.records:
         names = ", ".join(spool.files[:3]) + (f" and {len(spool.files) - 3} more" if len(spool.files) > 3 else "")
         raise DataError(f"{names}: no sequence in the input; give protein sequences in FASTA format")
+    if scanned.rejected == spool.records:
+        reasons = "; ".join(scanned.first_rejected)
+        more = " and so on" if spool.records > len(scanned.first_rejected) else ""
+        count = "the only record is" if spool.records == 1 else f"all {spool.records} records are"
+        raise DataError(f"{count} rejected, so there is nothing to embed: {reasons}{more}; correct the sequences")
     for name in scanned.empty_files:
         print(f"warning: {name}: empty, no sequence in it", file=sys.stderr)
 
 
 def _open_reuse(config: SplitConfig, model: _Model, spool: Spool) -> tuple[KnownKeys | None, list[dict[str, Any]]]:
-    """Return the keys of all results that fit, and one entry for each asked for: its path, and why it is not used."""
+    """Return the keys of all results that fit, and one entry for each asked for: its name, and why it is not used."""
     if not config.reuse:
         return None, []
     # Here, as a split that reuses nothing would start a sixth later for it.
-    from virnucpro.split.reuse import ReuseIndex, mismatch
+    from virnucpro.split.reuse import EarlierResults, ReuseIndex, mismatch
 
     output = _output(config, model) | {"weights_sha256": model.weights_sha256}
     expected = {key: output[key] for key in IDENTITY_KEYS}
     entries: list[dict[str, Any]] = []
     names = config.reuse_names or tuple(map(str, config.reuse))
-    for results, name in zip(config.reuse, names, strict=True):
+    earlier = [EarlierResults(folder, name) for folder, name in zip(config.reuse, names, strict=True)]
+    for results in earlier:
         reason = mismatch(results, expected, config.embedding_dtype, model.embed_dim, per_residue=config.per_residue)
         if reason is not None:
-            print(f"warning: {name}: not reused, its sequences are embedded anew: {reason}", file=sys.stderr)
-        entries.append({"results": name, "used": reason is None, "reason": reason})
-    usable = {i: config.reuse[i] for i, entry in enumerate(entries) if entry["used"]}
+            print(f"warning: {results.name}: not reused, its sequences are embedded anew: {reason}", file=sys.stderr)
+        entries.append({"results": results.name, "used": reason is None, "reason": reason})
+    usable = {i: earlier[i] for i, entry in enumerate(entries) if entry["used"]}
     if not usable:
         return None, entries
     return ReuseIndex(spool.path("reuse"), usable, partition_bits(spool.records)), entries
@@ -177,7 +185,7 @@ def _describe_shard(shard: int, task: ShardTask, written: ShardTotals, model: _M
         "sequences": task.sequences,
         "residues": written.residues,
         "tokens": written.residues + SPECIAL_TOKENS * task.sequences,
-        "cost": written.cost_units * cost_per_unit(model.depth, model.embed_dim),
+        "cost": floating_point_operations(written.cost_units, model.layers, model.embed_dim),
     }
 
 
@@ -209,6 +217,8 @@ def _summary(
         "rejected": scanned.rejected,
         "truncated": scanned.truncated,
         "unknown_residues": scanned.unknown_residues,
+        "gaps_removed": scanned.gaps_removed,
+        "comment_lines": scanned.comment_lines,
         "share_saved": saved / accepted if accepted else 0.0,
         "max_length": output.pop("max_length"),
         "long_sequences": output.pop("long_sequences"),
@@ -226,18 +236,24 @@ def _publish(work: Path, outdir: Path) -> None:
         (work / name).rename(outdir / name)
 
 
-def _report(summary: dict[str, Any]) -> str:
+def _report(summary: dict[str, Any], config: SplitConfig) -> str:
     """Return what the user reads: counts, what deduplication saved, and last what was rejected."""
     shards = summary["shards"]
+    what = "distinct sequences" if config.deduplicate else "sequences"
     lines = [
         f"{summary['records']} records, {summary['residues']} residues",
-        f"{summary['embedded']} distinct sequences to embed in {len(shards)} shards",
+        f"{summary['embedded']} {what} to embed in {len(shards)} shards",
         f"{summary['duplicate']} duplicates and {summary['reused']} reused: {summary['share_saved']:.1%} saved",
     ]
     if summary["truncated"]:
         lines.append(f"{summary['truncated']} cut to {summary['max_length']} residues")
     if summary["unknown_residues"]:
-        lines.append(f"{summary['unknown_residues']} letters without a token (J, inner *) read as X")
+        letters = "J, inner *, gaps" if config.gaps == "unknown" else "J, inner *"
+        lines.append(f"{summary['unknown_residues']} letters without a token ({letters}) read as X")
+    if summary["gaps_removed"]:
+        lines.append(f"{summary['gaps_removed']} gap characters (-, inner .) removed")
+    if summary["comment_lines"]:
+        lines.append(f"{summary['comment_lines']} comment lines skipped")
     rejected = summary["rejected"]
     lines.append(f"{rejected} records rejected" + (f": see {REJECTED_FILE}" if rejected else ""))
     return "\n".join(lines)

@@ -63,6 +63,7 @@ def _rows(spool: Spool, blocks: list[Block], starts: npt.NDArray[np.int64]) -> d
         "length": numbers(lengths, rejected),
         "truncated": numbers(lengths > limit, rejected),
         "unknown_residues": headers["unknown_residues"],
+        "gaps_removed": headers["gaps_removed"],
         "status": repeated(status, STATUSES),
         "reason": headers["reason"],
         "sequence_key": _hex_keys(spool.read("keys", *span), rejected),

@@ -45,7 +45,7 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardTotals:
-    """Residues of a shard, and its cost in units of ``shards.cost_per_unit``."""
+    """Residues of a shard, and its cost in ``shards.cost_units``."""
 
     residues: int
     cost_units: int

@@ -1,0 +1,291 @@
+"""Tables of weights: which of their tensors are an ESM-2 encoder, under which names, and what lies beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from torch import Tensor
+
+from virnucpro.errors import ModelError
+from virnucpro.model import hugging_face
+from virnucpro.model.checkpoint_files import PROMPTS, adapter_report
+from virnucpro.model.families import ADVICE, adapter_of, family_of, has_prompts, quantised_by
+from virnucpro.model.parameters import expected_shapes, inv_freq_key, trained_inv_freq
+from virnucpro.model.registry import MODELS, Esm2Config
+
+FAIR_ESM: Final = "fair-esm"
+HUGGING_FACE: Final = "huggingface"
+_LEARNED_POSITIONS: Final = "embeddings.position_embeddings.weight"
+_ONE_MODEL: Final = "so that it is not clear which counts; save the state_dict() of one model"
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How one package names an ESM-2.
+
+    Args:
+        source: the package.
+        anchor: the key that tells the layout, and before which stands the prefix of the encoder.
+        parts: first names of what belongs to the encoder.
+        heads: first names that the package itself puts beside them.
+        closed: last names of prefixes under which the package puts nothing else.
+        idle: keys that play no part in a model with rotary positions.
+    """
+
+    source: str
+    anchor: str
+    parts: tuple[str, ...]
+    heads: tuple[str, ...]
+    closed: str
+    idle: tuple[str, ...] = ()
+
+
+_LAYOUTS: Final = (
+    _Layout(
+        FAIR_ESM,
+        "embed_tokens.weight",
+        ("embed_tokens", "layers", "emb_layer_norm_after", "emb_layer_norm_before", "embed_positions"),
+        ("lm_head", "contact_head"),
+        "sentence_encoder",
+    ),
+    _Layout(
+        HUGGING_FACE,
+        "embeddings.word_embeddings.weight",
+        ("embeddings", "encoder", "rotary_embeddings"),
+        ("lm_head", "contact_head", "pooler"),
+        "esm",
+        ("embeddings.position_ids", _LEARNED_POSITIONS),
+    ),
+)
+#: What torch.compile and the wrappers of FSDP put into names, at any depth.
+_TRANSPARENT: Final = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_FAIR_ESM_KEY: Final = re.compile(
+    r"^(embed_tokens\.weight|emb_layer_norm_after\.(weight|bias)|layers\.\d+\.(self_attn\.rot_emb\.inv_freq|"
+    r"(self_attn\.[qkv]_proj|self_attn\.out_proj|self_attn_layer_norm|final_layer_norm|fc1|fc2)\.(weight|bias)))$"
+)
+_LAYER: Final = re.compile(r"^(encoder\.)?layers?\.\d+\.")
+_ESM_FOLD: Final = re.compile(r"(^|\.)esm_s_combine$")
+#: PEFT's name for a layer that it has put an adapter around.
+_WRAPPED: Final = re.compile(r"\.base_layer\.")
+_LAYER_INDEX: Final = re.compile(r"^layers\.(\d+)\.")
+_SHARED: Final = "rot_emb.inv_freq"
+
+
+@dataclass(slots=True)
+class EncoderWeights:
+    """The encoder in a table of weights.
+
+    Args:
+        source: ``fair-esm`` or ``huggingface``, the layout of the names.
+        state: canonical keys -> tensors.
+        strangers: names that lie inside the encoder and are no part of an ESM-2.
+        left_out: names of the heads beside it.
+        has_learned_positions: whether a table of positions lies there, which a rotary model does not use.
+    """
+
+    source: str
+    state: dict[str, Tensor] = field(default_factory=dict)
+    strangers: list[str] = field(default_factory=list)
+    left_out: tuple[str, ...] = ()
+    has_learned_positions: bool = False
+
+
+def holds_encoder(keys: Iterable[object]) -> bool:
+    """Whether weights of these names have the table of embeddings of an encoder."""
+    return bool(_anchors([str(key) for key in keys]))
+
+
+def find_encoder(path: Path, pairs: Iterable[tuple[str, object]]) -> EncoderWeights:
+    """The ESM-2 encoder in named weights, wherever in a larger model it is.
+
+    What lies under the encoder's own names is the encoder's; what lies beside it is a head and left out.
+
+    Raises:
+        ModelError: another family, an adapter, quantised weights, or no encoder, or several.
+    """
+    named = [(_TRANSPARENT.sub("", str(key)), value) for key, value in pairs]
+    layout, prefix = _only_anchor(path, [key for key, _ in named])
+    found = EncoderWeights(layout.source)
+    heads, inside = set(), []
+    for key, value in named:
+        inner = key.removeprefix(prefix) if key.startswith(prefix) else None
+        if inner is not None and _belongs(inner, prefix, layout):
+            inside.append((key, inner, value))
+        elif prefix and _canonical(key, layout):
+            raise ModelError(f"{path}: '{key}' occurs twice, {_ONE_MODEL}")
+        else:
+            heads.add(_head_name(key, prefix))
+    _refuse_others(path, [inner for _, inner, _ in inside], [key for key, _ in named])
+    for key, inner, value in inside:
+        if canonical := _canonical(inner, layout):
+            _add(path, found.state, key, canonical, value)
+        elif inner not in layout.idle:
+            found.strangers.append(inner)
+    found.has_learned_positions = any(inner == _LEARNED_POSITIONS for _, inner, _ in inside)
+    found.left_out = tuple(sorted(heads))
+    return found
+
+
+def _refuse_others(path: Path, inside: list[str], keys: list[str]) -> None:
+    """Name what has these keys in its encoder, or where it has none, anywhere, and is no plain ESM-2."""
+    if has_prompts(keys):
+        raise ModelError(f"{path}: a PEFT adapter {PROMPTS}")
+    if adapter := adapter_of(inside):
+        if not any(map(_WRAPPED.search, keys)) and not _anchors(keys):
+            raise ModelError(adapter_report(path, adapter))
+        raise ModelError(
+            f"{path}: a model with a PEFT adapter ({adapter}) that is not merged into it; where it was made, merge it: "
+            "model.merge_and_unload().save_pretrained('merged')"
+        )
+    if package := quantised_by(inside):
+        raise ModelError(
+            f"{path}: quantised ({package}), which is not read; give the weights from before, or write them anew: "
+            "model.dequantize().save_pretrained('plain')"
+        )
+    # Beside layers that may be ESM-2's lie heads, which may be named as they like; but for ESMFold's.
+    told = [*inside, *filter(_ESM_FOLD.search, keys)] if any(map(_LAYER.match, inside)) else keys
+    if family := family_of(told):
+        raise ModelError(f"{path}: a model of another family, {family}; {ADVICE}")
+
+
+def _anchors(keys: Iterable[str]) -> list[tuple[_Layout, str]]:
+    return [
+        (layout, key.removesuffix(layout.anchor))
+        for layout in _LAYOUTS
+        for key in keys
+        if key == layout.anchor or key.endswith(f".{layout.anchor}")
+    ]
+
+
+def _only_anchor(path: Path, keys: list[str]) -> tuple[_Layout, str]:
+    found = _anchors(keys)
+    if len(found) == 1:
+        return found[0]
+    _refuse_others(path, keys, keys)
+    if found:
+        names = ", ".join(sorted(repr(prefix.removesuffix(".")) for _, prefix in found))
+        raise ModelError(f"{path}: holds several encoders, at {names}; save the state_dict() of one alone")
+    if any(key.endswith("contact_head.regression.weight") for key in keys):
+        raise ModelError(f"{path}: the contact head alone; give the .pt file without -contact-regression")
+    known = f"its names begin {_first_few(sorted(keys))}" if keys else "it is empty"
+    raise ModelError(f"{path}: no ESM-2 encoder in it ({known}); {ADVICE}")
+
+
+def _belongs(inner: str, prefix: str, layout: _Layout) -> bool:
+    """Whether a key under the encoder's prefix is the encoder's, or a head's beside it."""
+    first = inner.partition(".")[0]
+    if first in layout.parts:
+        return True
+    return first not in layout.heads and prefix.removesuffix(".").rpartition(".")[2] == layout.closed
+
+
+def _canonical(key: str, layout: _Layout) -> str | None:
+    if layout.source == FAIR_ESM:
+        return key if _FAIR_ESM_KEY.match(key) else None
+    return _SHARED if key in hugging_face.SHARED_INV_FREQ else hugging_face.canonical_key(key)
+
+
+def _head_name(key: str, prefix: str) -> str:
+    """The first name of a key that it does not share with the encoder's prefix."""
+    outer = prefix.split(".")[:-1]
+    names = key.split(".")
+    depth = 0
+    while depth < len(outer) and depth < len(names) - 1 and names[depth] == outer[depth]:
+        depth += 1
+    return names[depth]
+
+
+def _add(path: Path, state: dict[str, Tensor], key: str, canonical: str, value: object) -> None:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        raise ModelError(f"{path}: '{key}' is not a tensor of floating-point numbers; {ADVICE}")
+    if value.element_size() == 1:
+        raise ModelError(
+            f"{path}: '{key}' is quantised ({value.dtype}), which is not read; give the weights from before"
+        )
+    if canonical in state:
+        raise ModelError(f"{path}: '{canonical}' occurs twice, {_ONE_MODEL}")
+    state[canonical] = value
+
+
+def sizes_from_tensors(path: Path, name: str, encoder: EncoderWeights) -> Esm2Config:
+    """The sizes that the tensors have; heads from the rotary frequencies, or from the official model of these sizes.
+
+    Raises:
+        ModelError: what is missing to know them.
+    """
+    state = encoder.state
+    indices = [int(match[1]) for key in state if (match := _LAYER_INDEX.match(key))]
+    table = state["embed_tokens.weight"]
+    layers, embed_dim = max(indices, default=-1) + 1, table.shape[1] if table.dim() == 2 else 0
+    frequencies = next((value for key, value in state.items() if key.endswith(_SHARED)), None)
+    official = [model.heads for model in MODELS.values() if (model.layers, model.embed_dim) == (layers, embed_dim)]
+    if frequencies is not None and frequencies.numel():
+        heads = embed_dim // (2 * frequencies.numel())
+    elif encoder.has_learned_positions:
+        raise ModelError(
+            f"{path}: has learned positions and no rotary frequencies, as ESM-1b and ESM-1v; "
+            "if it is an ESM-2, put its config.json beside it"
+        )
+    elif official:
+        heads = official[0]
+    else:
+        raise ModelError(
+            f"{path}: does not tell its number of attention heads ({layers} layers of width {embed_dim}, no "
+            "rot_emb.inv_freq); put its config.json beside it, or save it with inv_freq"
+        )
+    return Esm2Config(name, layers, embed_dim, heads)
+
+
+def complete_state(
+    path: Path, config: Esm2Config, encoder: EncoderWeights, *, trained_frequencies: bool = True
+) -> dict[str, Tensor]:
+    """The whole canonical state of an encoder of these sizes.
+
+    A checkpoint without any rotary frequencies, as some converters leave it, gets those of training.
+
+    Raises:
+        ModelError: a tensor is missing, surplus or of another shape.
+    """
+    state = dict(encoder.state)
+    keys = [inv_freq_key(index) for index in range(config.layers)]
+    shared = state.pop(_SHARED, None)
+    if shared is not None:
+        twice = next((key for key in keys if key in state), None)
+        if twice:
+            raise ModelError(f"{path}: '{twice}' occurs twice, {_ONE_MODEL}")
+        state.update(dict.fromkeys(keys, shared))
+    elif not any(key in state for key in keys):
+        if not trained_frequencies:
+            raise ModelError(
+                f"{path}: has no rotary frequencies, and config.json asks for others than ESM-2's; {ADVICE}"
+            )
+        state.update(dict.fromkeys(keys, trained_inv_freq(config.head_dim)))
+    _check_keys(path, config, state, encoder.strangers)
+    return state
+
+
+def _check_keys(path: Path, config: Esm2Config, state: Mapping[str, Tensor], strangers: list[str]) -> None:
+    shapes = expected_shapes(config)
+    surplus = sorted([*strangers, *(state.keys() - shapes.keys())])
+    faults = {
+        "lacks": (sorted(shapes.keys() - state.keys()), "the file is not whole: save or download it again"),
+        "has beyond an ESM-2 encoder": (surplus, "without those its vectors would be others: give a plain ESM-2"),
+        "has in another shape": (
+            sorted(key for key in shapes if key in state and state[key].shape != shapes[key]),
+            "give weights and sizes of one model",
+        ),
+    }
+    found = [f"{fault} {_first_few(keys)}" for fault, (keys, _) in faults.items() if keys]
+    if found:
+        advice = next(advice for keys, advice in reversed(faults.values()) if keys)
+        sizes = f"{config.layers} layers of width {config.embed_dim}"
+        raise ModelError(f"{path}: not the ESM-2 of {sizes} that it says: it {', and '.join(found)}; {advice}")
+
+
+def _first_few(keys: list[str]) -> str:
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return ", ".join(keys[:3]) + more

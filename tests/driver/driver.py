@@ -1,0 +1,38 @@
+"""A stand-in for an NVIDIA driver of any version: NVML's library, and nvidia-smi, for processes of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent / "nvml.c"
+SMI = """#!/bin/sh
+case "$*" in
+*compute_cap*) echo "{capability}" ;;
+*query-gpu*) echo "0, GPU-0" ;;
+-L) echo "GPU 0: Stand-in (UUID: GPU-0)" ;;
+*) echo "| NVIDIA-SMI {version}    Driver Version: {version}    CUDA Version: {major}.{minor}     |" ;;
+esac
+"""
+
+
+def install_driver(folder: Path, version: str, cuda: tuple[int, int], capability: str = "8.0") -> dict[str, str]:
+    """Build the driver in ``folder``; returns the environment in which a process meets it."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler here")
+    folder.mkdir(parents=True)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libnvidia-ml.so.1", SOURCE], check=True)
+    smi = folder / "nvidia-smi"
+    smi.write_text(SMI.format(version=version, major=cuda[0], minor=cuda[1], capability=capability))
+    smi.chmod(0o755)
+    return {
+        "LD_LIBRARY_PATH": f"{folder}:{os.environ.get('LD_LIBRARY_PATH', '')}",
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "DRIVER_VERSION": version,
+        "DRIVER_CUDA": str(1000 * cuda[0] + 10 * cuda[1]),
+    }

@@ -1,0 +1,71 @@
+"""Through Nextflow: what was changed or skipped is said last, records without id have their vectors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from launch import MODEL, launch
+
+TEXT = "# aligned by hand\n>a\nMKVL.AAG.\n;c\n>  b two\nMKVLAAG\n> \nMKT-LLVJ\n>\nMKTLLVWW\n"
+
+
+@pytest.mark.parametrize(
+    ("gaps", "columns", "closing"),
+    [
+        (
+            "remove",
+            {"unknown_residues": [0, 0, 1, 0], "gaps_removed": [1, 0, 1, 0]},
+            ["4 records, none rejected", "1 residue without a token read as X", "2 gap characters removed"],
+        ),
+        (
+            "reject",
+            {"unknown_residues": [None, 0, None, 0], "gaps_removed": [None, 0, None, 0]},
+            ["4 records, 2 rejected (reasons in {results}/rejected.tsv)"],
+        ),
+    ],
+)
+def test_changes_are_said_last(
+    tmp_path: Path, gaps: str, columns: dict[str, list[int | None]], closing: list[str]
+) -> None:
+    (tmp_path / "input.fasta").write_text(TEXT)
+    run = launch(tmp_path, "--input", "input.fasta", "--model", MODEL, "--gaps", gaps)
+    assert run.code == 0, run.output
+    lines = run.last_lines.splitlines()
+    expected = [line.format(results=run.results) for line in [*closing, "2 comment lines skipped"]]
+    start = lines.index(expected[0])
+    assert lines[start : start + len(expected)] == expected
+
+    ledger = pq.read_table(run.results / "manifest.parquet")
+    assert ledger["id"].to_pylist() == ["a", "b", "", ""]
+    assert {name: ledger[name].to_pylist() for name in columns} == columns
+    status = {"remove": ["embedded", "duplicate", "embedded", "embedded"]}
+    assert ledger["status"].to_pylist() == status.get(gaps, ["rejected", "embedded", "rejected", "embedded"])
+    rows = pq.read_table(run.results / "embeddings")
+    kept = [i for i, reason in enumerate(ledger["reason"].to_pylist()) if reason is None]
+    assert (rows["ordinal"].to_pylist(), rows["id"].to_pylist()) == (kept, [["a", "b", "", ""][i] for i in kept])
+    assert np.isfinite(np.array(rows["embedding"].to_pylist())).all()
+    summary = json.loads((run.results / "metrics" / "run_summary.json").read_text())
+    for name, values in columns.items():
+        assert summary[name] == sum(value or 0 for value in values)
+    assert summary["comment_lines"] == 2
+    assert (run.results / "report" / "multiqc_report.html").stat().st_size > 100_000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (">a\nMKV\n>b\rMKTLLV\r>c\nMAAA\n", "input.fasta, line 3: a carriage return that no line feed follows"),
+        (">a\nMKV>b\nMKTLLV\n", "input.fasta, line 2: '>' inside a sequence line: the line break before it is missing"),
+        (">a\nMKV1\n>b\n", "all 2 records are rejected, so there is nothing to embed: "),
+    ],
+)
+def test_faults_end_the_run(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "input.fasta").write_bytes(text.encode())
+    run = launch(tmp_path, "--input", "input.fasta", "--model", MODEL)
+    assert run.code == 65, run.output
+    assert message in run.last_lines.splitlines()[-1]
+    assert run.published() == []
