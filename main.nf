@@ -4,17 +4,12 @@ include { DESCRIBE_MODEL } from './modules/describe_model/main.nf'
 include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
-include { closing ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
+include { cacheToFill ; keptModel ; modelCache } from './modules/model_cache/main.nf'
+include { checkParameters ; codeFingerprint ; help ; lastWord ; optionsOf ; stop } from './modules/parameters/main.nf'
+include { existingPaths ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; writableFolder } from './modules/paths/main.nf'
+include { closing ; extent ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
-include { checkParameters ; codeFingerprint ; existingPaths ; exitLikeTheTask ; help ; modelFolder ; optionsOf ; stop ; writableFolder } from './modules/parameters/main.nf'
-
-def modelCache(given) {
-    if (workflow.stubRun) {
-        return "${workflow.workDir}/stub-models"
-    }
-    return given ?: "${System.getenv('HOME') ?: workflow.launchDir}/.cache/virnucpro/models"
-}
 
 workflow {
     def schema = file("${projectDir}/nextflow_schema.json")
@@ -28,30 +23,47 @@ workflow {
     }
     def inputs = existingPaths('input', p.input, [type: 'file'])
     def reuse = existingPaths('reuse', p.reuse, [type: 'dir'])
-    def outdir = writableFolder(p.outdir)
-    def local = modelFolder(file(p.model, glob: false))
-    if (p.model.contains('/') && !local.exists()) {
+    def outdir = writableFolder('outdir', p.outdir)
+    stageableFolders()
+    def named = literal(p.model)
+    def local = named ? modelFolder(named) : null
+    if (local) {
+        stageable('model', [local])
+    }
+    if (p.model.contains('/') && !local) {
         stop(66, "--model ${p.model}: no such file or folder; check the path")
     }
+    def models = modelCache(p.model_cache)
+    def model = local ?: keptModel(models, p.model)
     def device = p.gpus > 0 ? 'cuda' : 'cpu'
     def precision = p.gpus > 0 ? p.precision : 'fp32'
     def chosen = p + [precision: precision]
-    def splitOptions = optionsOf('split_fasta.py', chosen, schema) + (p.dedup ? '' : ' --no-dedup')
+    def splitOptions = ["--shards-at-least=${Math.max(p.gpus, 1)}"] + (p.dedup ? [] : ['--no-dedup'])
 
-    log.info(plan(p, inputs, precision, local.exists() ? local : "${p.model}, kept in ${modelCache(p.model_cache)}"))
+    log.info(plan(p, inputs, precision, model ?: "${p.model}, to be fetched${models ? " into ${models}" : ''}"))
     workflow.onComplete = {
-        if (!workflow.success) {
-            exitLikeTheTask(workflow.exitStatus)
-        }
-        log.info(closing(p, outdir))
+        lastWord(closing(p, outdir))
     }
 
     // /models/esm2.pt or the folder of a downloaded model: one value, shared by every task
-    model_ch = local.exists() ? channel.value(local) : FETCH_MODEL(p.model, modelCache(p.model_cache))
+    def filled = model ? [] : cacheToFill(models)
+    model_ch = model
+        ? channel.value(model)
+        : FETCH_MODEL(p.model, filled).map { made -> filled ? models.resolve(p.model) : made }
     DESCRIBE_MODEL(model_ch, codeFingerprint('fetch_model.py'))
-    def inputNames = inputs.collect { path -> path.toString() }
-    def reuseNames = reuse.collect { path -> path.toString() }
-    SPLIT_FASTA(inputs, inputNames, DESCRIBE_MODEL.out, reuse, reuseNames, "${splitOptions} --shards-at-least=${Math.max(p.gpus, 1)}", codeFingerprint('split_fasta.py'))
+    // Lists of paths go through files: a command line holds some thousand of them
+    input_list = channel.of(listed('input', inputs)).collectFile(name: 'input_list.json')
+    reuse_list = channel.of(listed('reuse', reuse)).collectFile(name: 'reuse_list.json')
+    SPLIT_FASTA(
+        inputs,
+        input_list,
+        extent(inputs),
+        DESCRIBE_MODEL.out,
+        reuse,
+        reuse_list,
+        shellWords(optionsOf('split_fasta.py', chosen, schema) + splitOptions),
+        codeFingerprint('split_fasta.py'),
+    )
 
     // What the split found, as a map; printed before any shard is embedded
     split_ch = SPLIT_FASTA.out.summary.combine(DESCRIBE_MODEL.out).map { summary, described ->
@@ -63,7 +75,7 @@ workflow {
     shard_ch = SPLIT_FASTA.out.shards.flatten().map { shard -> [shard.name, shard] }
         .join(split_ch.flatMap { split -> shardSizes(split) }, failOnMismatch: true)
         .map { _name, shard, size -> [shard, size] }
-    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, optionsOf('embed_shard.py', chosen, schema), codeFingerprint('embed_shard.py'))
+    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, shellWords(optionsOf('embed_shard.py', chosen, schema)), codeFingerprint('embed_shard.py'))
 
     // [shard-00000, shard-00001, ...], or [] where nothing is left to embed
     MERGE_EMBEDDINGS(
@@ -73,7 +85,8 @@ workflow {
         SPLIT_FASTA.out.summary,
         DESCRIBE_MODEL.out,
         reuse,
-        optionsOf('merge_embeddings.py', chosen, schema),
+        reuse_list,
+        shellWords(optionsOf('merge_embeddings.py', chosen, schema)),
         codeFingerprint('merge_embeddings.py'),
     )
     if (p.report) {

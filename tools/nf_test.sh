@@ -7,4 +7,4 @@ if ! command -v nf-test >/dev/null; then
     echo "nf-test is not on the PATH: tests/nf/*.nf.test were not run"
     exit 0
 fi
-nf-test test tests/nf ${1:+--profile "$1"}
+python tests/nf/with_hub.py nf-test test tests/nf ${1:+--profile "$1"}

@@ -78,17 +78,25 @@ def distinct_poolings(pooling: Sequence[str]) -> tuple[str, ...]:
 
 
 def option(
-    text: str, default: Any = MISSING, *, choices: tuple[str, ...] = (), flag: str = "", metavar: str | None = None
+    text: str,
+    default: Any = MISSING,
+    *,
+    choices: tuple[str, ...] = (),
+    flag: str = "",
+    metavar: str | None = None,
+    names: str = "",
 ) -> Any:
     """A field that is an option too, which must be given where it has no default; numbers must be at least 1.
 
     Args:
         text: what ``--help`` says.
         choices: the values that are legal.
-        flag: what the option is called, unless by the field's name; "*" and "+" stand for bare arguments.
+        flag: what the option is called, unless by the field's name; "*" stands for bare arguments.
         metavar: what its value is called.
+        names: where paths may also come from a list: the field that takes what the user calls them.
     """
-    return field(default=default, metadata={"help": text, "choices": choices, "flag": flag, "metavar": metavar})
+    facts = {"help": text, "choices": choices, "flag": flag, "metavar": metavar, "names": names}
+    return field(default=default, metadata=facts)
 
 
 class Config:
@@ -115,9 +123,9 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise UsageError(f"--{name} is '{value}', but must be one of {', '.join(allowed)}")
 
 
-def _check_names(option: str, names: tuple[str, ...], things: int, what: str) -> None:
+def _check_names(names: tuple[str, ...], things: int, what: str) -> None:
     if names and len(names) != things:
-        raise UsageError(f"--{option} is given {len(names)} times for {things} {what}; give one for each")
+        raise UsageError(f"{len(names)} names for {things} {what}; give one for each")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,32 +165,33 @@ class FetchConfig(Config):
     """What FETCH_MODEL and DESCRIBE_MODEL do."""
 
     model: str = option("registry name, fair-esm .pt file or Hugging Face folder")
-    outdir: Path = option("where model.json and the model go", Path("."))
-    cache: Path | None = option("download cache to use instead of Hugging Face's own", None)
+    outdir: Path = option("where model.json goes", Path("."))
+    cache: Path | None = option("where downloaded models are kept by name (default: outdir)", None)
 
 
 @dataclass(frozen=True)
 class SplitConfig(VectorConfig):
-    """What SPLIT_FASTA does."""
+    """What SPLIT_FASTA does. ``names`` and ``reuse_names`` are the inputs and the earlier results as the user named
+    them, where they lie elsewhere now."""
 
-    inputs: tuple[Path, ...] = option("also compressed; - is standard input", flag="+", metavar="FASTA")
+    inputs: tuple[Path, ...] = option("also compressed; - is standard input", flag="*", metavar="FASTA", names="names")
     model_json: Path = option("description written by fetch_model.py")
     outdir: Path = option("folder for the shards and the ledger", Path("."))
     shard_residues: int = option("residues per shard", DEFAULT_SHARD_RESIDUES)
     shards_at_least: int = option("number of GPUs that wait for work", 1)
     deduplicate: bool = option("embed identical sequences once each", True, flag="--no-dedup")
-    reuse: tuple[Path, ...] = option("results whose vectors are taken over; once for each", (), metavar="RESULTS")
+    reuse: tuple[Path, ...] = option("results to take vectors from", (), metavar="RESULTS", names="reuse_names")
     strict: bool = option("a record that would be rejected ends the run", False)
     alphabet: str = option("protein: take what looks like nucleotides", "auto", choices=ALPHABETS)
     gaps: str = option("what becomes of - and inner . (unknown: read as X)", "remove", choices=GAPS)
-    names: tuple[str, ...] = option("what to call a FASTA file; once for each", (), flag="--name")
-    reuse_names: tuple[str, ...] = option("what to call earlier results; once for each", (), flag="--reuse-name")
+    names: tuple[str, ...] = ()
+    reuse_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.inputs:
             raise UsageError("no input file given; name at least one FASTA file, or - for standard input")
-        _check_names("name", self.names, len(self.inputs), "files")
-        _check_names("reuse-name", self.reuse_names, len(self.reuse), "earlier results")
+        _check_names(self.names, len(self.inputs), "input files")
+        _check_names(self.reuse_names, len(self.reuse), "results to reuse")
         super().__post_init__()
 
 

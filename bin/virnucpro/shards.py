@@ -13,6 +13,8 @@ Int64Array = npt.NDArray[np.int64]
 
 #: <cls> and <eos> stand around every sequence.
 SPECIAL_TOKENS: Final = 2
+#: What the names of all shards match.
+SHARD_NAMES: Final = "shard-*"
 
 
 def floating_point_operations(units: int, layers: Sequence[int], embed_dim: int) -> int:

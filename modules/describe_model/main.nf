@@ -1,8 +1,10 @@
+include { shown } from '../paths/main.nf'
+
 process DESCRIBE_MODEL {
-    tag "${model.name}"
+    tag "${shown(model.name.tokenize('/').last())}"
 
     input:
-    path model
+    path model, stageAs: 'model/*'
     val code
 
     output:

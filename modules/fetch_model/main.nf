@@ -1,22 +1,25 @@
+include { shellWords ; shown } from '../paths/main.nf'
+
 process FETCH_MODEL {
-    tag "${name}"
-    storeDir "${cache}/${name}"
+    tag "${shown(name)}"
+    // A copy of the folder would keep nothing. Its time is part of what -resume compares: a model removed is fetched anew.
+    stageInMode 'symlink'
 
     input:
     val name
-    val cache
+    path kept, stageAs: 'model_cache'
 
     output:
-    path 'weights'
+    path "${kept ? 'model.json' : name}"
 
     script:
     """
-    fetch_model.py --model '${name}' --outdir .
+    fetch_model.py ${shellWords(["--model=${name}"])} --outdir . ${kept ? "--cache ${kept}" : ''}
     """
 
     stub:
     """
-    mkdir weights
-    touch weights/model.safetensors
+    mkdir -p ${kept ?: '.'}/'${name}'
+    touch model.json
     """
 }

@@ -7,7 +7,8 @@ process MERGE_EMBEDDINGS {
     path rejected
     path summary
     path model_json
-    path reuse, stageAs: 'reuse*/*'
+    path reuse, stageAs: 'reuse?'
+    path reuse_list
     val options
     val code
 
@@ -18,10 +19,9 @@ process MERGE_EMBEDDINGS {
     path 'results/manifest.parquet', emit: manifest
 
     script:
-    def reused = [reuse].flatten().collect { directory -> "--reuse ${directory}" }.join(' ')
     """
-    merge_embeddings.py --manifest ${manifest} --rejected ${rejected} --split-summary ${summary} --model-json ${model_json} \\
-        --outdir results ${options} ${reused} -- ${shards}
+    merge_embeddings.py --manifest ${manifest} --rejected ${rejected} --split-summary ${summary} \\
+        --model-json ${model_json} --outdir results ${options} --shards-in . --reuse-from ${reuse_list}
     """
 
     stub:

@@ -4,10 +4,25 @@ def stop(exitCode, message) {
     nextflow.Nextflow.exit(exitCode as int, "virnucpro-embed: error: ${message}".toString())
 }
 
-/** Makes the run end with a task's own exit code, once Nextflow has written its reports; by itself it ends with 1. */
-def exitLikeTheTask(exitCode) {
-    if (exitCode in 2..255) {
-        Runtime.runtime.addShutdownHook(new Thread({ Runtime.runtime.halt(exitCode as int) }))
+/**
+ * The run's last lines, and the exit code of the task that failed; by itself Nextflow ends with 1. On a terminal Nextflow
+ * has more to say after onComplete, the account of an error once more or a summary: both wait until it is done.
+ */
+def lastWord(text) {
+    def exitCode = workflow.success ? 0 : workflow.exitStatus
+    def last = {
+        System.out.println(text)
+        System.out.flush()
+        if (exitCode in 2..255) {
+            Runtime.runtime.halt(exitCode as int)
+        }
+    }
+    try {
+        Runtime.runtime.addShutdownHook(new Thread(last))
+    }
+    catch (IllegalStateException _error) {
+        // The run was told to stop, and is about to.
+        log.info(text)
     }
 }
 
@@ -28,10 +43,16 @@ def checkParameters(given, schema) {
 }
 
 def checkParameter(name, rule, value) {
-    if (value == null || value.toString().isEmpty()) {
+    if (value == null || (value.toString().isEmpty() && rule.default == null)) {
         return null
     }
     def text = value.toString()
+    if (text.isEmpty()) {
+        stop(2, "--${name} is empty; leave it out for ${rule.default}")
+    }
+    if (rule.type == 'string' && text =~ '\\p{Cntrl}') {
+        stop(rule.format ? 66 : 2, "--${name} holds a line break, tab or other control character; write it without")
+    }
     if (rule.type == 'boolean' && !(text in ['true', 'false'])) {
         stop(2, "--${name} is '${text}', but must be true or false")
     }
@@ -42,7 +63,7 @@ def checkParameter(name, rule, value) {
         stop(2, "--${name} is '${text}', but must be one of ${rule['enum'].join(', ')}")
     }
     if (rule.pattern && !(text ==~ rule.pattern)) {
-        stop(2, "--${name} is '${text}', but must be ${rule.description}")
+        stop(2, "--${name} is '${text}', but must be ${rule.errorMessage ?: rule.description}")
     }
     return rule.type == 'boolean' ? text == 'true' : (rule.type == 'integer' ? text as long : value)
 }
@@ -50,55 +71,11 @@ def checkParameter(name, rule, value) {
 /** The options of a program: the parameters that the schema passes on to it, whole, so that a change of any reruns it. */
 def optionsOf(program, p, schema) {
     def passed = schemaProperties(schema).findAll { name, rule -> rule.tools?.contains(program) && p[name] != null && p[name] != false }
-    return passed.keySet().collect { name ->
-        "--${name.replace('_', '-')}${p[name] == true ? '' : '=' + p[name]}"
-    }.join(' ')
+    return passed.keySet().collect { name -> "--${name.replace('_', '-')}${p[name] == true ? '' : '=' + p[name]}" }
 }
 
 def nearest(name, known) {
     return known.closest(name.replace('-', '_').toLowerCase())[0] ?: 'help'
-}
-
-/** One name, several (a list, or separated by commas), or globs: the files in the order given, globs sorted by name. */
-def existingPaths(name, given, options) {
-    if (given == null) {
-        return []
-    }
-    def literal = !(given instanceof List) && file(given, glob: false).exists()
-    def names = given instanceof List || literal ? [given].flatten() : given.toString().tokenize(',')
-    return names.collectMany { each ->
-        def exact = file(each, glob: false)
-        def found = exact.exists() ? [exact] : files(options, each).findAll { path -> path.exists() }.sort { path -> path.toString() }
-        if (!found) {
-            stop(66, "--${name} ${each}: no such file; check the path")
-        }
-        found.findAll { path -> path.toString() =~ /[$\n]/ }.each { path ->
-            stop(66, "--${name} ${path}: Nextflow cannot stage a path with a dollar sign or line break; rename it")
-        }
-        return found
-    }
-}
-
-/** A file of a Hugging Face folder means its folder: a task on another machine is given no more than what is named. */
-def modelFolder(path) {
-    def weights = ['model.safetensors', 'pytorch_model.bin'].collectMany { name -> [name, "${name}.index.json".toString()] }
-    def chosen = weights.find { name -> path.resolveSibling(name).exists() }
-    return path.resolveSibling('config.json').exists() && path.name in [chosen, 'config.json'] ? path.parent : path
-}
-
-/** The folder for the results, made and tried now rather than after hours of work. */
-def writableFolder(path) {
-    def folder = file(path, glob: false)
-    def probe = folder.resolve('.virnucpro-writable')
-    try {
-        folder.mkdirs()
-        probe.text = ''
-        probe.delete()
-    }
-    catch (IOException _error) {
-        stop(74, "--outdir ${path} cannot be written; check its permissions or name another folder")
-    }
-    return folder
 }
 
 def help(schema) {

@@ -1,16 +1,23 @@
 // What a run is about to do, in words, and at its end what it did.
+include { shellWords ; shown } from '../paths/main.nf'
 
 include { readRecord } from '../contracts/main.nf'
 
 def plan(p, inputs, precision, model) {
     return """\
         virnucpro-embed ${workflow.manifest.version}
-          input   ${inputs.size() > 3 ? "${inputs.size()} files" : inputs.join(', ')}
+          input   ${inputs.size() > 3 ? counted(inputs.size(), 'file') : inputs.join(', ')}
           model   ${model}
           vectors layers ${p.layers}, ${p.pooling} pooling${p.per_residue ? ', and one per residue' : ''}
           compute ${device(p)}, ${precision}
           results ${p.outdir}
         """.stripIndent()
+}
+
+/** 'proteins.fasta, 3.2 MB' or '15,000 files, 1.2 GB'. */
+def extent(inputs) {
+    def name = inputs.size() > 1 ? counted(inputs.size(), 'file') : shown(inputs[0].name)
+    return "${name}, ${inputs.sum { file -> file.size() } as nextflow.util.MemoryUnit}"
 }
 
 def device(p) {
@@ -105,7 +112,7 @@ def page(outdir) {
         return "Report: ${file}"
     }
     return "No report: ${failure(outdir.resolve('pipeline_info/trace.txt'), 'REPORT')}. The results are whole; to draw it: " +
-        "${projectDir}/bin/report.py --results ${outdir} --outdir ${outdir}/report"
+        shellWords(["${projectDir}/bin/report.py", '--results', outdir, '--outdir', "${outdir}/report"])
 }
 
 /** The last line that the failed task of a process wrote. Nextflow prints none of a task whose failure is ignored. */

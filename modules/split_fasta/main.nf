@@ -1,17 +1,13 @@
-/** An option once for each value, whatever is in it. */
-def quoted(option, values) {
-    return values.collect { value -> "--${option}='" + value.replace("'", "'\\''") + "'" }.join(' ')
-}
-
 process SPLIT_FASTA {
-    tag "${names.size() > 1 ? names.size() + ' files' : new File(names[0]).name}, ${[inputs].flatten().sum { file -> file.size() } as nextflow.util.MemoryUnit}"
+    tag "${extent}"
 
     input:
-    path inputs, stageAs: 'input*/*'
-    val names
+    path inputs, stageAs: 'input?'
+    path inputs_list
+    val extent
     path model_json
-    path reuse, stageAs: 'reuse*/*'
-    val reuse_names
+    path reuse, stageAs: 'reuse?'
+    path reuse_list
     val options
     val code
 
@@ -22,10 +18,9 @@ process SPLIT_FASTA {
     path 'split_summary.json', emit: summary
 
     script:
-    def reused = [reuse].flatten().collect { directory -> "--reuse ${directory}" }.join(' ')
     """
-    split_fasta.py --model-json ${model_json} --outdir . ${options} ${reused} \\
-        ${quoted('reuse-name', reuse_names)} ${quoted('name', names)} -- ${inputs}
+    split_fasta.py --model-json ${model_json} --outdir . ${options} \\
+        --inputs-from ${inputs_list} --reuse-from ${reuse_list}
     """
 
     stub:

@@ -40,6 +40,31 @@ def test_files_follow_each_other_in_the_order_given(write_fasta) -> None:
     assert [item["id"] for item in SequenceDataset(first)] == ["a", "b"]
 
 
+@pytest.mark.parametrize(("gaps", "sequence"), [("remove", "MKVL"), ("unknown", "MXKVL")])
+def test_records_are_read_by_the_rules_of_the_split(tmp_path: Path, gaps: str, sequence: str) -> None:
+    path = tmp_path / "input.fasta"
+    path.write_bytes(b"# by hand\n> a b\r\nM-K\r\n;c >d\nVL.\n>\nMK")
+    dataset = SequenceDataset([path], gaps=gaps)
+    assert [(item["id"], item["sequence"]) for item in dataset] == [("a", sequence), ("", "MK")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b">a\nMKV\n>b\rMKTLLV\r>c\nMAAA\n", "line 3: a carriage return that no line feed follows"),
+        (b">a\nMKV>b\nMAAA\n", "line 2: '>' inside a sequence line"),
+        (b">a\nMKV\n>\nM-K\n", "line 3: a record without id: gap '-' in the sequence"),
+    ],
+)
+def test_what_the_split_refuses_is_refused(tmp_path: Path, text: bytes, message: str) -> None:
+    path = tmp_path / "input.fasta"
+    path.write_bytes(text)
+    with pytest.raises(FastaFormatError, match=f"input.fasta, {message}"):
+        list(SequenceDataset([path], gaps="reject"))
+    with pytest.raises(ValueError, match="gaps is 'keep', but must be one of remove, unknown, reject"):
+        SequenceDataset([path], gaps="keep")
+
+
 @pytest.mark.parametrize(("max_length", "expected"), [(1, 1), (7, 7), (8, 8), (9, 8), (1024, 8), (None, 8)])
 def test_sequences_are_cut_to_max_length(write_fasta, max_length: int | None, expected: int) -> None:
     (item,) = SequenceDataset([write_fasta([("a", "MKTAYIAK")])], max_length=max_length)

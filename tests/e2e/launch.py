@@ -8,8 +8,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -62,13 +64,33 @@ class Launch:
         return seen
 
 
-def launch(folder: Path, *arguments: str | Path, project: Path = PROJECT) -> Launch:
-    """Run the pipeline on the CPU with ``folder`` as launch folder."""
+def launch_command(*arguments: str | Path, project: Path = PROJECT) -> list[str]:
     command = [*nextflow_command(), "run", str(project), "-ansi-log", "false", "--gpus", "0"]
-    command += ["--python_env", sys.prefix, *map(str, arguments)]
-    environment = {**os.environ, "NXF_OFFLINE": "true", "NXF_DISABLE_CHECK_LATEST": "true", "HF_HUB_OFFLINE": "1"}
+    return [*command, "--python_env", sys.prefix, *map(str, arguments)]
+
+
+def launch_environment(changes: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """Nothing outside this machine is asked, unless ``changes`` names a hub on it."""
+    alone = {"NXF_OFFLINE": "true", "NXF_DISABLE_CHECK_LATEST": "true", "HF_HUB_OFFLINE": "1"}
+    return {**os.environ, **alone, **changes}
+
+
+def launch(
+    folder: Path,
+    *arguments: str | Path,
+    project: Path = PROJECT,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Launch:
+    """Run the pipeline on the CPU with ``folder`` as launch folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        launch_command(*arguments, project=project),
+        cwd=folder,
+        env=launch_environment(environment),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     return Launch(done.returncode, done.stdout + done.stderr, folder)
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from merge.merge_runs import Run, key, length, metadata, read_results, residues, vector, vectors
 
+from virnucpro.cli.merge import main as merge_main
 from virnucpro.errors import LedgerError
 from virnucpro.merge import merge as merge_module
 from virnucpro.merge.merge import merge
@@ -206,3 +207,17 @@ def test_residues_of_reused_sequences_are_taken_over(tmp_path: Path) -> None:
     again = Run(tmp_path / "again", [7, 3, 4], earlier=earlier, residues=True)
     with pytest.raises(LedgerError, match=r"first/results: no residues of 1 sequences that are reused"):
         merge(again.config())
+
+
+def test_shards_and_earlier_results_come_from_a_folder_and_a_list(tmp_path: Path) -> None:
+    first = Run(tmp_path / "first", [0, 1, 2])
+    merge(first.config())
+    run = Run(tmp_path / "run", [2, 3, None, 4, 0], shards=2, earlier=[(first.folder / "results", [0, 1, 2])])
+    entry = {"path": str(first.folder / "results"), "name": "earlier"}
+    (tmp_path / "list").write_text(json.dumps([entry]))
+    files = {"manifest": "manifest.parquet", "split-summary": "split_summary.json", "model-json": "model.json"}
+    files["rejected"] = "rejected.tsv"
+    options = [f"--{name}={run.folder / file}" for name, file in files.items()]
+    options += [f"--outdir={tmp_path / 'results'}", f"--shards-in={run.folder}", f"--reuse-from={tmp_path / 'list'}"]
+    assert merge_main(options) == 0
+    assert read_results(tmp_path / "results")["sequence_key"].to_pylist() == [key(s) for s in run.kept()]

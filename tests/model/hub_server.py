@@ -7,7 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +30,9 @@ class Hub:
     refuse: dict[str, int] = field(default_factory=dict)
     #: File to the bytes sent in place of its own.
     damage: dict[str, bytes] = field(default_factory=dict)
+    #: File to the number of bytes after which nothing comes until ``released`` is set.
+    hold_after: dict[str, int] = field(default_factory=dict)
+    released: threading.Event = field(default_factory=threading.Event)
 
     def fetched(self) -> list[str]:
         return sorted(
@@ -48,6 +51,7 @@ def serve(repository: str, folder: Path, extra: dict[str, bytes] | None = None) 
     try:
         yield hub
     finally:
+        hub.released.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -56,6 +60,10 @@ def serve(repository: str, folder: Path, extra: dict[str, bytes] | None = None) 
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # of a client that was killed
+            super().handle()
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -123,6 +131,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if not body:
             return
+        if name in self.hub.hold_after and not self.hub.released.is_set():
+            end = begin + self.hub.hold_after[name]
+            self.wfile.write(data[begin:end])
+            self.wfile.flush()
+            self.hub.released.wait(240)
+            begin = end
         end = self.hub.cut_after.pop(name, len(data))
         self.wfile.write(data[begin:end])
         if end < len(data):

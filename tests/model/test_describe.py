@@ -67,3 +67,11 @@ def test_trained_encoder_below_a_classifier() -> None:
     frequencies = state["layers.0.self_attn.rot_emb.inv_freq"]
     assert torch.equal(frequencies, frequencies.half().float()), "trained frequencies are exact in fp16"
     assert load_model(path, "fp32", "cpu").config.layers == 6
+
+
+def test_an_official_name_must_not_stand_for_another_model(tmp_path: Path) -> None:
+    path = save_hugging_face(sharp_esm2(layers=2, dim=32, heads=2), tmp_path / "esm2_t6_8M_UR50D")
+    sizes = r"are \(2, 32, 2\), but the official esm2_t6_8M_UR50D has \(6, 320, 20\); give it a name of its own"
+    with pytest.raises(ModelError, match=sizes):
+        describe_model(path)
+    assert describe_model(path.rename(tmp_path / "mine")).name == "mine"

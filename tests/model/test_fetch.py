@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import threading
@@ -18,7 +17,7 @@ from hub_server import Hub, serve
 
 from virnucpro.errors import ExitCode, InputMissingError, ModelError
 from virnucpro.model import fetch, registry
-from virnucpro.model.fetch import fetch_model, is_local
+from virnucpro.model.fetch import as_given, fetch_model, is_local
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import read_checkpoint
 
@@ -85,6 +84,16 @@ def test_interrupted_fetch_keeps_the_files_it_has(tmp_path: Path, hub: Hub) -> N
     assert read_checkpoint(fetch_model(NAME, tmp_path / NAME))[0].layers == 2
     assert "model-00002-of-00002.safetensors" in hub.fetched()
     assert complete and complete.isdisjoint(hub.fetched())
+
+
+def test_what_a_killed_fetch_had_of_a_file_is_not_kept_for_ever(tmp_path: Path, hub: Hub) -> None:
+    half = tmp_path / f".{NAME}.partial" / ".cache" / "huggingface" / "download" / "a.b.1234.incomplete"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    hub.refuse["model-00002-of-00002.safetensors"] = 503
+    with pytest.raises(ModelError):
+        fetch_model(NAME, tmp_path / NAME)
+    assert half.parent.exists() and not half.exists()
 
 
 def test_damaged_file_is_noticed_and_fetched_anew(tmp_path: Path, hub: Hub, checkpoint: Path) -> None:
@@ -177,22 +186,33 @@ def test_two_runs_fetch_once(tmp_path: Path, hub: Hub, checkpoint: Path) -> None
     assert hub.fetched() == sorted(file.name for file in checkpoint.iterdir())
 
 
-@pytest.mark.parametrize("links", [True, False])
-def test_cache_is_shared_by_runs(
-    tmp_path: Path, hub: Hub, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, links: bool
-) -> None:
-    def no_links(*names: object) -> None:
-        raise OSError(18, "Invalid cross-device link")
+def test_an_empty_folder_gives_way_to_the_model(tmp_path: Path, hub: Hub) -> None:
+    (tmp_path / NAME).mkdir()
+    assert read_checkpoint(fetch_model(NAME, tmp_path / NAME))[0].layers == 2
 
-    if not links:
-        monkeypatch.setattr("os.link", no_links)
-    for run in ("first", "second"):
-        path = fetch_model(NAME, tmp_path / run / "weights", cache=tmp_path / "cache")
-        assert path == tmp_path / run / "weights"
-        assert {file.name for file in path.iterdir()} == {file.name for file in checkpoint.iterdir()}
-        assert read_checkpoint(path)[0].layers == 2
-        assert all(os.path.samefile(file, tmp_path / "cache" / NAME / file.name) is links for file in path.iterdir())
-    assert hub.fetched() == sorted(file.name for file in checkpoint.iterdir())
+
+@pytest.mark.parametrize("left", ["weights/model.safetensors", "config.json", "README.md"])
+def test_a_folder_that_is_no_model_is_left_alone_and_named(tmp_path: Path, hub: Hub, left: str) -> None:
+    file = tmp_path / NAME / left
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    with pytest.raises(ModelError, match=rf"{tmp_path / NAME} is not a whole {NAME} \(.+\); remove it") as caught:
+        fetch_model(NAME, tmp_path / NAME)
+    assert caught.value.exit_code == ExitCode.MODEL_UNAVAILABLE
+    assert file.read_text() == "{}"
+    assert hub.requests == []
+
+
+def test_messages_name_the_path_that_a_task_links_to(tmp_path: Path) -> None:
+    for name in ("user/model.pt", "elsewhere/blob"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "model.pt").symlink_to(tmp_path / "user" / "model.pt")
+    (tmp_path / "task" / "own.pt").symlink_to("../elsewhere/blob")
+    assert as_given(tmp_path / "task" / "model.pt") == tmp_path / "user" / "model.pt"
+    assert as_given(tmp_path / "task" / "own.pt") == tmp_path / "task" / "own.pt"
+    assert as_given(tmp_path / "user" / "model.pt") == tmp_path / "user" / "model.pt"
 
 
 def test_what_means_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ def test_the_user_reads_the_names_that_the_user_gave(tmp_path: Path, capsys: pyt
         run(tmp_path / "again", ["MKVL"], staged[2:], reuse_names=names[2:])
     with pytest.raises(InputMissingError, match=r"^/home/ann/nothing: no embeddings/"):
         run(tmp_path / "nothing", ["MKVL"], [tmp_path / "nowhere"], reuse_names=("/home/ann/nothing",))
-    with pytest.raises(UsageError, match="--reuse-name is given 1 times for 2 earlier results; give one for each"):
+    with pytest.raises(UsageError, match="1 names for 2 results to reuse; give one for each"):
         run(tmp_path / "few", ["MKVL"], staged[:2], reuse_names=names[:1])
 
 

@@ -10,20 +10,18 @@ from virnucpro.config import FetchConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Resolve a model, check its checkpoint and describe it in ``model.json``; names are downloaded."""
+    """Check a model's checkpoint and describe it in ``model.json``; an official name is downloaded first."""
     return run_program("fetch_model.py", main.__doc__, FetchConfig, _run, argv)
 
 
 def _run(config: FetchConfig) -> None:
     from virnucpro.model.describe import describe_model
-    from virnucpro.model.fetch import fetch_model, is_local
+    from virnucpro.model.fetch import as_given, fetch_model, is_local
 
     config.outdir.mkdir(parents=True, exist_ok=True)
-    if is_local(config.model):
-        described = describe_model(Path(config.model))
-    else:
-        path = fetch_model(config.model, config.outdir / config.model, cache=config.cache)
-        described = describe_model(path, config.model)
+    kept = (config.cache or config.outdir).resolve() / config.model
+    given = as_given(Path(config.model)) if is_local(config.model) else fetch_model(config.model, kept)
+    described = describe_model(given)
     described.write(config.outdir / "model.json")
     left_out = f"; left out: {', '.join(described.left_out)}" if described.left_out else ""
     print(

@@ -14,6 +14,9 @@ from virnucpro.errors import UsageError, run_reporting_errors
 
 Told = TypeVar("Told", bound=Config)
 
+#: A command line holds some thousand paths, and no more.
+_LIST = 'a JSON list of {"path": ..., "name": what messages and the ledger call it}'
+
 
 def run_program(
     name: str, text: str | None, config: type[Told], run: Callable[[Told], None], argv: Sequence[str] | None
@@ -31,7 +34,16 @@ def run_program(
     given = parser.parse_args(argv)
 
     def configured() -> None:
-        run(config(**{each.name: _value(each, kinds[each.name], getattr(given, each.name)) for each in options}))
+        values = {each.name: _value(each, kinds[each.name], getattr(given, each.name)) for each in options}
+        for each in options:
+            if (names := each.metadata["names"]) and (list_file := getattr(given, f"{each.name}_from")):
+                from virnucpro.path_lists import named_paths
+
+                listed = named_paths(values[each.name], list_file)
+                values[each.name] = listed.paths
+                if names in kinds:
+                    values[names] = listed.names
+        run(config(**values))
 
     return run_reporting_errors(name, configured)
 
@@ -40,8 +52,12 @@ def _add(parser: argparse.ArgumentParser, each: Field[Any], kind: Any) -> None:
     facts, default = each.metadata, None if each.default is MISSING else each.default
     flag = facts["flag"] or f"--{each.name.replace('_', '-')}"
     arguments: dict[str, Any] = {"help": facts["help"], "default": default, "metavar": facts["metavar"]}
-    if flag in ("*", "+"):
-        parser.add_argument(each.name, nargs=flag, type=get_args(kind)[0], help=facts["help"], metavar=facts["metavar"])
+    if facts["names"]:
+        parser.add_argument(
+            f"--{each.name}-from", type=Path, metavar="LIST", help=f"further {facts['metavar']}: {_LIST}"
+        )
+    if flag == "*":
+        parser.add_argument(each.name, nargs="*", type=get_args(kind)[0], help=facts["help"], metavar=facts["metavar"])
         return
     if kind is bool:
         del arguments["metavar"]

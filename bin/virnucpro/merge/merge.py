@@ -116,7 +116,7 @@ def _open(config: MergeConfig) -> _Inputs:
     if not config.rejected.is_file():
         raise InputMissingError(f"{config.rejected}: not there; give the {REJECTED_FILE} that the split wrote")
     summary, model = SplitSummary.read(config.split_summary), ModelDescription.read(config.model_json)
-    shards = open_shards(config.shard_dirs, summary.shards)
+    shards = open_shards(config.folders, summary.shards)
     parts = [reused_parts(results) for results in config.reuse] if summary.reused else []
     for shard in shards:
         found = shard.metadata.get("weights_sha256")

@@ -6,29 +6,27 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
-from virnucpro.errors import InputMissingError
+from virnucpro.errors import InputMissingError, ModelError
+from virnucpro.model.registry import MODELS, Esm2Config
 from virnucpro.model.weights import open_checkpoint
 from virnucpro.output.contracts import ModelDescription
 
 _ROTARY_SUFFIX: Final = ".inv_freq"
 
 
-def describe_model(path: Path, name: str | None = None) -> ModelDescription:
+def describe_model(path: Path) -> ModelDescription:
     """Describe a checkpoint after checking that it is a whole ESM-2.
 
     ``parameters`` counts the trained numbers of the encoder, without the heads on top that are ``left_out``.
 
-    Args:
-        path: the checkpoint.
-        name: what to call it, where its file or folder does not say.
-
     Raises:
-        InputMissingError, ModelError: as ``open_checkpoint``.
+        InputMissingError, ModelError: as ``open_checkpoint``, or an official name on a model of other sizes.
     """
     checkpoint = open_checkpoint(path)
     config, files = checkpoint.config, list(checkpoint.files)
+    _require_official_sizes(path, config)
     return ModelDescription(
-        name=name or config.name,
+        name=config.name,
         source=checkpoint.source,
         layers=config.layers,
         embed_dim=config.embed_dim,
@@ -38,6 +36,17 @@ def describe_model(path: Path, name: str | None = None) -> ModelDescription:
         left_out=list(checkpoint.left_out),
         files=[file.name for file in files],
     )
+
+
+def _require_official_sizes(path: Path, config: Esm2Config) -> None:
+    """Results carry the model's name, so an official one must not stand for other sizes."""
+    official = MODELS.get(config.name, config)
+    found, expected = ((each.layers, each.embed_dim, each.heads) for each in (config, official))
+    if found != expected:
+        raise ModelError(
+            f"{path}: layers, width and heads are {found}, but the official {config.name} has {expected}; "
+            "give it a name of its own"
+        )
 
 
 def weights_sha256(files: list[Path]) -> str:

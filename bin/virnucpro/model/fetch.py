@@ -27,17 +27,22 @@ def is_local(name_or_path: str) -> bool:
     return path.exists() or os.sep in name_or_path or path.suffix in (".pt", ".bin", ".safetensors")
 
 
-def fetch_model(name_or_path: str, destination: Path, cache: Path | None = None) -> Path:
+def as_given(path: Path) -> Path:
+    """The path that a task's link to a model stands for, since messages name what the user knows."""
+    target = path.parent / path.readlink() if path.is_symlink() else path
+    return target if target.name == path.name else path
+
+
+def fetch_model(name_or_path: str, destination: Path) -> Path:
     """Make a model available and check it.
 
     A path is checked where it lies. A registered name becomes the folder ``destination``, which appears only when it
-    is whole. A broken transfer resumes; a run that was ended half-way leaves its complete files to the next.
+    is whole, and once for all who ask for it at a time. A broken transfer resumes; a run that was ended half-way
+    leaves its complete files to the next, not the one that was on its way.
 
     Args:
         name_or_path: registered name, or the path of a checkpoint.
         destination: folder to make.
-        cache: folder shared by runs; it keeps the model as ``cache/name``, and ``destination`` gets hard links to it,
-            or copies where the file system has none.
 
     Returns:
         the path of the checkpoint, for ``read_checkpoint``.
@@ -51,12 +56,14 @@ def fetch_model(name_or_path: str, destination: Path, cache: Path | None = None)
         return Path(name_or_path)
     config = look_up(name_or_path)
     destination = Path(destination)
-    final = destination if cache is None else Path(cache) / config.name
-    if not final.exists():
-        _download_once(config, final)
-    _check_sizes(final, config)
-    if final != destination and not destination.exists():
-        _link_folder(final, destination)
+    if not _is_filled(destination):
+        _download_once(config, destination)
+    try:
+        _check_sizes(destination, config)
+    except VirnucproError as error:
+        raise ModelError(
+            f"{destination} is not a whole {config.name} ({error}); remove it, and the next run fetches it"
+        ) from error
     return destination
 
 
@@ -67,16 +74,24 @@ def _check_path(path: Path) -> None:
     read_checkpoint(path)
 
 
+def _is_filled(folder: Path) -> bool:
+    """Whether something is there already; an empty folder gives way to the model."""
+    return folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None)
+
+
 def _download_once(config: Esm2Config, final: Path) -> None:
     """Download under a lock, so that runs that share a folder fetch a model once."""
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # imported there, not re-exported
 
     final.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(final.parent / f".{final.name}.lock"):
-        if final.exists():
+        if _is_filled(final):
             return
         partial = final.parent / f".{final.name}.partial"
         partial.mkdir(exist_ok=True)
+        # The hub's client begins a file anew; what a killed run had of one would only fill the disk.
+        for half in partial.rglob("*.incomplete"):
+            half.unlink()
         info = _ask_hub(config, lambda: _model_info(config))
         files = _files_to_fetch(config, info.siblings or [])
         _check_space(config, partial, files)
@@ -89,19 +104,6 @@ def _download_once(config: Esm2Config, final: Path) -> None:
             raise
         shutil.rmtree(partial / ".cache", ignore_errors=True)
         partial.rename(final)
-
-
-def _link_folder(source: Path, destination: Path) -> None:
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    partial = destination.parent / f".{destination.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    for file in source.iterdir():
-        try:
-            os.link(file, partial / file.name)
-        except OSError:  # another file system, or one without hard links
-            shutil.copyfile(file, partial / file.name)
-    partial.rename(destination)
 
 
 def _endpoint() -> str:

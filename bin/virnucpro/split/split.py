@@ -108,7 +108,7 @@ def _vectors(config: SplitConfig, model: ModelDescription) -> VectorFacts:
 
 def _check_not_empty(spool: Spool, scanned: ScanTotals) -> None:
     if not spool.records:
-        names = ", ".join(spool.files)
+        names = ", ".join(spool.files[:3]) + (f" and {len(spool.files) - 3} more" if len(spool.files) > 3 else "")
         raise DataError(f"{names}: no sequence in the input; give protein sequences in FASTA format")
     if scanned.rejected == spool.records:
         reasons = "; ".join(scanned.first_rejected)

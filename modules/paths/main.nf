@@ -1,0 +1,173 @@
+// Names of files and folders as users have them: found, refused, listed, and quoted for the shell.
+include { stop } from '../parameters/main.nf'
+
+/** Words of a command for bash, whatever they hold. Every value of a user that a script block uses comes through here. */
+def shellWords(words) {
+    return words.collect { word -> word.toString() }
+        .collect { word -> word ==~ '[\\w@%+=:,./-]+' ? word : "'${word.replace("'", "'\\''")}'" }
+        .join(' ')
+}
+
+/** A name as Nextflow may show it: it also names the job, in a line that sbatch reads as a shell would. */
+def shown(name) {
+    return name.replaceAll('[^\\p{L}\\p{N} ._+-]', '_')
+}
+
+/** Files or folders in the order given, globs sorted by name. Given is a list, or names and globs between commas. */
+def existingPaths(name, given, options) {
+    if (given == null) {
+        return []
+    }
+    def names = given instanceof List ? given.collect { each -> each.toString() } : separated(given.toString())
+    def paths = names.collectMany { each -> found(name, each, options) }
+    stageable(name, paths)
+    return paths
+}
+
+/** Names between commas. A comma inside a name that exists, or inside the braces of a glob, separates nothing. */
+def separated(text) {
+    def pieces = text.split(',', -1).toList()
+    def names = []
+    def next = 0
+    if (literal(text)) {
+        return [text]
+    }
+    pieces.indices.each { first ->
+        if (first >= next) {
+            names << nameAt(pieces, first)
+            next = first + names.last().count(',') + 1
+        }
+    }
+    return names.findAll { each -> each.trim() } ?: [text]
+}
+
+/** The name that begins with this piece: the shortest that exists, or with every brace closed, or the piece alone. */
+def nameAt(pieces, first) {
+    def ends = (first..<pieces.size()).takeWhile { last -> last == first || joined(pieces, first, last).size() < 4096 }
+    def last = ends.find { end -> literal(joined(pieces, first, end)) }
+    def closed = ends.find { end -> joined(pieces, first, end).count('{') == joined(pieces, first, end).count('}') }
+    return joined(pieces, first, last != null ? last : (closed != null ? closed : first))
+}
+
+def joined(pieces, first, last) {
+    return pieces[first..last].join(',')
+}
+
+/** What a name means as it stands, blanks around it included if need be; null where nothing is there. */
+def literal(text) {
+    return [text, text.trim()].findAll { each -> each }
+        .collect { each -> absolute(each) }
+        .find { path -> path.exists() }
+}
+
+def absolute(text) {
+    // file() refuses the blanks at a name's ends that java.nio takes.
+    return text.contains('://') ? file(text, glob: false) : java.nio.file.Path.of(text).toAbsolutePath().normalize()
+}
+
+/** A file of a Hugging Face folder means its folder: a task on another machine is given no more than what is named. */
+def modelFolder(path) {
+    def weights = ['model.safetensors', 'pytorch_model.bin'].collectMany { name -> [name, "${name}.index.json".toString()] }
+    def chosen = weights.find { name -> path.resolveSibling(name).exists() }
+    return path.resolveSibling('config.json').exists() && path.name in [chosen, 'config.json'] ? path.parent : path
+}
+
+def found(name, each, options) {
+    def exact = literal(each)
+    def paths = exact ? [exact] : matching(each.trim(), options).sort { path -> path.toString() }
+    def folders = options.type == 'dir'
+    if (!paths) {
+        def missing = folders ? 'no such folder; check the path' : 'no such file; check the path'
+        stop(66, "--${name} ${printable(each)}: ${missing}")
+    }
+    if (paths.any { path -> path.isDirectory() != folders }) {
+        def other = folders ? 'a file, not a folder; name folders of results' : "a folder; name its files, as in '${each}/*.fasta'"
+        stop(66, "--${name} ${each}: ${other}")
+    }
+    return paths
+}
+
+/** Files of a glob. Folders that exist as they are written are no part of the pattern, whatever their names. */
+def matching(text, options) {
+    if (text.contains('://')) {
+        return files(options, text).findAll { each -> each.exists() }
+    }
+    def path = absolute(text)
+    def base = (path.nameCount - 1..0)
+        .collect { count -> count > 0 ? path.root.resolve(path.subpath(0, count)) : path.root }
+        .find { folder -> folder.exists() }
+    def escaped = nextflow.file.FilePatternSplitter.glob().escape(base.toString())
+    return files(options, "${escaped == '/' ? '' : escaped}/${base.relativize(path)}").findAll { each -> each.exists() }
+}
+
+/** Nextflow leaves some characters unquoted where it links files into a task's folder: they end the run here. */
+def stageable(name, paths) {
+    def unfit = [
+        'a line break, tab or other control character': '\\p{Cntrl}',
+        'a dollar sign': '\\$',
+        'braces that a shell expands': '\\{.*(,|\\.\\.).*\\}',
+    ]
+    paths.each { path ->
+        def what = unfit.find { _what, pattern -> path.toString() =~ pattern }?.key
+        if (what) {
+            stop(66, "--${name} ${printable(path.toString())}: Nextflow cannot stage a path with ${what}; rename it")
+        }
+    }
+    def local = paths.findAll { path -> path instanceof java.nio.file.Path && path.fileSystem == java.nio.file.FileSystems.default }
+    taken(local).each { path, other ->
+        stop(66, "--${name} ${path}: the shell that links it would take ${other} for it as well; rename one of them")
+    }
+}
+
+/** The folders that Nextflow itself names in each task's wrapper, one between quotes in which a shell still expands. */
+def stageableFolders() {
+    stageable('work-dir', [workflow.workDir])
+    if (projectDir.toString() =~ '["$`]|\\p{Cntrl}') {
+        stop(66, "${printable(projectDir.toString())}: Nextflow cannot run a pipeline from a folder with this name; rename it")
+    }
+}
+
+/** Paths with a wildcard in their names that stands for a neighbour too, and that neighbour. */
+def taken(paths) {
+    def wild = paths.findAll { path -> path.toString() =~ '[*?\\[]' }
+        .collectMany { path -> (1..path.nameCount).collect { count -> path.root.resolve(path.subpath(0, count)) } }
+        .findAll { path -> path.name =~ '[*?\\[]' }
+    return wild.unique().groupBy { path -> path.parent }.collectMany { folder, those ->
+        def names = folder.toFile().list()
+        those.collect { path -> [path, names.find { each -> each != path.name && each ==~ wildcards(path.name) }] }
+            .findAll { _path, other -> other }
+            .collect { path, other -> [path, folder.resolve(other)] }
+    }
+}
+
+/** A regular expression of all that a name could stand for in a shell, and perhaps more. */
+def wildcards(name) {
+    def bracketed = name.replaceAll('\\[[!^]?\\]?(\\[:\\w+:\\]|[^\\]\\[])*\\]', '?')
+    def simple = bracketed =~ '\\[.*\\]' ? '*' : bracketed
+    return simple.replaceAll('[^*?]+') { text -> java.util.regex.Pattern.quote(text) }.replace('?', '.').replace('*', '.*')
+}
+
+def printable(text) {
+    return text.replaceAll('\\p{Cntrl}') { control -> String.format('\\x%02x', (control as char) as int) }
+}
+
+/** A list for a file: paths by the names under which they are staged, prefix1, prefix2 and so on, and by their own. */
+def listed(prefix, paths) {
+    def entries = paths.withIndex(1).collect { path, number -> [path: "${prefix}${number}".toString(), name: path.toUriString()] }
+    return groovy.json.JsonOutput.toJson(entries)
+}
+
+/** A folder that the run writes to, made and tried now rather than after hours of work. */
+def writableFolder(name, path) {
+    try {
+        def folder = file(path, glob: false)
+        def probe = folder.resolve('.virnucpro-writable')
+        folder.mkdirs()
+        probe.text = ''
+        probe.delete()
+        return folder
+    }
+    catch (IOException | IllegalArgumentException _error) {
+        stop(74, "--${name} ${path} cannot be written; check its permissions or name another folder")
+    }
+}

@@ -1,0 +1,163 @@
+"""What becomes of each command in README.md and docs/*.md, so that a test runs or checks it: see ``COMMANDS``."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from documented import PROJECT
+from e2e.launch import launch_environment
+
+GPU, DAEMON, CLOUD = "a GPU", "a Docker daemon, or Apptainer", "an account in a cloud"
+TIME = "minutes to hours of a machine that does nothing else"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Runs here, and leaves this file, which is removed before."""
+
+    leaves: str | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of .ci/run."""
+
+
+@dataclass(frozen=True)
+class PartOf:
+    """``make target``, a step of .ci/run, runs it: make's own list of what it would do holds ``text``."""
+
+    target: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Lacks:
+    """CI has not ``what``; ``check`` goes as far as one can without."""
+
+    what: str
+    check: Callable[[str, Path], None]
+
+
+def bash(command: str, folder: Path) -> str:
+    """What a command that ends well prints in the copy of the project."""
+    environment = launch_environment({"NXF_ANSI_LOG": "false", "NXF_SYNTAX_PARSER": "v1"})
+    environment["PATH"] = f"{folder}/path:{Path(sys.executable).parent}:{environment['PATH']}"
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def previewed(command: str, folder: Path) -> None:
+    """Nextflow takes profiles and parameters, and gets as far as the first task."""
+    here = command.replace("/path/to/virnucpro-embed", ".").replace("/scratch/$USER/", "")
+    assert "compute 1 GPU, fp16" in bash(f"{here} -preview", folder) or "docker" in here or "--gpus 2" in here
+
+
+def resolved(command: str, folder: Path) -> None:
+    """The profile resolves, with the site's own file over it; its parameters are known."""
+    (profile,) = re.findall(r"-profile (\S+)", command)
+    (folder / "site.config").write_text(f"profiles {{ {profile} {{ }} }}\nparams.container_registry = 'registry/lab'\n")
+    text = bash(f"nextflow -c site.config config -flat -profile {profile} .", folder)
+    assert f"process.executor = '{profile}'" in text and "params.container_registry = 'registry/lab'" in text
+    assert set(re.findall(r"--(\w+)", command)) <= set(re.findall(r"^params\.(\w+) = ", text, re.MULTILINE))
+
+
+def helped(command: str, folder: Path) -> None:
+    """The program starts, and knows each option; where choices are listed, each word that stands for one is there."""
+    start, script = re.findall(r"^(.*?)(benchmarks/\w+\.py)", command)[0]
+    # A sentence names the program alone; how to start it stands at its head.
+    told = re.search(rf"^ *(.*python )(?={script})", (folder / script).read_text(), re.MULTILINE)
+    text = bash(f"{start or (told[1] if told else 'PYTHONPATH=bin python ')}{script} --help", folder)
+    assert text.startswith(f"usage: {Path(script).name}")
+    for option in re.findall(r"(--[\w-]+)(?: ([^-\s]\S*))?", command):
+        assert option[0] in text, option
+        choices = re.search(rf"{option[0]} \{{(.+?)\}}", text)
+        if choices and option[1] and not option[1].isupper():
+            assert set(option[1].split("|")) <= set(choices[1].split(",")), option
+
+
+def listed_by_make(command: str, folder: Path) -> None:
+    """Make has the target; the scripts that it would start are there."""
+    text = bash(f"{command} --dry-run --always-make".replace("FASTA=proteins", "FASTA=proteins.fasta"), folder)
+    scripts = re.findall(r"(?:benchmarks|containers|tests|tools)/[\w/]+\.(?:py|sh)", text)
+    assert scripts and all((PROJECT / script).exists() for script in scripts), text
+
+
+def parsed_by_bash(command: str, folder: Path) -> None:
+    bash(f"bash -n {command.split()[0]}", folder)
+
+
+COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
+    "make demo": Step(),
+    "make test": Step(),
+    "make test-slurm": Step(),
+    "nextflow lint": PartOf("test", "tools/lint_nextflow.sh"),
+    "make .venv/.runtime": PartOf("demo", "uv pip install --quiet --python .venv/bin/python --require-hashes -r"),
+    "make": Run(None),
+    "make docs": Run("docs/performance.md"),
+    "nextflow run main.nf --input 'proteins/*.fasta.gz' --outdir results": Run("results/embeddings/part-00000.parquet"),
+    "nextflow run . --input proteins.fasta": Run("results/embeddings/part-00000.parquet"),
+    "nextflow run . --input proteins.fasta --gpus 0": Run("results/embeddings/part-00000.parquet"),
+    "nextflow run . --input proteins.fasta --outdir results --python_env .venv": Run(
+        "results/embeddings/part-00000.parquet"
+    ),
+    "nextflow run . --input proteins.fasta -profile slurm,apptainer --gpu_queue gpu": Lacks(DAEMON, previewed),
+    "nextflow run . --input proteins.fasta -profile docker": Lacks(DAEMON, previewed),
+    "CUDA_VISIBLE_DEVICES=2,3 nextflow run . --input proteins.fasta --gpus 2": Lacks(GPU, previewed),
+    "nextflow run /path/to/virnucpro-embed -profile slurm --input proteins.fasta --queue cpu --gpu_queue gpu "
+    "--account lab42 --python_env /shared/venv -work-dir /scratch/$USER/work": Lacks(GPU, previewed),
+    "nextflow run . -c site.config -profile awsbatch --input s3://bucket/proteins.fasta -work-dir s3://bucket/work "
+    "--outdir s3://bucket/results": Lacks(CLOUD, resolved),
+    "nextflow log": Run(None),
+    "nextflow clean -f": Run(None),
+    "bin/report.py --results results --outdir results/report": Run("results/report/multiqc_report.html"),
+    "bin/fetch_model.py --model ./model.pt --outdir .": Run("model.json"),
+    "zcat proteins.fasta.gz | bin/split_fasta.py --model-json model.json --outdir split -": Run("split"),
+    "bin/embed_shard.py --shard split/shards/shard-00000.fasta --model ./model.pt --model-json model.json "
+    "--outdir shard-00000": Run("shard-00000"),
+    "bin/merge_embeddings.py --manifest split/manifest.parquet --rejected split/rejected.tsv "
+    "--split-summary split/split_summary.json "
+    "--model-json model.json --outdir results shard-00000": Run("results"),
+    "make images": Lacks(DAEMON, listed_by_make),
+    "containers/build.sh sif": Lacks(DAEMON, parsed_by_bash),
+    "containers/slim.sh": Lacks(DAEMON, parsed_by_bash),
+    "make test-docker": Lacks(DAEMON, listed_by_make),
+    "make test-apptainer": Lacks(DAEMON, listed_by_make),
+    "make test-modules PROFILE=docker": Lacks(DAEMON, listed_by_make),
+    "make bench-gpu FASTA=proteins": Lacks(GPU, listed_by_make),
+    "make bench-cpu": Lacks(TIME, listed_by_make),
+    "benchmarks/bench_engines.py FASTA --size SIZE": Lacks(GPU, helped),
+    "benchmarks/bench_kernels.py --model SIZE --dtype bf16|fp16|fp8": Lacks(GPU, helped),
+    "benchmarks/bench_process.py FASTA CHECKPOINT --size SIZE": Lacks(GPU, helped),
+    "benchmarks/bench_two_gpus.py FASTA --model CHECKPOINT --out benchmarks/results": Lacks(GPU, helped),
+    "benchmarks/bench_sampling.py FASTA": Lacks(GPU, helped),
+    "benchmarks/bench_monitor.py FASTA": Lacks(GPU, helped),
+    "benchmarks/bench_eight_bits.py": Lacks(GPU, helped),
+    "benchmarks/bench_containers.py": Lacks(DAEMON, helped),
+    "benchmarks/bench_head_node.py": Lacks(TIME, helped),
+    "benchmarks/bench_merge.py": Lacks(TIME, helped),
+    "benchmarks/bench_report.py": Lacks(TIME, helped),
+    "benchmarks/bench_split.py": Lacks(TIME, helped),
+    "python benchmarks/bench_parity.py FASTA --size 650M": Lacks(GPU, helped),
+    "python benchmarks/bench_parity.py FASTA --checkpoint CHECKPOINT": Lacks(GPU, helped),
+    "python benchmarks/bench_split.py --records 5000000": Lacks(TIME, helped),
+    "PYTHONPATH=bin python benchmarks/bench_merge.py --rows 5000000 --dim 320 --shards 50 --duplicates 0.5": Lacks(
+        TIME, helped
+    ),
+    "python benchmarks/bench_head_node.py --shards 100 1000 10000": Lacks(TIME, helped),
+    "python benchmarks/scale.py": Run(None),
+}

@@ -1,0 +1,165 @@
+"""Files and folders by the names that users give them: taken as they are, or refused before a task starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import random_sequences
+from launch import MODEL, copy_project, launch
+from merge.merge_runs import Run, key
+
+TAKEN = [
+    *("plain", "two words", " blank before", "blank after ", "comma,inside", "co:lon", "a=b", "plus+", "at@", "100%"),
+    *("it's", 'double"quote', "back`tick", "back\\slash", "\\n", "[brackets]", "{brace", "brace}", "{one}", "(round)"),
+    *("star*", "**", "quest?ion", "excla!mation", "semi;colon", "amper&sand", "pi|pe", "<less>", "#hash", "~tilde"),
+    *("^", "%20", "-dash", "--input", "..dots", ".hidden", "ünïcödé", "日本語", "🧬"),
+    *("file:name", "s3:bucket", "C:\\dos"),
+]
+REFUSED = {
+    "tab\tinside": ("tab\\x09inside", "a line break, tab or other control character"),
+    "line\nbreak": ("line\\x0abreak", "a line break, tab or other control character"),
+    "x\r$(touch ran)\rx": ("x\\x0d$(touch ran)\\x0dx", "a line break, tab or other control character"),
+    "escape\x1b[31m": ("escape\\x1b[31m", "a line break, tab or other control character"),
+    "dollar$HOME": ("dollar$HOME", "a dollar sign"),
+    "{a,b}": ("{a,b}", "braces that a shell expands"),
+    "{1..3}": ("{1..3}", "braces that a shell expands"),
+}
+#: Parameters of a short run: no report, no wait for the model.
+SHORT = ("--model", MODEL, "--report", "false")
+
+
+def write_proteins(paths: list[Path]) -> None:
+    """One protein of its own in each file, named after the file's place."""
+    for number, (path, sequence) in enumerate(zip(paths, random_sequences([12] * len(paths)), strict=True)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f">p{number}\n{sequence}\n")
+
+
+def ledger(results: Path) -> list[tuple[str, str]]:
+    rows = pq.read_table(results / "manifest.parquet", columns=["id", "file"]).to_pylist()
+    return [(row["id"], row["file"]) for row in rows]
+
+
+def test_names_of_files_and_folders_are_in_the_ledger_as_they_are(tmp_path: Path) -> None:
+    """Relative ones beside absolute ones, a list in a file of parameters."""
+    files = [tmp_path / str(number) / f"{name}.fa" for number, name in enumerate(TAKEN)]
+    files += [tmp_path / f"folder{number}" / name / "in.fa" for number, name in enumerate(TAKEN)]
+    files += [tmp_path / f"bare{number}" / name for number, name in enumerate(TAKEN)]
+    write_proteins(files)
+    given = [str(path.relative_to(tmp_path)) if number % 2 else str(path) for number, path in enumerate(files)]
+    (tmp_path / "parameters.json").write_text(json.dumps({"input": given}))
+    run = launch(tmp_path, "-params-file", "parameters.json", *SHORT)
+    assert run.code == 0, run.output
+    assert ledger(run.results) == [(f"p{number}", str(path)) for number, path in enumerate(files)]
+    assert pq.read_table(run.results / "embeddings").num_rows == len(files)
+
+
+def test_commas_separate_names_and_globs(tmp_path: Path) -> None:
+    """Blanks around a name are no part of it, unless it exists with them; what exists as it stands is no glob."""
+    files = ["a.fa", "b,c.fa", "x[1].fa", "[dir]/d.fa", "[dir]/e.faa", "s1.fa", "s2.fa", "folder/?.fa", " h.fa"]
+    write_proteins([tmp_path / name for name in (*files, "c.fa", "[dir]/no.txt", "h.fa", "s12.fa")])
+    given = "a.fa, b,c.fa,x[1].fa, [dir]/*.{fa,faa} ,s?.fa,, folder/?.fa, h.fa,"
+    run = launch(tmp_path, "--input", given, *SHORT)
+    assert run.code == 0, run.output
+    assert [file for _, file in ledger(run.results)] == [str(tmp_path / name) for name in files]
+
+
+@pytest.mark.parametrize(
+    ("name", "neighbour"),
+    [
+        *(("x[1].fa", "x1.fa"), ("x*.fa", "xyz.fa"), ("?.fa", "a.fa")),
+        *(("[!a]/in.fa", "b/in.fa"), ("[[:digit:]]/in.fa", "1/in.fa")),
+    ],
+)
+def test_no_file_is_taken_for_a_neighbour(name: str, neighbour: str, tmp_path: Path) -> None:
+    """The shell that links a file would read wildcards in its name, and Nextflow leaves them unquoted."""
+    write_proteins([tmp_path / name, tmp_path / neighbour])
+    run = launch(tmp_path, "--input", name, *SHORT)
+    assert run.code == 66, run.output
+    taken, other = (str(tmp_path / each).removesuffix("/in.fa") for each in (name, neighbour))
+    assert f"--input {taken}: the shell that links it would take {other} for it as well" in run.last_lines
+    assert list(tmp_path.glob("work/*/*/.command.run")) == []
+
+
+@pytest.mark.parametrize("place", ["file", "folder", "glob"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_names_that_nextflow_cannot_link_end_the_run_before_a_task(name: str, place: str, tmp_path: Path) -> None:
+    # Three times the same check; each name is tried in one place, and every place with two names or more.
+    if (list(REFUSED).index(name) + ["file", "folder", "glob"].index(place)) % 3:
+        pytest.skip("tried in another place")
+    path = tmp_path / name / "in.fa" if place == "folder" else tmp_path / f"{name}.fa"
+    write_proteins([path])
+    shown, reason = REFUSED[name]
+    given = "*.fa" if place == "glob" else str(path)
+    run = launch(tmp_path, "--input", given, *SHORT)
+    assert run.code == 66, run.output
+    assert f"{shown}" in run.last_lines
+    assert f"Nextflow cannot stage a path with {reason}; rename it" in run.last_lines
+    assert "\x1b" not in run.output
+    assert list(tmp_path.glob("work/*/*/.command.run")) == []
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--input", "folder"], "--input folder: a folder; name its files, as in 'folder/*.fasta'"),
+        (["--input", "in.fa,,nothing"], "--input nothing: no such file; check the path"),
+        (["--input", "*.none"], "--input *.none: no such file; check the path"),
+        (["--input", "/*.none"], "--input /*.none: no such file; check the path"),
+        (["--input", "in.fa", "--reuse", "in.fa"], "--reuse in.fa: a file, not a folder"),
+        (["--input", "in.fa", "--reuse", "none"], "--reuse none: no such folder; check the path"),
+        (["--input", "in.fa", "--model", "mo$del"], "--model {folder}/mo$del: Nextflow cannot stage a path with a"),
+        (["--input", "in.fa", "-work-dir", "wo$rk"], "--work-dir {folder}/wo$rk: Nextflow cannot stage a path with a"),
+    ],
+)
+def test_what_is_no_input(arguments: list[str], message: str, tmp_path: Path) -> None:
+    write_proteins([tmp_path / "in.fa", tmp_path / "folder" / "in.fa", tmp_path / "mo$del"])
+    run = launch(tmp_path, *SHORT, *arguments)
+    assert run.code == 66, run.output
+    assert message.format(folder=tmp_path) in run.last_lines
+
+
+def test_thousands_of_inputs(tmp_path: Path) -> None:
+    """Two megabytes of names, which is what Linux takes on a command line."""
+    folder = tmp_path.joinpath(*(letter * 240 for letter in "abc"))
+    files = [folder / f"{number:05}{'n' * 240}.fa" for number in range(1900)]
+    write_proteins(files)
+    run = launch(tmp_path, "--input", "*/*/*/*.fa", *SHORT)
+    assert run.code == 0, run.output
+    assert [file for _, file in ledger(run.results)] == [str(path) for path in files]
+    (split,) = (path for path in (run.folder / "work").glob("*/*/.command.sh") if "split_fasta" in path.read_text())
+    assert len(split.read_text()) < 1000
+    assert "1,900 files" in run.output and len(run.output) < 4000
+
+
+MERGE = """
+include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
+workflow {
+    def made = { name -> file("${params.input}/${name}") }
+    MERGE_EMBEDDINGS(
+        channel.fromPath("${params.input}/shard-*", type: 'dir').collect(),
+        *['manifest.parquet', 'rejected.tsv', 'split_summary.json', 'model.json'].collect { name -> made(name) },
+        [],
+        made('reuse_list.json'),
+        '',
+        'code',
+    )
+}
+"""
+
+
+def test_hundreds_of_shards_are_merged_by_a_command_that_names_none(tmp_path: Path) -> None:
+    run = Run(tmp_path / "made", range(400), shards=400)
+    (run.folder / "rejected.tsv").touch()
+    (run.folder / "reuse_list.json").write_text("[]")
+    project = copy_project(tmp_path / "project")
+    (project / "main.nf").write_text(MERGE)
+    done = launch(tmp_path, "--input", run.folder, project=project)
+    assert done.code == 0, done.output
+    assert pq.read_table(done.results / "embeddings")["sequence_key"].to_pylist() == [key(each) for each in range(400)]
+    (command,) = (tmp_path / "work").glob("*/*/.command.sh")
+    assert "shard-0" not in command.read_text()

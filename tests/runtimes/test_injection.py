@@ -1,0 +1,123 @@
+"""Nothing that a user passes becomes a command: attacks over all parameters that hold text, through real wrappers."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from pipeline_run import PROJECT, nextflow_command, pipeline_environment
+
+STAND_INS = Path(__file__).parent / "stand_ins"
+PROPERTIES: dict[str, Any] = {
+    name: rule
+    for group in json.loads((PROJECT / "nextflow_schema.json").read_text())["$defs"].values()
+    for name, rule in group["properties"].items()
+}
+ATTACKS = [
+    *("$(touch ran)", "`touch ran`", ";touch ran;", "|touch ran", "&touch ran&", "x\ntouch ran\n", "x\rtouch ran\r"),
+    *("'$(touch ran)'", '"$(touch ran)"', "';touch ran;'", '";touch ran;"', "\\$(touch ran)", "\\';touch ran;'"),
+    *("$(touch\tran)", "${IFS}touch", "$'\\n'touch ran", "x --gpus all", "--help", ">ran", "<(touch ran)"),
+    "{touch,ran}",
+]
+TEXTS = {name for name, rule in PROPERTIES.items() if "string" in rule["type"] and "enum" not in rule}
+#: Parameters that may hold any text: each is quoted where a shell reads it, or no shell ever does.
+QUOTED = {"input", "reuse", "outdir", "model", "model_cache", "python_env"}
+#: What each of the others takes, beside an attack.
+HARMLESS = {"layers": "-1", "pooling": "mean", "gpu_request": "gres=gpu:1", "modules": "a/1:b"}
+
+
+def run(folder: Path, *arguments: str | Path, profile: str = "standard") -> subprocess.CompletedProcess[str]:
+    """Run the pipeline in ``folder`` with the stand-ins of Docker and Slurm in the PATH."""
+    calls = {"VIRNUCPRO_TEST_CALLS": str(folder / "calls")}
+    environment = pipeline_environment(calls)
+    environment["PATH"] = f"{STAND_INS}:{Path(sys.executable).parent}:{environment['PATH']}"
+    command = [*nextflow_command(), "run", str(PROJECT), "-ansi-log", "false", "-profile", profile, "--gpus", "0"]
+    return subprocess.run(
+        [*command, *map(str, arguments)], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def ran(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.name == "ran"]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_the_schema_refuses_every_attack_on_a_text_that_is_not_quoted(attack: str) -> None:
+    assert TEXTS > QUOTED
+    for name in TEXTS - QUOTED:
+        pattern = re.compile(PROPERTIES[name]["pattern"])
+        assert not pattern.fullmatch(attack) or name == "triton_cache", name
+        assert pattern.fullmatch(HARMLESS.get(name, "x"))
+    # A folder's name may hold more; it stands between double quotes.
+    if re.search(r"[$`\"\\]", attack):
+        assert not re.fullmatch(PROPERTIES["triton_cache"]["pattern"], attack)
+
+
+@pytest.mark.parametrize("name", sorted(TEXTS - QUOTED))
+def test_the_run_ends_before_a_task(name: str, tmp_path: Path) -> None:
+    done = run(tmp_path, "--input", PROJECT / "tests/fixtures/few.fasta", f"--{name}", "'\"$(touch ran)`touch ran`")
+    assert done.returncode == 2, done.stdout
+    assert f"--{name} is '" in done.stdout + done.stderr
+    assert ran(tmp_path) == [] and list(tmp_path.glob("work/*/*/.command.run")) == []
+
+
+@pytest.mark.parametrize("profile", ["standard", "slurm,docker"])
+def test_names_that_are_quoted_are_names_and_nothing_else(profile: str, tmp_path: Path, inputs: Path) -> None:
+    """The same run with every text as hostile as it may be, and its results where they were asked for."""
+    hostile = "it's;touch ran;\"`touch ran`\" & |(touch ran) #"
+    folder = tmp_path / hostile
+    folder.mkdir()
+    for name in ("few.fasta", "model.pt"):
+        (folder / f"{hostile} {name}").write_bytes((inputs / name).read_bytes())
+    environment = tmp_path / "'$(touch ran)';touch ran;'"
+    environment.symlink_to(sys.prefix)
+    options = {
+        "input": f"{hostile} few.fasta",
+        "model": f"{hostile} model.pt",
+        "outdir": f"results {hostile} $(touch ran)",
+        "model_cache": f"cache {hostile}",
+        "triton_cache": "triton ;touch ran; '",
+        **{"queue": "a,b", "gpu_queue": "c", "account": "lab", "qos": "long", "container_registry": "host:5000/lab"},
+    }
+    arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+    arguments += ["--python_env", str(environment)] if profile == "standard" else []
+    # Nextflow quotes the work folder's name twice where it tells sbatch of the log: blanks do not reach Slurm whole.
+    work = f"work {hostile}" if profile == "standard" else str(tmp_path / "work")
+    done = run(folder, *arguments, "-work-dir", work, "--report", "false", profile=profile)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ran(tmp_path) == []
+    ledger = pq.read_table(folder / options["outdir"] / "manifest.parquet", columns=["file"])["file"].to_pylist()
+    assert set(ledger) == {str(folder / options["input"])}
+    calls = (folder / "calls").read_text().splitlines() if profile != "standard" else []
+    jobs = [words for words in map(json.loads, calls) if "-J" in words]
+    assert len(jobs) == (4 if calls else 0)
+    assert all({"a,b", "--account=lab", "--qos=long"} <= set(words) for words in jobs)
+    images = {word for words in map(json.loads, calls) for word in words if word.startswith("host:5000/lab/")}
+    expected = {"host:5000/lab/virnucpro-embed:0.1.0", "host:5000/lab/virnucpro-tools:0.1.0"}
+    assert images == (expected if calls else set())
+
+
+def test_a_models_name_is_a_name(tmp_path: Path) -> None:
+    """What is no file is asked for by its name, which then is unknown."""
+    name = "x'$(touch ran)'\";touch ran;"
+    arguments = ["--model", name, "--model_cache", "cache", "--python_env", sys.prefix]
+    done = run(tmp_path, "--input", PROJECT / "tests/fixtures/few.fasta", *arguments)
+    assert done.returncode == 69, done.stdout
+    assert "fetch_model.py: error: unknown model " in done.stdout
+    assert ran(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", sorted(TEXTS - {"input", "reuse"}))
+def test_control_characters_end_the_run(name: str, tmp_path: Path) -> None:
+    if name not in ("outdir", "python_env", "queue"):
+        pytest.skip("one rule for all texts: tried on three")
+    done = run(tmp_path, "--input", PROJECT / "tests/fixtures/few.fasta", f"--{name}", "x\rtouch ran\r")
+    assert done.returncode == (66 if PROPERTIES[name].get("format") else 2)
+    assert f"--{name} holds a line break, tab or other control character" in done.stdout + done.stderr
+    assert ran(tmp_path) == []
