@@ -70,7 +70,7 @@ def test_the_run_ends_before_a_task(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("profile", ["standard", "slurm,docker"])
 def test_names_that_are_quoted_are_names_and_nothing_else(profile: str, tmp_path: Path, inputs: Path) -> None:
     """The same run with every text as hostile as it may be, and its results where they were asked for."""
-    hostile = "it's;touch ran;\"`touch ran`\" & |(touch ran) #"
+    hostile = 'it\'s;touch ran;"`touch ran`" & |(touch ran) #'
     folder = tmp_path / hostile
     folder.mkdir()
     for name in ("few.fasta", "model.pt"):

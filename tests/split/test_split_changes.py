@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +131,12 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("text", "message"), FAULTS)
+@pytest.mark.parametrize("compress", [bytes, bz2.compress])
 @pytest.mark.parametrize("standard_input", [False, True])
-def test_the_program_says_where_and_what_to_do(tmp_path: Path, text: bytes, message: str, standard_input: bool) -> None:
+def test_the_program_says_where_and_what_to_do(
+    tmp_path: Path, text: bytes, message: str, standard_input: bool, compress: Callable[[bytes], bytes]
+) -> None:
+    text = compress(text)
     config = make_config(tmp_path, text)
     name = "-" if standard_input else "input.fasta"
     command = [
