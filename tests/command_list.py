@@ -159,6 +159,8 @@ COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
     "benchmarks/bench_two_gpus.py FASTA --model CHECKPOINT --out benchmarks/results": Lacks(GPU, helped),
     "benchmarks/bench_sampling.py FASTA": Lacks(GPU, helped),
     "benchmarks/bench_monitor.py FASTA": Lacks(GPU, helped),
+    "benchmarks/bench_attention.py --dtype fp16|bf16": Lacks(GPU, helped),
+    "benchmarks/bench_paths.py FASTA": Lacks(GPU, helped),
     "benchmarks/bench_eight_bits.py": Lacks(GPU, helped),
     "benchmarks/bench_containers.py": Lacks(DAEMON, helped),
     "benchmarks/bench_head_node.py": Lacks(TIME, helped),
