@@ -97,7 +97,8 @@ def batches_in_process(config: EmbedConfig, budget: int) -> Iterator[dict[str, A
 
 
 BODIES = st.sampled_from([*POOL, *(sequence.lower() + "*" for sequence in POOL[:2]), "", "MK1", "-", "MJ*V"])
-RECORDS = st.lists(BODIES, min_size=1, max_size=14)
+#: A split of nothing but what is rejected ends in an error.
+RECORDS = st.lists(BODIES, min_size=1, max_size=14).filter(lambda bodies: not set(bodies) <= {"", "MK1", "-"})
 
 
 @settings(max_examples=12)
@@ -135,6 +136,5 @@ def test_vectors_are_those_of_a_plain_run(
     assert all((row["reason"] is None) == (row["status"] != "rejected") for row in ledger)
     table, plainly = read_results(results), read_results(expected)
     assert table["ordinal"].to_pylist() == plainly["ordinal"].to_pylist() == accepted
-    if accepted:
-        got, wanted = vectors(table), vectors(plainly)
-        assert (np.linalg.norm(got - wanted, axis=1) / np.linalg.norm(wanted, axis=1)).max() <= 1e-6
+    got, wanted = vectors(table), vectors(plainly)
+    assert (np.linalg.norm(got - wanted, axis=1) / np.linalg.norm(wanted, axis=1)).max() <= 1e-6
