@@ -5,14 +5,14 @@ include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
 include { cacheToFill ; keptModel ; modelCache } from './modules/model_cache/main.nf'
-include { checkParameters ; codeFingerprint ; help ; lastWord ; optionsOf ; stop } from './modules/parameters/main.nf'
-include { existingPaths ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; writableFolder } from './modules/paths/main.nf'
+include { checkParameters ; codeFingerprint ; help ; lastWord ; optionsOf } from './modules/parameters/main.nf'
+include { existingPaths ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
 include { closing ; extent ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
 
 workflow {
-    def schema = file("${projectDir}/nextflow_schema.json")
+    def schema = file("${projectDir}/nextflow_schema.json", glob: false)
     if (params.help) {
         log.info(help(schema))
         return

@@ -139,7 +139,7 @@ def _write_descriptions(folder: Path, rows: int, starts: list[int], keys_digest:
         residues=rows * (TOKENS - 2),
         embedded=unique,
         duplicate=rows - unique,
-        **dict.fromkeys(("reused", "rejected", "truncated", "unknown_residues"), 0),
+        **dict.fromkeys(("reused", "rejected", "truncated", "unknown_residues", "gaps_removed", "comment_lines"), 0),
         share_saved=1 - unique / rows,
         max_length=1022,
         long_sequences="truncate",
@@ -151,7 +151,7 @@ def _write_descriptions(folder: Path, rows: int, starts: list[int], keys_digest:
         reuse=[],
     )
     summary.write(folder / "split_summary.json")
-    sizes = {"layers": 6, "embed_dim": 320, "heads": 20, "parameters": 0}
+    sizes = {"layers": 6, "embed_dim": 320, "heads": 20, "parameters": 0, "left_out": []}
     model = ModelDescription(name="random", source="fair-esm", weights_sha256="0" * 64, files=["random.pt"], **sizes)
     model.write(folder / "model.json")
     (folder / "rejected.tsv").touch()

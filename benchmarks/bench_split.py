@@ -115,7 +115,7 @@ def compare(scratch: Path, records: int, duplicates: float, shards: int, repeats
     generator.join()
     if generator.exitcode:
         raise RuntimeError("the input could not be written")
-    sizes = {"layers": 33, "embed_dim": 1280, "heads": 20, "parameters": 0}
+    sizes = {"layers": 33, "embed_dim": 1280, "heads": 20, "parameters": 0, "left_out": []}
     described = ModelDescription(
         name="random", source="fair-esm", weights_sha256="0" * 64, files=["random.pt"], **sizes
     )

@@ -19,7 +19,7 @@ process FETCH_MODEL {
 
     stub:
     """
-    mkdir -p ${kept ?: '.'}/'${name}'
+    mkdir -p ${kept ?: '.'}/${shellWords([name])}
     touch model.json
     """
 }

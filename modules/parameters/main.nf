@@ -1,8 +1,5 @@
 // The schema is the only list of parameters: names, types, choices and ranges are checked against it.
-
-def stop(exitCode, message) {
-    nextflow.Nextflow.exit(exitCode as int, "virnucpro-embed: error: ${message}".toString())
-}
+include { stop } from '../paths/main.nf'
 
 /**
  * The run's last lines, and the exit code of the task that failed; by itself Nextflow ends with 1. On a terminal Nextflow
@@ -10,6 +7,7 @@ def stop(exitCode, message) {
  */
 def lastWord(text) {
     def exitCode = workflow.success ? 0 : workflow.exitStatus
+    log.debug(text)
     def last = {
         System.out.println(text)
         System.out.flush()
@@ -88,7 +86,7 @@ def help(schema) {
 
 /** Changes with every edit of what a program runs, which Nextflow itself does not see; an edit elsewhere changes nothing. */
 def codeFingerprint(program) {
-    def bin = file("${projectDir}/bin")
+    def bin = file("${projectDir}/bin", glob: false)
     return sources(bin, [:], bin.resolve(program)).sort().collect { name, text -> "${name}\n${text}" }.join('\n').md5()
 }
 
@@ -99,7 +97,7 @@ def sources(bin, found, path) {
         return found
     }
     found[name] = path.text
-    files("${path.parent}/*.json").each { data -> found[bin.relativize(data).toString()] = data.text }
+    path.parent.listFiles().findAll { each -> each.name.endsWith('.json') }.each { data -> found[bin.relativize(data).toString()] = data.text }
     def imports = path.text.findAll(/(?m)^ *(?:from|import) (virnucpro[\w.]*)(?: import (\([^)]*\)|[\w, ]+))?/) { _line, module, names ->
         [module] + (names ?: '').tokenize('(), \n').collect { each -> "${module}.${each}" }
     }

@@ -1,5 +1,9 @@
 // Names of files and folders as users have them: found, refused, listed, and quoted for the shell.
-include { stop } from '../parameters/main.nf'
+// It includes no other module: parser v2 of Nextflow 25.04 cannot include a module that does in more than one place.
+
+def stop(exitCode, message) {
+    nextflow.Nextflow.exit(exitCode as int, "virnucpro-embed: error: ${message}".toString())
+}
 
 /** Words of a command for bash, whatever they hold. Every value of a user that a script block uses comes through here. */
 def shellWords(words) {

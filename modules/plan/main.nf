@@ -10,7 +10,7 @@ def plan(p, inputs, precision, model) {
           model   ${model}
           vectors layers ${p.layers}, ${p.pooling} pooling${p.per_residue ? ', and one per residue' : ''}
           compute ${device(p)}, ${precision}
-          results ${p.outdir}
+          results ${file(p.outdir, glob: false)}
         """.stripIndent()
 }
 

@@ -163,3 +163,15 @@ def test_hundreds_of_shards_are_merged_by_a_command_that_names_none(tmp_path: Pa
     assert pq.read_table(done.results / "embeddings")["sequence_key"].to_pylist() == [key(each) for each in range(400)]
     (command,) = (tmp_path / "work").glob("*/*/.command.sh")
     assert "shard-0" not in command.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("it's [here]; & {a,b}", 0), ("$(touch ran)", 66), ('a"b', 66), ("a`touch ran`b", 66)]
+)
+def test_the_pipeline_lies_where_it_may(name: str, code: int, tmp_path: Path) -> None:
+    project = copy_project(tmp_path / name)
+    write_proteins([tmp_path / "in.fa"])
+    run = launch(tmp_path, "-stub", "--input", "in.fa", *SHORT, project=project)
+    assert run.code == code, run.output
+    assert ("Nextflow cannot run a pipeline from a folder with this name; rename it" in run.output) == (code == 66)
+    assert [path for path in tmp_path.rglob("ran")] == []

@@ -10,8 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,8 +82,40 @@ def small_fasta(path: Path, records: int = 24, residues: int = 60) -> Path:
     return path
 
 
+@contextmanager
+def public_folder() -> Iterator[Path]:
+    """A folder that everybody may enter; every pytest closes its own to others.
+
+    Not under /tmp: with a clone that is, Nextflow mounts /tmp itself, where a read-only container has its own.
+    """
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def read_only_containers(folder: Path) -> Path:
+    """A configuration of containers that can write to /tmp and nowhere else."""
+    path = folder / "read_only.config"
+    path.write_text("process.containerOptions = '--shm-size 4g --read-only --tmpfs /tmp'\n")
+    return path
+
+
+def copy_project(folder: Path) -> Path:
+    """A copy of what the pipeline runs from."""
+    for name in ("bin", "conf", "modules"):
+        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("main.nf", "nextflow.config", "nextflow_schema.json"):
+        shutil.copy2(PROJECT / name, folder / name)
+    return folder
+
+
 def pipeline_command(
-    *arguments: str, inputs: Path, configs: tuple[Path, ...] = (), python_env: str | None = sys.prefix
+    *arguments: str,
+    inputs: Path,
+    configs: tuple[Path, ...] = (),
+    python_env: str | None = sys.prefix,
+    project: Path = PROJECT,
 ) -> list[str]:
     """`nextflow run` of main.nf on ``inputs``/few.fasta and model.pt.
 
@@ -90,11 +124,12 @@ def pipeline_command(
         inputs: folder with few.fasta and model.pt.
         configs: further config files.
         python_env: virtual environment for the tasks, or None inside containers.
+        project: where the pipeline lies.
     """
     command = [*nextflow_command()]
     for config in configs:
         command += ["-c", str(config)]
-    command += ["run", str(PROJECT / "main.nf"), "-ansi-log", "false", *arguments]
+    command += ["run", str(project / "main.nf"), "-ansi-log", "false", *arguments]
     command += ["--input", str(inputs / "few.fasta"), "--model", str(inputs / "model.pt")]
     return command if python_env is None else [*command, "--python_env", python_env]
 
@@ -111,6 +146,7 @@ def run_pipeline(
     environment: Mapping[str, str] | None = None,
     configs: tuple[Path, ...] = (),
     python_env: str | None = sys.prefix,
+    project: Path = PROJECT,
     prefix: tuple[str, ...] = (),
     seconds: float = 300,
 ) -> Run:
@@ -118,13 +154,14 @@ def run_pipeline(
 
     Args:
         directory: launch folder; work and results are inside.
-        arguments, inputs, configs, python_env: as for pipeline_command.
+        arguments, inputs, configs, python_env, project: as for pipeline_command.
         environment: variables beside this process's own.
         prefix: a command that starts Nextflow, as another user for instance.
         seconds: after these, Nextflow is told to stop, and the test fails.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    command = [*prefix, *pipeline_command(*arguments, inputs=inputs, configs=configs, python_env=python_env)]
+    started = pipeline_command(*arguments, inputs=inputs, configs=configs, python_env=python_env, project=project)
+    command = [*prefix, *started]
     process = subprocess.Popen(
         command,
         cwd=directory,

@@ -6,13 +6,20 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pipeline_run import Run, pipeline_command, pipeline_environment, run_pipeline, small_fasta
+from pipeline_run import (
+    Run,
+    pipeline_command,
+    pipeline_environment,
+    public_folder,
+    read_only_containers,
+    run_pipeline,
+    small_fasta,
+)
 from slurm_cluster import SLURM, cluster, devices_of_containers, needs_slurm
 
 SOCKET = Path("/var/run/docker.sock")
@@ -62,10 +69,8 @@ def long_inputs(tmp_path: Path, inputs: Path) -> Path:
 
 @pytest.fixture
 def public(inputs: Path) -> Iterator[Path]:
-    """A folder that everybody may enter, with the small model and its input; every pytest closes its own to others."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
+    """A folder that everybody may enter, with the small model and its input."""
+    with public_folder() as folder:
         for file in ("model.pt", "few.fasta"):
             shutil.copy(inputs / file, folder)
         yield folder
@@ -76,14 +81,12 @@ def test_a_user_without_name_or_home_on_a_read_only_root(public: Path, local: Ru
     launch = public / "run"
     launch.mkdir()
     os.chown(launch, NAMELESS, SOCKET.stat().st_gid)
-    read_only = public / "read_only.config"
-    read_only.write_text("process.containerOptions = '--shm-size 4g --read-only --tmpfs /tmp'\n")
     run = run_pipeline(
         launch,
         *("-profile", "docker", "--gpus", "0"),
         inputs=public,
         environment={"HOME": str(launch), "NXF_HOME": str(launch / ".nextflow")},
-        configs=(read_only,),
+        configs=(read_only_containers(public),),
         python_env=None,
         prefix=("setpriv", f"--reuid={NAMELESS}", f"--regid={SOCKET.stat().st_gid}", "--clear-groups"),
     )

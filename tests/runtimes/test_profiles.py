@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
 import subprocess
+import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
 import pytest
-from pipeline_run import PROJECT, nextflow_command, pipeline_environment, run_pipeline
+from pipeline_run import (
+    PROJECT,
+    copy_project,
+    nextflow_command,
+    pipeline_environment,
+    public_folder,
+    read_only_containers,
+    run_pipeline,
+)
 
 CLUSTERS = {"slurm": "slurm", "awsbatch": "awsbatch", "googlebatch": "google-batch", "k8s": "k8s"}
 ENGINES = ("docker", "podman", "apptainer", "singularity")
 PARSERS = ("v1", "v2")
 LOCKS = Path("/tmp/virnucpro-gpu-locks")
+STAND_INS = Path(__file__).parent / "stand_ins"
+CALLS = "VIRNUCPRO_TEST_CALLS"
 
 
 @cache
@@ -42,7 +57,7 @@ def has(text: str, name: str, value: str) -> bool:
 def test_no_profile_loses_what_the_gpu_label_asks_for(profile: str, parser: str) -> None:
     text = settings(profile, parser)
     for directive in ("accelerator", "cpus", "memory", "time"):
-        assert re.search(rf"process\..?withLabel:gpu.?\.{directive} = ", text), directive
+        assert re.search(rf"^process\.{directive} = .*'gpu' in task\.label", text, re.MULTILINE), directive
 
 
 @pytest.mark.parametrize("parser", PARSERS)
@@ -51,7 +66,7 @@ def test_clusters_take_every_shard_at_once_and_any_size(profile: str, parser: st
     text = settings(profile, parser)
     assert has(text, "process.executor", f"'{CLUSTERS[profile]}'")
     assert has(text, "process.maxForks", "0")
-    assert has(text, "process.resourceLimits.cpus", "10000") or "resourceLimits = [cpus:10000" in text
+    assert has(text, "process.resourceLimits", r"\{ \[cpus: 10000, memory: '1 PB'\] \}")
     assert has(text, "params.gpus", "1")
 
 
@@ -100,7 +115,7 @@ def test_what_the_docs_have_users_fill_in_completes_a_cloud(
     for name, value in {**expected, "process.maxForks": "0"}.items():
         assert has(text, name, value), name
     assert has(text, "params.container_registry", "'.+/.+'|'.+amazonaws.com'")
-    assert re.search(r"process\..?withLabel:gpu.?\.accelerator = ", text)
+    assert re.search(r"^process\.accelerator = ", text, re.MULTILINE)
 
 
 def test_parameters_in_a_sites_own_file_reach_the_tasks(tmp_path: Path, stub_inputs: Path) -> None:
@@ -135,18 +150,72 @@ def test_each_engine_gets_its_own_word_for_a_gpu(parser: str) -> None:
         assert ("CUDA_VISIBLE_DEVICES" in text) == (engine in ("apptainer", "singularity"))
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_container_is_told_of_the_users_mirror_and_proxy(engine: str) -> None:
+    (passed,) = re.findall(rf"^{engine}\.envWhitelist = '(.+)'", settings(engine, "v1"), re.MULTILINE)
+    assert {"HF_ENDPOINT", "HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "NO_PROXY"} <= set(passed.split(","))
+
+
 def test_images_bear_the_pipelines_version() -> None:
     text = settings("docker", "v1")
     version = re.search(r"manifest\.version = '(.+)'", text)
-    images = re.findall(r"\.container = .*(virnucpro-[\w.:-]+)", text)
+    images = re.findall(r"'(virnucpro-[\w.:-]+:[\w.-]+)'", text)
     assert version is not None
     assert sorted(images) == [f"virnucpro-{name}:{version[1]}" for name in ("embed", "tools")]
 
 
-def test_selectors_stay_out_of_profiles() -> None:
-    """Parser v1 replaces a selector's whole block by the profile's, and v2 ignores the profile's."""
-    others = [path for path in (PROJECT / "conf").glob("*.config") if path.name != "base.config"]
-    assert others and not [path.name for path in others if re.search("withLabel|withName", path.read_text())]
+def test_selectors_stay_out_of_our_configuration() -> None:
+    """Parser v1 replaces a selector's block by a profile's, v2 ignores the profile's, and 25.04's warns of all."""
+    ours = [*(PROJECT / "conf").glob("*.config"), PROJECT / "nextflow.config"]
+    assert len(ours) > 10 and not [path.name for path in ours if re.search("withLabel|withName", path.read_text())]
+
+
+def warnings(output: str) -> list[str]:
+    """What Nextflow warns of; its virtual machine's own warnings say WARNING."""
+    return [line for line in output.splitlines() if re.match(r"\W*WARN\b(?!ING)", line)]
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+@pytest.mark.parametrize("profile", ["demo", "test", "gpu", *CLUSTERS, *ENGINES, "slurm,apptainer"])
+def test_no_profile_is_warned_of(profile: str, parser: str) -> None:
+    assert warnings(settings(profile, parser)) == []
+
+
+@pytest.mark.parametrize("profile", ["demo", "test", "gpu", "docker", "slurm,docker"])
+def test_no_run_is_warned_of(profile: str, tmp_path: Path, stub_inputs: Path) -> None:
+    stand_ins = {"PATH": f"{STAND_INS}:{os.environ['PATH']}", CALLS: str(tmp_path / "calls")}
+    run = run_pipeline(
+        tmp_path / "run",
+        *("-stub", "-profile", profile, "--gpus", "0"),
+        inputs=stub_inputs,
+        environment=stand_ins,
+        python_env=None,
+    )
+    assert run.code == 0, run.output
+    assert warnings(run.output) == []
+    assert (tmp_path / "calls").exists() == ("docker" in profile)
+
+
+@pytest.mark.parametrize("project", ["/tmp", "/var/tmp"])
+def test_read_only_containers_run_from_a_clone_under_tmp(project: str, inputs: Path) -> None:
+    """Docker refuses a mount point that is named twice: /tmp, where all that a task needs lies somewhere under it."""
+    with tempfile.TemporaryDirectory(dir=project) as clone, public_folder() as public:
+        ours = copy_project(Path(clone) / "clone")
+        for file in ("model.pt", "few.fasta"):
+            shutil.copy(inputs / file, public)
+        calls = public / "calls"
+        run = run_pipeline(
+            public / "run",
+            *("-profile", "docker", "--gpus", "0", "--report", "false"),
+            inputs=public,
+            environment={"PATH": f"{STAND_INS}:{Path(sys.executable).parent}:{os.environ['PATH']}", CALLS: str(calls)},
+            configs=(read_only_containers(public),),
+            python_env=None,
+            project=ours,
+        )
+        assert run.code == 0, run.output
+        runs = [words for words in map(json.loads, calls.read_text().splitlines()) if words[0] == "run"]
+        assert len(runs) == 4 and all("--read-only" in words for words in runs)
 
 
 @pytest.fixture
