@@ -138,3 +138,19 @@ def test_importing_leaves_out(modules: list[str], absent: list[str]) -> None:
         [sys.executable, "-c", code], env={"PYTHONPATH": str(BIN), "PATH": ""}, capture_output=True, text=True
     )
     assert (run.returncode, run.stdout.strip()) == (0, "[]"), run.stderr
+
+
+def test_there_is_no_circle() -> None:
+    """Imports for the sake of types count too: what needs a type needs its module."""
+    names = {".".join(path.relative_to(BIN).with_suffix("").parts): path for path in MODULES}
+    uses = {name: imported(path) & names.keys() - {name} for name, path in names.items()}
+    while free := {name for name, used in uses.items() if not used & uses.keys()}:
+        uses = {name: used for name, used in uses.items() if name not in free}
+    assert uses == {}
+
+
+def test_no_room_is_a_fifth_of_the_package() -> None:
+    sizes = {path: len(path.read_text().splitlines()) for path in MODULES}
+    rooms = {path.parent for path in MODULES} - {PACKAGE}
+    largest = max(sum(size for path, size in sizes.items() if path.parent == room) for room in rooms)
+    assert largest < 0.2 * sum(sizes.values())

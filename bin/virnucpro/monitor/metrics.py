@@ -6,7 +6,7 @@ import math
 import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from virnucpro.monitor.energy import Energy, FloatArray, Series, exclusive_windows
 from virnucpro.monitor.probes import Sample
-from virnucpro.monitor.tables import batches_table, samples_table, write_table
+from virnucpro.monitor.tables import BatchRecord, batches_table, samples_table, write_table
 from virnucpro.monitor.verdict import Bottleneck, bottleneck
 from virnucpro.output.contracts import ShardRun, ShardSummary
 from virnucpro.output.files import BATCHES_FILE, GPU_METRICS_FILE, SHARD_SUMMARY_FILE
@@ -28,32 +28,6 @@ STARVED_ABOVE_MILLISECONDS: Final = 50.0
 QUEUE_STATES: Final = ("full", "normal", "starved")
 #: State of the wait for the first batch: the loader's processes were still starting, beside the weights.
 STARTUP: Final = "startup"
-
-
-@dataclass(frozen=True)
-class BatchRecord:
-    """One batch. ``start`` and ``end`` are unix seconds on the device's side, which may overlap the next batch's.
-
-    Attributes:
-        wait_milliseconds: how long the run waited for the loader to give it.
-        queue_state: "full", "normal" or "starved" by that wait; "startup" for a loader's first batch, None without a
-            loader.
-        tokens: tokens in it, cls and eos counted.
-        longest: tokens of its longest sequence.
-        packing_efficiency: tokens divided by the token budget, 1 for a longer sequence alone; None without a budget.
-        retries: how often it was cut because memory ran out.
-    """
-
-    batch: int
-    start: float
-    end: float
-    wait_milliseconds: float
-    queue_state: str | None
-    sequences: int
-    tokens: int
-    longest: int
-    packing_efficiency: float | None = None
-    retries: int = 0
 
 
 def queue_state(milliseconds: float) -> str:

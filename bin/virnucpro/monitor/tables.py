@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +16,33 @@ from virnucpro.monitor.probes import Sample
 from virnucpro.monitor.schema import BATCHES_SCHEMA, GPU_METRICS_SCHEMA
 from virnucpro.output.contracts import ShardRun
 
-if TYPE_CHECKING:
-    from virnucpro.monitor.metrics import BatchRecord
-
 FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """One batch. ``start`` and ``end`` are unix seconds on the device's side, which may overlap the next batch's.
+
+    Attributes:
+        wait_milliseconds: how long the run waited for the loader to give it.
+        queue_state: "full", "normal" or "starved" by that wait; "startup" for a loader's first batch, None without a
+            loader.
+        tokens: tokens in it, cls and eos counted.
+        longest: tokens of its longest sequence.
+        packing_efficiency: tokens divided by the token budget, 1 for a longer sequence alone; None without a budget.
+        retries: how often it was cut because memory ran out.
+    """
+
+    batch: int
+    start: float
+    end: float
+    wait_milliseconds: float
+    queue_state: str | None
+    sequences: int
+    tokens: int
+    longest: int
+    packing_efficiency: float | None = None
+    retries: int = 0
 
 
 def batches_table(
