@@ -68,6 +68,8 @@ bench-gpu: $(VENV)/.dev $(MODEL) ## all GPU measurements with FASTA=proteins, th
 	$(BENCH)/bench_eight_bits.py "$(FASTA)" --checkpoint $(MODEL) --out benchmarks/results/eight-bits-8M.csv
 	$(BENCH)/bench_eight_bits.py "$(FASTA)" --size 650M
 	set -e; for dtype in bf16 fp16 fp8; do $(BENCH)/bench_kernels.py --model 650M --dtype $$dtype; done
+	set -e; for dtype in fp16 bf16; do $(BENCH)/bench_attention.py --dtype $$dtype; done
+	$(BENCH)/bench_paths.py "$(FASTA)"
 	$(BENCH)/make_checkpoint.py --size 650M --out .models/random/esm2_t33_650M_UR50D.pt
 	$(BENCH)/bench_process.py "$(FASTA)" .models/random/esm2_t33_650M_UR50D.pt --size 650M
 	set -e; for size in 8M 650M; do $(BENCH)/bench_sampling.py "$(FASTA)" --size $$size; done

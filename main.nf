@@ -1,27 +1,15 @@
 #!/usr/bin/env nextflow
+include { readRecord } from './modules/contracts/main.nf'
 include { DESCRIBE_MODEL } from './modules/describe_model/main.nf'
 include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
 include { cacheToFill ; keptModel ; modelCache } from './modules/model_cache/main.nf'
-include { checkParameters ; codeFingerprint ; help ; lastWord } from './modules/parameters/main.nf'
+include { checkParameters ; codeFingerprint ; help ; lastWord ; optionsOf } from './modules/parameters/main.nf'
 include { existingPaths ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
 include { closing ; extent ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
-
-/** Options of the tools that decide what a vector is; whole strings, so that a change of any reruns the task. */
-def outputOptions(p, precision) {
-    def options = ['--max-length', p.max_length, '--long-sequences', p.long_sequences, '--precision', precision]
-    options += ["--layers=${p.layers}", '--pooling', p.pooling, '--embedding-dtype', p.embedding_dtype]
-    return shellWords(options + (p.per_residue ? ['--per-residue'] : []))
-}
-
-def splitOptions(p) {
-    def options = ['--shard-residues', p.shard_residues, '--shards-at-least', Math.max(p.gpus, 1)]
-    options += ['--gaps', p.gaps, '--alphabet', p.alphabet]
-    return shellWords(options + (p.dedup ? [] : ['--no-dedup']) + (p.strict ? ['--strict'] : []))
-}
 
 workflow {
     def schema = file("${projectDir}/nextflow_schema.json", glob: false)
@@ -49,9 +37,8 @@ workflow {
     def model = local ?: keptModel(models, p.model)
     def device = p.gpus > 0 ? 'cuda' : 'cpu'
     def precision = p.gpus > 0 ? p.precision : 'fp32'
-    def options = outputOptions(p, precision)
-    def budget = p.token_budget ? " --token-budget ${p.token_budget}" : ''
-    def code = codeFingerprint()
+    def chosen = p + [precision: precision]
+    def splitOptions = ["--shards-at-least=${Math.max(p.gpus, 1)}"] + (p.dedup ? [] : ['--no-dedup'])
 
     log.info(plan(p, inputs, precision, model ?: "${p.model}, to be fetched${models ? " into ${models}" : ''}"))
     workflow.onComplete = {
@@ -63,7 +50,7 @@ workflow {
     model_ch = model
         ? channel.value(model)
         : FETCH_MODEL(p.model, filled).map { made -> filled ? models.resolve(p.model) : made }
-    DESCRIBE_MODEL(model_ch, code)
+    DESCRIBE_MODEL(model_ch, codeFingerprint('fetch_model.py'))
     // Lists of paths go through files: a command line holds some thousand of them
     input_list = channel.of(listed('input', inputs)).collectFile(name: 'input_list.json')
     reuse_list = channel.of(listed('reuse', reuse)).collectFile(name: 'reuse_list.json')
@@ -74,22 +61,21 @@ workflow {
         DESCRIBE_MODEL.out,
         reuse,
         reuse_list,
-        "${splitOptions(p)} ${options}",
-        code,
+        shellWords(optionsOf('split_fasta.py', chosen, schema) + splitOptions),
+        codeFingerprint('split_fasta.py'),
     )
 
     // What the split found, as a map; printed before any shard is embedded
     split_ch = SPLIT_FASTA.out.summary.combine(DESCRIBE_MODEL.out).map { summary, described ->
-        def slurper = new groovy.json.JsonSlurper()
-        def split = slurper.parseText(summary.text)
-        log.info(workload(split, p, precision, slurper.parseText(described.text).embed_dim))
+        def split = readRecord(summary)
+        log.info(workload(split, p, precision, readRecord(described).embed_dim))
         return split
     }
     // [shard-00000.fasta, '12 sequences, 3,456 residues']
     shard_ch = SPLIT_FASTA.out.shards.flatten().map { shard -> [shard.name, shard] }
         .join(split_ch.flatMap { split -> shardSizes(split) }, failOnMismatch: true)
         .map { _name, shard, size -> [shard, size] }
-    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, "${options}${budget}", code)
+    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, shellWords(optionsOf('embed_shard.py', chosen, schema)), codeFingerprint('embed_shard.py'))
 
     // [shard-00000, shard-00001, ...], or [] where nothing is left to embed
     MERGE_EMBEDDINGS(
@@ -100,10 +86,10 @@ workflow {
         DESCRIBE_MODEL.out,
         reuse,
         reuse_list,
-        shellWords(['--embedding-dtype', p.embedding_dtype]),
-        code,
+        shellWords(optionsOf('merge_embeddings.py', chosen, schema)),
+        codeFingerprint('merge_embeddings.py'),
     )
     if (p.report) {
-        REPORT(MERGE_EMBEDDINGS.out.parts.ifEmpty([]), MERGE_EMBEDDINGS.out.metrics, MERGE_EMBEDDINGS.out.manifest, code)
+        REPORT(MERGE_EMBEDDINGS.out.parts.ifEmpty([]), MERGE_EMBEDDINGS.out.metrics, MERGE_EMBEDDINGS.out.manifest, codeFingerprint('report.py'))
     }
 }

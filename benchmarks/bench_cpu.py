@@ -8,7 +8,6 @@ only ever adds to a run. The processor seconds beside it depend on it less.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import subprocess
@@ -79,8 +78,8 @@ def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, object]
     """Run both engines ``options.repeats`` times in turn; one row for each engine."""
     shard = folder / "shard-00000.fasta"
     lengths = write_shard(options.fasta, options.limit, options.max_length, shard)
-    description = describe_model(options.model)
-    (folder / "model.json").write_text(json.dumps(description))
+    described = describe_model(options.model)
+    described.write(folder / "model.json")
     seconds: dict[str, list[float]] = {engine: [] for engine in ENGINES}
     processor: dict[str, list[float]] = {engine: [] for engine in ENGINES}
     vectors = {}
@@ -94,8 +93,8 @@ def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, object]
             vectors[engine] = read_vectors(engine, outdir, len(lengths))
             print(f"{engine:16s} {wall:8.1f} s, {cpu:8.1f} processor seconds", flush=True)
     common = conditions() | {
-        "model": description["name"],
-        "weights_sha256": description["weights_sha256"],
+        "model": described.name,
+        "weights_sha256": described.weights_sha256,
         "sequences": len(lengths),
         "residues": sum(lengths),
         "threads": options.threads,

@@ -37,8 +37,10 @@ STUB: Final = r'''stub:
     mkdir shards
     for i in \$(seq -f %05.0f 0 {last}); do printf '>0\\\\nMKV\\\\n' > shards/shard-\$i.fasta; done
     touch manifest.parquet rejected.tsv
-    seq -f '{{"file": "shard-%05.0f.fasta", "sequences": 1, "residues": 3}}' 0 {last} | paste -sd, > shards.json
-    printf '{{"records": {shards}, "embedded": {shards}, "rejected": 0, "shards": [' > split_summary.json
+    seq -f '{{"file": "shard-%05.0f.fasta", "sequences": 1, "residues": 3, "cost": 1}}' 0 {last} > shards.txt
+    paste -sd, shards.txt > shards.json
+    printf '{{"records": {shards}, "embedded": {shards}, ' > split_summary.json
+    printf '"duplicate": 0, "reused": 0, "rejected": 0, "reuse": [], "shards": [' >> split_summary.json
     cat shards.json >> split_summary.json
     printf ']}}' >> split_summary.json
     """

@@ -25,15 +25,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from environment import RESULTS, append_csv
 
-from virnucpro.config import MergeConfig
 from virnucpro.machine import processor_name, usable_cores
+from virnucpro.merge.config import MergeConfig
 from virnucpro.merge.merge import merge
 from virnucpro.monitor.metrics import BatchRecord, write_shard_metrics
 from virnucpro.monitor.probes import Sample
+from virnucpro.output.contracts import ModelDescription, PlannedShard, ShardRun, SplitSummary, VectorFacts
 from virnucpro.output.keys import KeyDigest
 from virnucpro.output.ledger import LedgerWriter
 from virnucpro.output.schema import file_metadata, row_group_rows, shard_schema
 from virnucpro.output.writer import VECTOR_STORAGE, vector_array, write_parquet
+from virnucpro.shards import shard_name
 
 LEDGER_CHUNK = 100_000
 BATCH_ROWS = 500
@@ -115,24 +117,44 @@ def _write_ledger(folder: Path, rows: int, unique: int, starts: list[int]) -> No
                     "shard": shard[part].astype(np.int32),
                 }
             )
+    _write_descriptions(folder, rows, starts, embedded.hexdigest())
+
+
+def _write_descriptions(folder: Path, rows: int, starts: list[int], keys_digest: str) -> None:
+    unique = starts[-1]
     plan = [
-        {"shard": k, "first_unique_index": first, "sequences": end - first, "tokens": (end - first) * TOKENS}
-        for k, (first, end) in enumerate(itertools.pairwise(starts))
+        PlannedShard(
+            shard=shard,
+            file=f"{shard_name(shard)}.fasta",
+            first_unique_index=first,
+            sequences=end - first,
+            residues=(end - first) * (TOKENS - 2),
+            tokens=(end - first) * TOKENS,
+            cost=0,
+        )
+        for shard, (first, end) in enumerate(itertools.pairwise(starts))
     ]
-    summary = {
-        "records": rows,
-        "embedded": unique,
-        "duplicate": rows - unique,
-        **dict.fromkeys(("reused", "rejected", "truncated"), 0),
-        "max_length": 1022,
-        "long_sequences": "truncate",
-        "keys_digest": embedded.hexdigest(),
-        "shards": plan,
-        "reuse": [],
-    }
-    (folder / "split_summary.json").write_text(json.dumps(summary))
-    model = {"name": "random", "layers": 6, "embed_dim": 320, "weights_sha256": "0" * 64}
-    (folder / "model.json").write_text(json.dumps(model))
+    summary = SplitSummary(
+        records=rows,
+        residues=rows * (TOKENS - 2),
+        embedded=unique,
+        duplicate=rows - unique,
+        **dict.fromkeys(("reused", "rejected", "truncated", "unknown_residues", "gaps_removed", "comment_lines"), 0),
+        share_saved=1 - unique / rows,
+        max_length=1022,
+        long_sequences="truncate",
+        keys_digest=keys_digest,
+        output=VectorFacts(
+            layers=[6], pooling=["mean"], precision="fp16", embedding_dtype="float16", per_residue=False
+        ),
+        shards=plan,
+        reuse=[],
+    )
+    summary.write(folder / "split_summary.json")
+    sizes = {"layers": 6, "embed_dim": 320, "heads": 20, "parameters": 0, "left_out": []}
+    model = ModelDescription(name="random", source="fair-esm", weights_sha256="0" * 64, files=["random.pt"], **sizes)
+    model.write(folder / "model.json")
+    (folder / "rejected.tsv").touch()
 
 
 def _write_shard(folder: Path, shard: int, first: int, end: int, options: argparse.Namespace) -> None:
@@ -156,7 +178,7 @@ def _write_shard(folder: Path, shard: int, first: int, end: int, options: argpar
         for b, at in enumerate(range(first, end, BATCH_ROWS))
     ]
     samples = [Sample(float(second), "", 95.0, 1 << 34, 600.0) for second in range(len(batches) + 1)]
-    write_shard_metrics(folder, batches, samples, {"shard": shard, "device_name": "none", "process_start": 0.0})
+    write_shard_metrics(folder, batches, samples, ShardRun(shard=shard, device_name="none", process_start=0.0))
 
 
 def _metadata() -> dict[str, object]:
@@ -198,6 +220,7 @@ def _step(options: argparse.Namespace) -> None:
         merge(
             MergeConfig(
                 manifest=folder / "manifest.parquet",
+                rejected=folder / "rejected.tsv",
                 split_summary=folder / "split_summary.json",
                 model_json=folder / "model.json",
                 shard_dirs=shards,

@@ -9,7 +9,6 @@ single process (ru_maxrss) and of all processes together (sampled proportional s
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import platform
@@ -28,12 +27,14 @@ import numpy as np
 import psutil
 from environment import RESULTS, ROOT, append_csv, host_conditions
 
+from virnucpro.output.contracts import ModelDescription
+
 #: Amino acid shares of Swiss-Prot, in per cent, in the order of ACDEFGHIKLMNPQRSTVWY.
 SHARES: Final = (8.3, 1.4, 5.5, 6.7, 3.9, 7.1, 2.3, 5.9, 5.8, 9.7, 2.4, 4.1, 4.7, 3.9, 5.5, 6.6, 5.4, 6.9, 1.1, 2.9)
 LOG_MEAN, LOG_DEVIATION, SHORTEST, LONGEST = 5.55, 0.72, 20, 30_000
 LINE_RESIDUES: Final = 60
 SAMPLE_SECONDS: Final = 0.05
-SPLIT: Final = "import sys; from virnucpro.cli import split_main; sys.exit(split_main())"
+SPLIT: Final = "import sys; from virnucpro.cli.split import main; sys.exit(main())"
 
 
 @dataclass
@@ -114,7 +115,11 @@ def compare(scratch: Path, records: int, duplicates: float, shards: int, repeats
     generator.join()
     if generator.exitcode:
         raise RuntimeError("the input could not be written")
-    model.write_text(json.dumps({"layers": 33, "embed_dim": 1280, "weights_sha256": "0" * 64}))
+    sizes = {"layers": 33, "embed_dim": 1280, "heads": 20, "parameters": 0, "left_out": []}
+    described = ModelDescription(
+        name="random", source="fair-esm", weights_sha256="0" * 64, files=["random.pt"], **sizes
+    )
+    described.write(model)
     ours: list[Run] = []
     peers: list[Run] = []
     for _ in range(repeats):

@@ -19,7 +19,14 @@ from virnucpro.model.registry import Esm2Config
 from virnucpro.pipeline.budget import token_budget
 
 #: Layers, embedding dimension, heads.
-SHAPES = {"8M": (6, 320, 20), "150M": (30, 640, 20), "650M": (33, 1280, 20), "3B": (36, 2560, 40)}
+SHAPES = {
+    "8M": (6, 320, 20),
+    "35M": (12, 480, 20),
+    "150M": (30, 640, 20),
+    "650M": (33, 1280, 20),
+    "3B": (36, 2560, 40),
+    "15B": (48, 5120, 40),
+}
 #: A logit standard deviation at which attention is sharp and a random network not yet chaotic.
 SHARP_LOGITS = 3.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from attention_sections import attention_section, paths_section
 from environment import RESULTS
 from kernel_sections import kernels_section, limits_section
 from rate_sections import engine_rows, engines_section, goals_section, pipeline_section, process_section
@@ -91,7 +92,19 @@ def maker(name: str) -> str:
 
 
 def other_section(results: Path) -> Iterator[str]:
-    shown = ("engines-", "kernels-", "process-", "parity-", "eight-bits-", "sampling-", "monitor", "cpu", "two-gpus")
+    shown = (
+        "engines-",
+        "kernels-",
+        "process-",
+        "parity-",
+        "eight-bits-",
+        "sampling-",
+        "monitor",
+        "cpu",
+        "two-gpus",
+        "attention-",
+        "paths",
+    )
     names = [path.stem for path in sorted(results.glob("*.csv")) if not path.stem.startswith(shown)]
     if names:
         yield "## Other results"
@@ -111,7 +124,9 @@ def performance_page(results: Path, plot: str) -> str:
         + (f" Data: {data}." if data else ""),
         *goals_section(results),
         *engines_section(results, plot),
+        *paths_section(results),
         *kernels_section(results),
+        *attention_section(results),
         *process_section(results),
         *pipeline_section(results),
         *two_gpus_section(results),

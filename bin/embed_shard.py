@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 import sys
 
-from virnucpro.cli import embed_main
+from virnucpro.cli.embed import main
 
 if __name__ == "__main__":
-    sys.exit(embed_main())
+    sys.exit(main())

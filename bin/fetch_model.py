@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 import sys
 
-from virnucpro.cli import fetch_main
+from virnucpro.cli.fetch import main
 
 if __name__ == "__main__":
-    sys.exit(fetch_main())
+    sys.exit(main())

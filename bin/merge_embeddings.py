@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 import sys
 
-from virnucpro.cli import merge_main
+from virnucpro.cli.merge import main
 
 if __name__ == "__main__":
-    sys.exit(merge_main())
+    sys.exit(main())

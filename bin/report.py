@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 import sys
 
-from virnucpro.cli import report_main
+from virnucpro.cli.report import main
 
 if __name__ == "__main__":
-    sys.exit(report_main())
+    sys.exit(main())

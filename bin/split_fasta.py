@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 import sys
 
-from virnucpro.cli import split_main
+from virnucpro.cli.split import main
 
 if __name__ == "__main__":
-    sys.exit(split_main())
+    sys.exit(main())

@@ -97,6 +97,17 @@ def listed_by_make(command: str, folder: Path) -> None:
     assert scripts and all((PROJECT / script).exists() for script in scripts), text
 
 
+def installs_a_lock(command: str, folder: Path) -> None:
+    """Make would install from locks, and each of them is there."""
+    locks = re.findall(r"[\w-]+\.lock", bash(f"{command} --dry-run --always-make", folder))
+    assert locks and all((PROJECT / lock).exists() for lock in locks)
+
+
+def told_by_a_program(command: str, folder: Path) -> None:
+    """The page repeats what a program of ours says."""
+    assert any(command in source.read_text() for source in (folder / "bin").rglob("*.py"))
+
+
 def parsed_by_bash(command: str, folder: Path) -> None:
     bash(f"bash -n {command.split()[0]}", folder)
 
@@ -107,6 +118,8 @@ COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
     "make test-slurm": Step(),
     "nextflow lint": PartOf("test", "tools/lint_nextflow.sh"),
     "make .venv/.runtime": PartOf("demo", "uv pip install --quiet --python .venv/bin/python --require-hashes -r"),
+    "make .venv/.runtime CUDA=12": Lacks("a second environment of some gigabytes", installs_a_lock),
+    "git lfs pull": Lacks("a clone whose files lie elsewhere", told_by_a_program),
     "make": Run(None),
     "make docs": Run("docs/performance.md"),
     "nextflow run main.nf --input 'proteins/*.fasta.gz' --outdir results": Run("results/embeddings/part-00000.parquet"),
@@ -129,7 +142,8 @@ COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
     "zcat proteins.fasta.gz | bin/split_fasta.py --model-json model.json --outdir split -": Run("split"),
     "bin/embed_shard.py --shard split/shards/shard-00000.fasta --model ./model.pt --model-json model.json "
     "--outdir shard-00000": Run("shard-00000"),
-    "bin/merge_embeddings.py --manifest split/manifest.parquet --split-summary split/split_summary.json "
+    "bin/merge_embeddings.py --manifest split/manifest.parquet --rejected split/rejected.tsv "
+    "--split-summary split/split_summary.json "
     "--model-json model.json --outdir results shard-00000": Run("results"),
     "make images": Lacks(DAEMON, listed_by_make),
     "containers/build.sh sif": Lacks(DAEMON, parsed_by_bash),
@@ -145,6 +159,8 @@ COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
     "benchmarks/bench_two_gpus.py FASTA --model CHECKPOINT --out benchmarks/results": Lacks(GPU, helped),
     "benchmarks/bench_sampling.py FASTA": Lacks(GPU, helped),
     "benchmarks/bench_monitor.py FASTA": Lacks(GPU, helped),
+    "benchmarks/bench_attention.py --dtype fp16|bf16": Lacks(GPU, helped),
+    "benchmarks/bench_paths.py FASTA": Lacks(GPU, helped),
     "benchmarks/bench_eight_bits.py": Lacks(GPU, helped),
     "benchmarks/bench_containers.py": Lacks(DAEMON, helped),
     "benchmarks/bench_head_node.py": Lacks(TIME, helped),

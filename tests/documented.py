@@ -18,6 +18,8 @@ _MENTIONS = {"nextflow run", "nextflow config"}
 #: How the blocks begin that hold no commands.
 _OTHER_BLOCKS = (
     "FASTA ─ SPLIT_FASTA",
+    "flowchart LR",
+    "cli        a command line",
     "results/",
     "process { withLabel",
     "// The queues'",
@@ -67,7 +69,7 @@ def command_blocks(page: Path) -> list[Block]:
     """
     found = []
     for language, text in code_blocks(page):
-        if language == "python":
+        if language in ("python", "mermaid"):
             continue
         lines = re.sub(r"\\\n\s*", "", text).splitlines()
         commands = [re.sub(r"\s+# .*", "", line) for line in lines if line.strip()]

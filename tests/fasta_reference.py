@@ -52,6 +52,9 @@ def read(data: bytes, gaps: str = "remove") -> tuple[list[Row], int]:
                     raise RefusedError(number, "'>' in a header after a character that ends lines elsewhere")
             records.append((number, line[1:], ""))
         elif line[:1] == ";":
+            for before, character, after in zip(line, line[1:], line[2:], strict=False):
+                if character == ">" and before not in ";#=<>-" + BLANKS and after not in BLANKS:
+                    raise RefusedError(number, "'>' inside a comment")
             comments += 1
         elif ">" in line:
             bom = line.startswith(BOM + ">")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from Bio import SeqIO
+from descriptions import describe
 from fasta_rows import rows_of_blocks
 from foreign_files import BINARIES, COMPRESSORS, FASTA, SEQUENCES, TEXTS, write
 from hypothesis import example, given
@@ -116,7 +117,7 @@ def test_commands_do_what_the_message_says(name: str, command: str, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["pir", "utf-16-be with a mark", "tar of POSIX", "csv", "html"])
 def test_the_second_file_of_a_split(name: str, tmp_path: Path) -> None:
-    (tmp_path / "model.json").write_text('{"layers": 6, "embed_dim": 320, "weights_sha256": "ab"}')
+    describe().write(tmp_path / "model.json")
     (tmp_path / "good.fasta").write_bytes(FASTA)
     bad = write(tmp_path, "bad", ALL[name][0])
     program = [sys.executable, str(Path(__file__).parents[1] / "bin" / "split_fasta.py")]

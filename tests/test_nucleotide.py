@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from descriptions import describe
 from foreign_files import COMPRESSORS, write
 
 from virnucpro.errors import ExitCode, FastaFormatError
@@ -75,7 +76,7 @@ def test_only_the_first_letters_count(tmp_path: Path) -> None:
 
 
 def split(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    (folder / "model.json").write_text('{"layers": 6, "embed_dim": 320, "weights_sha256": "ab"}')
+    describe().write(folder / "model.json")
     command = [
         sys.executable,
         str(PROJECT / "bin" / "split_fasta.py"),

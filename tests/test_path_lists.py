@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from descriptions import describe
 
-from virnucpro.cli import split_main
+from virnucpro.cli.split import main as split_main
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.path_lists import PathList, named_paths, read_path_list, shard_folders
 
-MODEL_JSON = {"name": "small", "layers": 2, "embed_dim": 8, "heads": 2, "weights_sha256": "none"}
+MODEL_JSON = describe(layers=6, embed_dim=320).to_dict()
 
 
 def write(path: Path, value: object) -> Path:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from virnucpro import __version__, config
-from virnucpro.config import EmbedConfig, MergeConfig, SplitConfig
+from virnucpro.config import EmbedConfig, SplitConfig, VectorConfig
+from virnucpro.merge.config import MergeConfig
 from virnucpro.model.registry import MODELS
 
 PROJECT = Path(__file__).parents[1]
@@ -20,6 +21,7 @@ PROPERTIES: dict[str, Any] = {
     name: rule for group in SCHEMA["$defs"].values() for name, rule in group["properties"].items()
 }
 CONFIG = (PROJECT / "nextflow.config").read_text()
+CHANGELOG = (PROJECT / "CHANGELOG.md").read_text()
 
 
 def config_parameters() -> dict[str, str]:
@@ -49,15 +51,25 @@ def test_config_sets_the_default_of_the_schema(name: str) -> None:
     assert config_parameters()[name] == written
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("max_length", "long_sequences", "shard_residues", "dedup", "strict", "gaps", "alphabet", "layers", "pooling"),
-        *("per_residue", "precision", "embedding_dtype", "token_budget"),
-    ],
-)
+PASSED = {name: rule["tools"] for name, rule in PROPERTIES.items() if "tools" in rule}
+CONFIGURATIONS = {"split_fasta.py": SplitConfig, "embed_shard.py": EmbedConfig, "merge_embeddings.py": MergeConfig}
+
+
+@pytest.mark.parametrize("name", [*PASSED, "dedup"])
 def test_defaults_are_those_of_the_tools(name: str) -> None:
     assert PROPERTIES[name].get("default") == python_defaults()[name]
+
+
+def test_what_is_passed_on_is_an_option_of_the_tool() -> None:
+    assert len(PASSED) > 9
+    for name, tools in PASSED.items():
+        for tool in tools:
+            assert name in {each.name for each in fields(CONFIGURATIONS[tool]) if each.metadata}, (name, tool)
+
+
+def test_every_option_that_decides_what_a_vector_is_reaches_split_and_embed() -> None:
+    for each in fields(VectorConfig):
+        assert {"split_fasta.py", "embed_shard.py"} <= set(PASSED[each.name])
 
 
 @pytest.mark.parametrize(
@@ -88,3 +100,6 @@ def test_the_models_offered_are_the_registry() -> None:
 def test_one_version() -> None:
     assert re.findall(r"^    version = '(.*)'$", CONFIG, re.MULTILINE) == [__version__]
     assert f'\nversion = "{__version__}"\n' in (PROJECT / "pyproject.toml").read_text()
+    images = re.findall(r"virnucpro-(?:embed|tools):([\w.]+)", (PROJECT / "conf" / "base.config").read_text())
+    assert set(images) <= {__version__}
+    assert f"\n## {__version__} " in CHANGELOG

@@ -1,15 +1,37 @@
-"""Every default and range, once: the command lines, the Nextflow schema and the docs are checked against these."""
+"""Every default and range, once: fields here are options of programs; the Nextflow schema is tested against them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from virnucpro.errors import UsageError
 
-PRECISIONS: Final = ("fp16", "bf16", "fp32", "fp8")
+
+class Precision(NamedTuple):
+    """What a precision means; types are torch's names.
+
+    ``stream`` is what the residual stream and activations are kept in, of ``value_bytes`` each; ``weight_bytes`` are
+    those of one layer's weights for each D^2.
+    """
+
+    stream: str
+    value_bytes: int
+    weight_bytes: int
+
+
+#: In fp8 the product after attention has 16-bit weights.
+PRECISIONS: Final[Mapping[str, Precision]] = MappingProxyType(
+    {
+        "fp16": Precision("float16", 2, 24),
+        "bf16": Precision("bfloat16", 2, 24),
+        "fp32": Precision("float32", 4, 48),
+        "fp8": Precision("bfloat16", 2, 13),
+    }
+)
 POOLINGS: Final = ("mean", "bos", "max")
 EMBEDDING_DTYPES: Final = ("float32", "float16")
 LONG_SEQUENCES: Final = ("truncate", "full")
@@ -55,118 +77,40 @@ def distinct_poolings(pooling: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(pooling))
 
 
-@dataclass(frozen=True, kw_only=True)
-class VectorConfig:
-    """What decides what a vector is. ``layers`` is what was asked for: ``absolute_layers`` numbers it for a model."""
+def option(
+    text: str,
+    default: Any = MISSING,
+    *,
+    choices: tuple[str, ...] = (),
+    flag: str = "",
+    metavar: str | None = None,
+    names: str = "",
+) -> Any:
+    """A field that is an option too, which must be given where it has no default; numbers must be at least 1.
 
-    max_length: int = DEFAULT_MAX_LENGTH
-    long_sequences: str = "truncate"
-    layers: tuple[int, ...] = (-1,)
-    pooling: tuple[str, ...] = ("mean",)
-    per_residue: bool = False
-    precision: str = "fp16"
-    embedding_dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        _check_positive("max_length", self.max_length)
-        _check_choice("long_sequences", self.long_sequences, LONG_SEQUENCES)
-        _check_any("layers", self.layers)
-        object.__setattr__(self, "pooling", distinct_poolings(self.pooling))
-        _check_choice("precision", self.precision, PRECISIONS)
-        _check_choice("embedding_dtype", self.embedding_dtype, EMBEDDING_DTYPES)
-
-    @property
-    def residue_limit(self) -> int | None:
-        """Residues after which a sequence is cut, or None where it is embedded whole."""
-        return self.max_length if self.long_sequences == "truncate" else None
+    Args:
+        text: what ``--help`` says.
+        choices: the values that are legal.
+        flag: what the option is called, unless by the field's name; "*" stands for bare arguments.
+        metavar: what its value is called.
+        names: where paths may also come from a list: the field that takes what the user calls them.
+    """
+    facts = {"help": text, "choices": choices, "flag": flag, "metavar": metavar, "names": names}
+    return field(default=default, metadata=facts)
 
 
-@dataclass(frozen=True)
-class SplitConfig(VectorConfig):
-    """What SPLIT_FASTA does. ``shards_at_least`` is the number of GPUs that wait for work; ``names`` and
-    ``reuse_names`` are the inputs and the earlier results as the user named them, where they lie elsewhere now;
-    ``alphabet`` protein takes what looks like nucleotides too."""
-
-    inputs: tuple[Path, ...]
-    outdir: Path
-    model_json: Path
-    shard_residues: int = DEFAULT_SHARD_RESIDUES
-    shards_at_least: int = 1
-    deduplicate: bool = True
-    reuse: tuple[Path, ...] = ()
-    strict: bool = False
-    gaps: str = "remove"
-    names: tuple[str, ...] = ()
-    reuse_names: tuple[str, ...] = ()
-    alphabet: str = "auto"
+class Config:
+    """Base of what programs are told; checks choices and ranges."""
 
     def __post_init__(self) -> None:
-        if not self.inputs:
-            raise UsageError("no input file given; name at least one FASTA file, or - for standard input")
-        _check_names(self.names, len(self.inputs), "input files")
-        _check_names(self.reuse_names, len(self.reuse), "results to reuse")
-        super().__post_init__()
-        _check_choice("gaps", self.gaps, GAPS)
-        _check_positive("shard_residues", self.shard_residues)
-        _check_choice("alphabet", self.alphabet, ALPHABETS)
-        _check_positive("shards_at_least", self.shards_at_least)
-
-
-@dataclass(frozen=True)
-class EmbedConfig(VectorConfig):
-    """What EMBED_SHARD does."""
-
-    shard: Path
-    model: Path
-    model_json: Path
-    outdir: Path
-    device: str = "auto"
-    token_budget: int | None = None
-    attempt: int = 1
-    workers: int = 2
-    prefetch: int = 4
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_choice("device", self.device, DEVICES)
-        for name in ("attempt", "workers", "prefetch"):
-            _check_positive(name, getattr(self, name))
-        if self.token_budget is not None:
-            _check_positive("token_budget", self.token_budget)
-
-
-@dataclass(frozen=True)
-class MergeConfig:
-    """What MERGE_EMBEDDINGS does: ``shard_dirs`` hold what the EMBED_SHARD tasks left, in any order."""
-
-    manifest: Path
-    split_summary: Path
-    model_json: Path
-    shard_dirs: tuple[Path, ...]
-    outdir: Path
-    reuse: tuple[Path, ...] = ()
-    embedding_dtype: str = "float32"
-    row_group_rows: int = 16_384
-    part_bytes: int = 1 << 30
-
-    def __post_init__(self) -> None:
-        _check_choice("embedding_dtype", self.embedding_dtype, EMBEDDING_DTYPES)
-        _check_positive("row_group_rows", self.row_group_rows)
-        _check_positive("part_bytes", self.part_bytes)
-
-
-@dataclass(frozen=True)
-class ReportConfig:
-    """What REPORT does: ``results`` is the folder that MERGE_EMBEDDINGS made."""
-
-    results: Path
-    outdir: Path
-
-
-def _check_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise UsageError(f"--{name} is {value}, but must be at least 1")
+        for each in fields(self):  # type: ignore[arg-type]  # every configuration is a dataclass
+            value, choices = getattr(self, each.name), each.metadata.get("choices", ())
+            if type(value) is int and value < 1:
+                raise UsageError(f"--{each.name} is {value}, but must be at least 1")
+            if isinstance(value, tuple) and each.default not in ((), MISSING):
+                _check_any(each.name, value)
+            for word in (value if isinstance(value, tuple) else (value,)) if choices else ():
+                _check_choice(each.name, word, choices)
 
 
 def _check_any(name: str, values: Sequence[object]) -> None:
@@ -174,11 +118,94 @@ def _check_any(name: str, values: Sequence[object]) -> None:
         raise UsageError(f"--{name} is empty; name at least one")
 
 
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"--{name} is '{value}', but must be one of {', '.join(allowed)}")
+
+
 def _check_names(names: tuple[str, ...], things: int, what: str) -> None:
     if names and len(names) != things:
         raise UsageError(f"{len(names)} names for {things} {what}; give one for each")
 
 
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"--{name} is '{value}', but must be one of {', '.join(allowed)}")
+@dataclass(frozen=True, kw_only=True)
+class VectorConfig(Config):
+    """What decides what a vector is. ``layers`` is what was asked for: ``absolute_layers`` numbers it for a model."""
+
+    max_length: int = option("residues kept of a sequence", DEFAULT_MAX_LENGTH)
+    long_sequences: str = option("what to do with a longer one", "truncate", choices=LONG_SEQUENCES)
+    layers: tuple[int, ...] = option("comma-separated; 0 is the embedding layer, -1 the last", (-1,))
+    pooling: tuple[str, ...] = option("comma-separated", ("mean",), choices=POOLINGS)
+    per_residue: bool = option("keep a vector for every residue too", False)
+    precision: str = option("on a GPU; a CPU computes in fp32", "fp16", choices=tuple(PRECISIONS))
+    embedding_dtype: str = option("type of the stored vectors", "float32", choices=EMBEDDING_DTYPES)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "pooling", distinct_poolings(self.pooling))
+
+    @property
+    def residue_limit(self) -> int | None:
+        """Residues after which a sequence is cut, or None where it is embedded whole."""
+        return residue_limit(self.max_length, self.long_sequences)
+
+
+def precision_on(device: str, asked: str = "fp16") -> str:
+    """The precision that a device of this type ("cpu" or "cuda") computes in: fp32 on a CPU, whatever was asked for."""
+    return "fp32" if device == "cpu" else asked
+
+
+def residue_limit(max_length: int, long_sequences: str) -> int | None:
+    """Residues after which a sequence is cut, or None where it is embedded whole."""
+    return max_length if long_sequences == "truncate" else None
+
+
+@dataclass(frozen=True)
+class FetchConfig(Config):
+    """What FETCH_MODEL and DESCRIBE_MODEL do."""
+
+    model: str = option("registry name, fair-esm .pt file or Hugging Face folder")
+    outdir: Path = option("where model.json goes", Path("."))
+    cache: Path | None = option("where downloaded models are kept by name (default: outdir)", None)
+
+
+@dataclass(frozen=True)
+class SplitConfig(VectorConfig):
+    """What SPLIT_FASTA does. ``names`` and ``reuse_names`` are the inputs and the earlier results as the user named
+    them, where they lie elsewhere now."""
+
+    inputs: tuple[Path, ...] = option("also compressed; - is standard input", flag="*", metavar="FASTA", names="names")
+    model_json: Path = option("description written by fetch_model.py")
+    outdir: Path = option("folder for the shards and the ledger", Path("."))
+    shard_residues: int = option("residues per shard", DEFAULT_SHARD_RESIDUES)
+    shards_at_least: int = option("number of GPUs that wait for work", 1)
+    deduplicate: bool = option("embed identical sequences once each", True, flag="--no-dedup")
+    reuse: tuple[Path, ...] = option("results to take vectors from", (), metavar="RESULTS", names="reuse_names")
+    strict: bool = option("a record that would be rejected ends the run", False)
+    alphabet: str = option("protein: take what looks like nucleotides", "auto", choices=ALPHABETS)
+    gaps: str = option("what becomes of - and inner . (unknown: read as X)", "remove", choices=GAPS)
+    names: tuple[str, ...] = ()
+    reuse_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise UsageError("no input file given; name at least one FASTA file, or - for standard input")
+        _check_names(self.names, len(self.inputs), "input files")
+        _check_names(self.reuse_names, len(self.reuse), "results to reuse")
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class EmbedConfig(VectorConfig):
+    """What EMBED_SHARD does."""
+
+    shard: Path = option("a shard of split_fasta.py")
+    model: Path = option("fair-esm .pt file or Hugging Face folder")
+    model_json: Path = option("description written by fetch_model.py")
+    outdir: Path = option("made whole at the end, or not at all")
+    device: str = option("where to compute", "auto", choices=DEVICES)
+    token_budget: int | None = option("tokens per batch (default: measured from free memory)", None)
+    attempt: int = option("each further one halves the budget", 1)
+    workers: int = option("loader processes", 2)
+    prefetch: int = option("batches each worker prepares ahead", 4)
+    threads: int | None = option("CPU threads (default: all)", None)

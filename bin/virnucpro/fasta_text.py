@@ -27,6 +27,10 @@ _INSIDE: Final = (
     "'>' inside a sequence line: the line break before it is missing",
     f"put it in ('awk 1 a.fasta b.fasta' joins files with one), {_APART}",
 )
+_IN_COMMENT: Final = (
+    "'>' inside a comment: the line break before it is missing",
+    f"put it in, or a blank if this is no header ('awk 1 a.fasta b.fasta' joins files with one), {_APART}",
+)
 _BOM_INSIDE: Final = ("a byte order mark (BOM) before '>'", f"remove it, {_APART}")
 _OTHER_LINE_END: Final = (
     "'>' in a header after a character that ends lines elsewhere (vertical tab, form feed, NEL, LS or PS)",
@@ -35,7 +39,8 @@ _OTHER_LINE_END: Final = (
 
 #: Line ends of Unicode that are none here, where a header may follow.
 OTHER_LINE_END: Final = re.compile(rb"(?:[\v\f\x1c-\x1e]|\xc2\x85|\xe2\x80[\xa8\xa9])>")
-_COMMENT_LINE: Final = re.compile(rb"^;[^\n]*\n?", re.MULTILINE)
+#: A header at the end of a comment is no part of it. Arrows, and records that are commented out, are.
+_COMMENT_LINE: Final = re.compile(rb"^;(?![^\n]*[^\s;#=<>-]>\S)[^\n]*\n?", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,9 @@ def find_fault(lines: Iterable[bytes]) -> Fault | None:
             what = LONE_CR
         elif line.startswith(b">"):
             what = _OTHER_LINE_END if OTHER_LINE_END.search(line) else None
-        elif b">" in line and not line.startswith(COMMENT):
+        elif line.startswith(COMMENT):
+            what = None if _COMMENT_LINE.match(line) else _IN_COMMENT
+        elif b">" in line:
             what = _BOM_INSIDE if line.startswith(BOM + b">") else _INSIDE
         if what:
             return Fault(number, *what)

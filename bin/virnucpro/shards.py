@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -74,3 +75,9 @@ def shard_starts(costs: Iterable[Int64Array], sequences: int, total_cost: int, s
 def shard_name(shard: int) -> str:
     """Name of a shard, without suffix."""
     return f"shard-{shard:05d}"
+
+
+def shard_number(name: str) -> int | None:
+    """The number of a shard by its name, or None of another name."""
+    match = re.fullmatch(r"shard-(\d{5,})", name)
+    return int(match[1]) if match else None

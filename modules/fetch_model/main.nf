@@ -2,7 +2,6 @@ include { shellWords ; shown } from '../paths/main.nf'
 
 process FETCH_MODEL {
     tag "${shown(name)}"
-    label 'download'
     // A copy of the folder would keep nothing. Its time is part of what -resume compares: a model removed is fetched anew.
     stageInMode 'symlink'
 

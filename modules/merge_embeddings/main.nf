@@ -20,14 +20,15 @@ process MERGE_EMBEDDINGS {
 
     script:
     """
-    merge_embeddings.py --manifest ${manifest} --split-summary ${summary} --model-json ${model_json} \\
-        --outdir results ${options} --shards-in . --reuse-from ${reuse_list}
+    merge_embeddings.py --manifest ${manifest} --rejected ${rejected} --split-summary ${summary} \\
+        --model-json ${model_json} --outdir results ${options} --shards-in . --reuse-from ${reuse_list}
     """
 
     stub:
     """
     mkdir -p results/embeddings results/metrics
     touch results/embeddings/part-00000.parquet results/manifest.parquet results/rejected.tsv
-    printf '{"records": 2, "rejected": 0}' > results/metrics/run_summary.json
+    printf '{"records": 2, "rejected": 0, "unknown_residues": 0, "gaps_removed": 0,
+        "comment_lines": 0, "reuse": [], "verdict": []}' > results/metrics/run_summary.json
     """
 }

@@ -1,6 +1,8 @@
 // What a run is about to do, in words, and at its end what it did.
 include { shellWords ; shown } from '../paths/main.nf'
 
+include { readRecord } from '../contracts/main.nf'
+
 def plan(p, inputs, precision, model) {
     return """\
         virnucpro-embed ${workflow.manifest.version}
@@ -28,14 +30,14 @@ def counted(number, what) {
 
 /** What the split found and what is to be computed of it, before the first shard is. */
 def workload(split, p, precision, dimensions) {
-    def shards = split.shards ?: []
+    def shards = split.shards
     def others = ['duplicate', 'reused', 'rejected'].findAll { status -> split[status] }
     def found = others.collect { status -> String.format(Locale.ROOT, '%,d %s', split[status] as long, status) }
-    found << counted(split.embedded ?: 0, p.dedup == false ? 'sequence' : 'distinct sequence') + ' to embed'
+    found << counted(split.embedded, p.dedup == false ? 'sequence' : 'distinct sequence') + ' to embed'
     def told = "${counted(split.records, 'record')}: ${found.join(', ')}"
     if (shards) {
         told += " in ${counted(shards.size(), 'shard')} on ${device(p)}"
-        told += estimate(shards.collect { shard -> shard.cost ?: 0 }, p, precision, dimensions)
+        told += estimate(shards.collect { shard -> shard.cost }, p, precision, dimensions)
     } else {
         told += '; nothing is computed'
     }
@@ -44,7 +46,7 @@ def workload(split, p, precision, dimensions) {
 
 /** One line for each of --reuse whose vectors could not be taken over. */
 def refusals(summary) {
-    return (summary.reuse ?: []).findAll { entry -> !entry.used }.collect { entry -> "Not reused: ${entry.results}: ${entry.reason}" }
+    return summary.reuse.findAll { entry -> !entry.used }.collect { entry -> "Not reused: ${entry.results}: ${entry.reason}" }
 }
 
 /** GPU time of the arithmetic alone, of which each shard has its share. A task adds some seconds to start. */
@@ -87,9 +89,9 @@ def closing(p, outdir) {
         def lines = (workflow.errorMessage ?: 'the run did not finish').readLines()
         return "\nNo results: ${lines.reverse().find { line -> line.contains('.py: error: ') } ?: lines.last()}"
     }
-    def run = new groovy.json.JsonSlurper().parseText(summary.text)
+    def run = readRecord(summary)
     def rejected = run.rejected ? "${run.rejected} rejected (reasons in ${outdir}/rejected.tsv)" : 'none rejected'
-    def lines = ["\n${run.records} records, ${rejected}"] + changes(run) + refusals(run) + (run.verdict ?: []) + ["Results are in ${outdir}/embeddings"]
+    def lines = ["\n${run.records} records, ${rejected}"] + changes(run) + refusals(run) + run.verdict + ["Results are in ${outdir}/embeddings"]
     return (lines + (p.report ? [page(outdir)] : [])).join('\n')
 }
 

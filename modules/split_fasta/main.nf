@@ -29,8 +29,8 @@ process SPLIT_FASTA {
     printf '>0\\nMKV\\n' > shards/shard-00000.fasta
     printf '>1\\nMKT\\n' > shards/shard-00001.fasta
     touch manifest.parquet rejected.tsv
-    printf '{"records": 2, "embedded": 2, "rejected": 0, "shards": [
-        {"file": "shard-00000.fasta", "sequences": 1, "residues": 3},
-        {"file": "shard-00001.fasta", "sequences": 1, "residues": 3}]}' > split_summary.json
+    printf '{"records": 2, "embedded": 2, "duplicate": 0, "reused": 0, "rejected": 0, "reuse": [], "shards": [
+        {"file": "shard-00000.fasta", "sequences": 1, "residues": 3, "cost": 1},
+        {"file": "shard-00001.fasta", "sequences": 1, "residues": 3, "cost": 1}]}' > split_summary.json
     """
 }

@@ -25,6 +25,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_rewriting_the_table_with_its_own_rows_leaves_the_file_as_it_is(table: Path) -> None:
     before = table.read_text()
     tune.write_table("9", tiles.read_table()["9"])
+    tune.write_table("9", tiles.read_table("hopper_attention")["9"], "hopper_attention")
     assert table.read_text() == before
 
 
@@ -42,3 +43,10 @@ def test_attention_is_timed(head_dim: int) -> None:
         pytest.skip("no NVIDIA GPU")
     milliseconds = tune.attend(head_dim, 64, tune.CHOICES[0], 2, tokens=640)
     assert 0 < milliseconds < math.inf
+
+
+@pytest.mark.gpu
+def test_attention_for_hopper_is_timed() -> None:
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9:
+        pytest.skip("no NVIDIA Hopper GPU")
+    assert 0 < tune.attend_hopper(64, 512, tune.HOPPER_CHOICES[0], 2) < math.inf

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import random_sequences
 from launch import MODEL, copy_project, launch
 from merge.merge_runs import Run, key
 
@@ -33,8 +33,10 @@ SHORT = ("--model", MODEL, "--report", "false")
 
 def write_proteins(paths: list[Path]) -> None:
     """One protein of its own in each file, named after the file's place."""
-    for number, (path, sequence) in enumerate(zip(paths, random_sequences([12] * len(paths)), strict=True)):
+    generator = random.Random(0)
+    for number, path in enumerate(paths):
         path.parent.mkdir(parents=True, exist_ok=True)
+        sequence = "".join(generator.choices("ACDEFGHIKLMNPQRSTVWY", k=12))
         path.write_text(f">p{number}\n{sequence}\n")
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from kernel_reference import assert_as_accurate, boundaries, random, relative_error
 
-from virnucpro.kernels.attention import varlen_attention, varlen_attention_ref
-from virnucpro.kernels.tiles import AttentionTiles
+from virnucpro.kernels import hopper_attention
+from virnucpro.kernels.attention import LOG2_E, varlen_attention, varlen_attention_ref
+from virnucpro.kernels.tiles import AttentionTiles, HopperAttentionTiles, read_table
 
 LENGTHS = [67, 64, 17, 17, 1]
 
@@ -62,6 +63,98 @@ def test_real_lengths(longest: int) -> None:
     arguments = (boundaries(lengths, "cuda"), longest, 20, 0.125)
     truth = varlen_attention_ref(qkv.float(), *arguments)
     assert_as_accurate(varlen_attention(qkv, *arguments), varlen_attention_ref(qkv, *arguments), truth, torch.float16)
+
+
+#: On the edges of tiles of 64 and 128 rows and beside them, around one and around several, in no order.
+EDGES = [1, 350, 64, 65, 63, 3, 1026, 128, 129, 127, 193, 192, 191, 256, 17, 640]
+HOPPER_CASES = sorted({(row[0], *row[2:]) for row in read_table("hopper_attention")["9"]})
+
+
+def hopper_only(head_dim: int) -> None:
+    if not torch.cuda.is_available() or not hopper_attention.fits(
+        torch.empty(0, dtype=torch.half).cuda(), head_dim, 1024
+    ):
+        pytest.skip("no NVIDIA Hopper GPU")
+
+
+def hopper(qkv: torch.Tensor, lengths: list[int], heads: int, scale: float, *tiles: int) -> torch.Tensor:
+    out = torch.full_like(qkv[:, : qkv.shape[1] // 3], float("nan")).contiguous()
+    bounds = boundaries(lengths, "cuda")
+    hopper_attention.launch(
+        qkv, bounds, max(lengths), heads, scale * LOG2_E, out, HopperAttentionTiles(*tiles) if tiles else None
+    )
+    return out
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("head_dim", "consumers", "key_rows"), HOPPER_CASES)
+@pytest.mark.parametrize("sharpness", [1.7, 12.0])
+def test_hopper_attention(dtype: torch.dtype, head_dim: int, consumers: int, key_rows: int, sharpness: float) -> None:
+    hopper_only(head_dim)
+    heads, scale = 5, head_dim**-0.5
+    qkv = (sharpness * random(sum(EDGES), 3 * heads * head_dim)).to("cuda", dtype)
+    arguments = (boundaries(EDGES, "cuda"), max(EDGES), heads, scale)
+    truth = varlen_attention_ref(qkv.double(), *arguments)
+    out = hopper(qkv, EDGES, heads, scale, consumers, key_rows)
+    assert_as_accurate(out, varlen_attention_ref(qkv, *arguments), truth, dtype)
+    assert torch.equal(out, hopper(qkv, EDGES, heads, scale, consumers, key_rows))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("head_dim", "consumers", "key_rows"), HOPPER_CASES)
+def test_hopper_attention_looks_at_no_neighbour(head_dim: int, consumers: int, key_rows: int) -> None:
+    hopper_only(head_dim)
+    heads, scale = 3, head_dim**-0.5
+    qkv = random(sum(EDGES), 3 * heads * head_dim, dtype=torch.float16, device="cuda")
+    clean = hopper(qkv, EDGES, heads, scale, consumers, key_rows).split(EDGES)
+    spoilt = qkv.clone()
+    for number, piece in enumerate(spoilt.split(EDGES)):
+        if number % 2:
+            piece.fill_(float("nan") if number % 4 == 1 else float("inf"))
+    for number, (ours, before) in enumerate(
+        zip(hopper(spoilt, EDGES, heads, scale, consumers, key_rows).split(EDGES), clean, strict=True)
+    ):
+        assert not ours.isfinite().any() if number % 2 else torch.equal(ours, before)
+
+
+@pytest.mark.gpu
+def test_hopper_attention_of_one_sequence_is_that_among_others() -> None:
+    hopper_only(64)
+    lengths = [350, 347, 347, 345, 343]
+    qkv = random(sum(lengths), 3 * 320, dtype=torch.float16, device="cuda")
+    together = hopper(qkv, lengths, 5, 0.125).split(lengths)
+    for piece, among, length in zip(qkv.split(lengths), together, lengths, strict=True):
+        assert torch.equal(hopper(piece.contiguous(), [length], 5, 0.125), among)
+
+
+@pytest.mark.gpu
+def test_hopper_attention_leaves_rows_of_no_sequence() -> None:
+    hopper_only(64)
+    qkv = random(500, 3 * 64, dtype=torch.float16, device="cuda")
+    out = torch.full((500, 64), 7.0, dtype=torch.float16, device="cuda")
+    bounds = torch.tensor([100, 230, 230, 300], dtype=torch.int32, device="cuda")
+    hopper_attention.launch(qkv, bounds, 130, 1, 0.125 * LOG2_E, out)
+    assert (out[:100] == 7).all()
+    assert (out[300:] == 7).all()
+    assert_as_accurate(
+        out[100:300],
+        varlen_attention_ref(qkv[100:300], bounds[[0, 1, 3]] - 100, 130, 1, 0.125),
+        varlen_attention_ref(qkv[100:300].double(), bounds[[0, 1, 3]] - 100, 130, 1, 0.125),
+        torch.float16,
+    )
+
+
+@pytest.mark.parametrize("programs", [132, 114, 78])
+@pytest.mark.parametrize("blocks", [1, 2, 3, 6, 14, 37])
+def test_every_program_gets_every_block(programs: int, blocks: int) -> None:
+    turn = hopper_attention.turn_for(programs, blocks)
+    for program in (0, programs // 2, programs - 1):
+        pieces = [lap * programs + (program + lap * turn) % programs for lap in range(20 * blocks)]
+        counts = [sum(piece % blocks == block for piece in pieces) for block in range(blocks)]
+        assert 10 <= min(counts) <= max(counts) <= 30
+    for lap in range(3):
+        assert {(program + lap * turn) % programs for program in range(programs)} == set(range(programs))
 
 
 def test_the_twin_is_softmax_attention_within_each_sequence() -> None:

@@ -17,6 +17,7 @@ from virnucpro.kernels.fused_linear import (
     row_statistics,
     row_statistics_ref,
 )
+from virnucpro.kernels.hopper_epilogue import ends_with_piece
 from virnucpro.kernels.parts import Parts
 from virnucpro.kernels.rotary import rotary_ref_
 
@@ -81,7 +82,7 @@ def test_norm_linear_gelu(kernel_device: str, dtype: torch.dtype, width: int) ->
 
 
 @PRECISIONS
-@pytest.mark.parametrize(("heads", "head_dim"), [(20, 16), (4, 24), (3, 32), (5, 64), (2, 128)])
+@pytest.mark.parametrize(("heads", "head_dim"), [(20, 16), (3, 24), (4, 24), (20, 24), (3, 32), (5, 64), (2, 128)])
 def test_norm_linear_rotary(kernel_device: str, dtype: torch.dtype, heads: int, head_dim: int) -> None:
     width = heads * head_dim
     x = stream(width, dtype, kernel_device)
@@ -171,3 +172,11 @@ def test_residual_in_two_parts(kernel_device: str, dtype: torch.dtype, width: in
     assert relative_error(alone.high, truth.high) > 20 * whole
     assert whole <= EPSILON[dtype] ** 2 + 4 * EPSILON[torch.float32]
     assert relative_error(statistics.sum(1), row_statistics_ref(truth.high).sum(1)) <= 1e-5
+
+
+def test_a_piece_holds_turned_columns_alone_or_low_parts_are_refused() -> None:
+    out = torch.zeros(1, 96)
+    assert ends_with_piece(960, 64, Parts(out, out))
+    assert not ends_with_piece(96, 64, Parts(out))
+    with pytest.raises(ValueError, match="a multiple of 64"):
+        ends_with_piece(96, 64, Parts(out, out))

@@ -15,12 +15,16 @@ ROWS = [[16, 256, 1, 1, 1, 1], [16, 1_000_000, 2, 2, 2, 2], [64, 128, 3, 3, 3, 3
     [(16, 256, 1), (16, 257, 2), (8, 9000, 2), (24, 128, 3), (64, 129, 4), (64, 9000, 4), (128, 9000, 4)],
 )
 def test_the_next_larger_row_holds(head_dim: int, longest: int, expected: int) -> None:
-    assert tiles.choose(ROWS, head_dim, longest) == (expected,) * 4
+    assert tiles.choose(ROWS, head_dim, longest) == [expected] * 4
 
 
-def test_every_row_of_the_table_is_whole_and_ascending() -> None:
-    for rows in json.loads(tiles.TABLE.read_text())["attention"].values():
-        assert all(len(row) == 6 for row in rows)
+@pytest.mark.parametrize(
+    ("kernel", "sizes"),
+    [("attention", tiles.AttentionTiles), ("hopper_attention", tiles.HopperAttentionTiles)],
+)
+def test_every_row_of_the_table_is_whole_and_ascending(kernel: str, sizes: type) -> None:
+    for rows in json.loads(tiles.TABLE.read_text())[kernel].values():
+        assert all(len(row) == 2 + len(sizes._fields) for row in rows)
         assert [row[:2] for row in rows] == sorted(row[:2] for row in rows)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,10 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from descriptions import describe
 
-from virnucpro.config import MergeConfig
+from virnucpro.merge.config import MergeConfig
 from virnucpro.monitor.metrics import BatchRecord, write_shard_metrics
 from virnucpro.monitor.probes import Sample
+from virnucpro.output.contracts import PlannedShard, ReuseEntry, ShardRun, SplitSummary, VectorFacts
 from virnucpro.output.keys import KeyDigest
 from virnucpro.output.ledger import LedgerWriter
 from virnucpro.output.schema import file_metadata
@@ -91,15 +92,15 @@ class Run:
         self.starts = [k * len(order) // wanted for k in range(wanted)] + [len(order)] if wanted else [0]
         self._write_ledger()
         self._write_summary()
-        (self.folder / "model.json").write_text(
-            json.dumps({"name": "tiny", "layers": 6, "embed_dim": 3, "weights_sha256": "ab" * 32, "parameters": 9})
-        )
+        describe().write(self.folder / "model.json")
+        (self.folder / "rejected.tsv").touch()
         for shard in range(len(self.starts) - 1):
             self.write_shard(shard)
 
     def config(self, **options: Any) -> MergeConfig:
         facts: dict[str, Any] = {
             "manifest": self.folder / "manifest.parquet",
+            "rejected": self.folder / "rejected.tsv",
             "split_summary": self.folder / "split_summary.json",
             "model_json": self.folder / "model.json",
             "shard_dirs": tuple(self.shard_dirs()),
@@ -167,29 +168,41 @@ class Run:
         distinct = list(self.unique)
         plan = []
         for shard, (first, end) in enumerate(zip(self.starts, self.starts[1:], strict=False)):
+            computed = sum(tokens(s) for s in distinct[first:end])
             plan.append(
-                {
-                    "shard": shard,
-                    "file": f"{shard_name(shard)}.fasta",
-                    "first_unique_index": first,
-                    "sequences": end - first,
-                    "tokens": sum(tokens(s) for s in distinct[first:end]),
-                }
+                PlannedShard(
+                    shard=shard,
+                    file=f"{shard_name(shard)}.fasta",
+                    first_unique_index=first,
+                    sequences=end - first,
+                    residues=computed - 2 * (end - first),
+                    tokens=computed,
+                    cost=computed,
+                )
             )
-        summary = {
-            "records": len(self.sequences),
+        summary = SplitSummary(
+            records=len(self.sequences),
             **counts,
-            "truncated": sum(1 for s in self.kept() if length(s) > LIMIT),
-            **{"unknown_residues": 3, "gaps_removed": 5, "comment_lines": 7},
-            "max_length": LIMIT,
-            "long_sequences": "truncate",
-            "keys_digest": digest.hexdigest(),
-            "output": {"layers": [6], "pooling": self.pooling(), "precision": "fp32", "embedding_dtype": self.dtype}
-            | {"per_residue": self.residues},
-            "shards": plan,
-            "reuse": [{"results": str(path), "used": True, "reason": None} for path, _ in self.earlier],
-        }
-        (self.folder / "split_summary.json").write_text(json.dumps(summary))
+            residues=sum(map(length, self.kept())),
+            truncated=sum(1 for s in self.kept() if length(s) > LIMIT),
+            unknown_residues=3,
+            gaps_removed=5,
+            comment_lines=7,
+            share_saved=0.0,
+            max_length=LIMIT,
+            long_sequences="truncate",
+            keys_digest=digest.hexdigest(),
+            output=VectorFacts(
+                layers=[6],
+                pooling=self.pooling(),
+                precision="fp32",
+                embedding_dtype=self.dtype,
+                per_residue=self.residues,
+            ),
+            shards=plan,
+            reuse=[ReuseEntry(results=str(path), used=True, reason=None) for path, _ in self.earlier],
+        )
+        summary.write(self.folder / "split_summary.json")
 
     def write_shard(self, shard: int, *, rows: int | None = None, facts: dict[str, Any] | None = None) -> Path:
         """Write one shard, longest sequences first; with ``rows`` only that many of it."""
@@ -225,8 +238,8 @@ class Run:
                 Sample(1000.0 * shard + i / 10, "", 80.0 + shard, 1 << 30, self.power)
                 for i in range(10 * len(records) + 21)
             ]
-            summary = {"shard": shard_name(shard), "device_name": f"H100-{shard}", "process_start": 1000.0 * shard}
-            writer.finish(lambda folder: write_shard_metrics(folder, records, samples, summary))
+            known = ShardRun(shard=shard, device_name=f"H100-{shard}", process_start=1000.0 * shard)
+            writer.finish(lambda folder: write_shard_metrics(folder, records, samples, known))
         return outdir
 
     def rewrite_shard(self, shard: int, **options: Any) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from merge.merge_runs import Run, key, length, metadata, read_results, residues, vector, vectors
 
-from virnucpro.cli import merge_main
+from virnucpro.cli.merge import main as merge_main
 from virnucpro.errors import LedgerError
 from virnucpro.merge import merge as merge_module
 from virnucpro.merge.merge import merge
@@ -118,7 +118,7 @@ def test_unknown_energy_is_null_but_duplicates_cost_nothing(tmp_path: Path) -> N
 def test_the_results_folder_is_whole(tmp_path: Path) -> None:
     run = Run(tmp_path, [0, None, 1, 0], shards=2)
     (tmp_path / "rejected.tsv").write_text("file\tline\tordinal\tid\treason\na\t1\t1\tp1\tno residues\n")
-    summary = merge(run.config())
+    summary = merge(run.config()).to_dict()
     results = tmp_path / "results"
     assert sorted(str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()) == [
         "embeddings/part-00000.parquet",
@@ -145,7 +145,7 @@ def test_flops_follow_the_formula_up_to_the_highest_layer(tmp_path: Path, layers
     described = json.loads((tmp_path / "split_summary.json").read_text())
     described["output"]["layers"] = layers
     (tmp_path / "split_summary.json").write_text(json.dumps(described))
-    summary = merge(run.config())
+    summary = merge(run.config()).to_dict()
     n = [7, 14]
     flops = sum(24 * computed * 9 * m + 4 * computed * 3 * m * m for m in n)
     seconds = summary["tokens"] / summary["tokens_per_second"]
@@ -216,6 +216,7 @@ def test_shards_and_earlier_results_come_from_a_folder_and_a_list(tmp_path: Path
     entry = {"path": str(first.folder / "results"), "name": "earlier"}
     (tmp_path / "list").write_text(json.dumps([entry]))
     files = {"manifest": "manifest.parquet", "split-summary": "split_summary.json", "model-json": "model.json"}
+    files["rejected"] = "rejected.tsv"
     options = [f"--{name}={run.folder / file}" for name, file in files.items()]
     options += [f"--outdir={tmp_path / 'results'}", f"--shards-in={run.folder}", f"--reuse-from={tmp_path / 'list'}"]
     assert merge_main(options) == 0

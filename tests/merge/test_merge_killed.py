@@ -20,7 +20,7 @@ from virnucpro.merge.merge import merge
 _MERGE = """
 import sys, time
 from pathlib import Path
-from virnucpro.config import MergeConfig
+from virnucpro.merge.config import MergeConfig
 from virnucpro.merge import parts
 from virnucpro.merge.merge import merge
 
@@ -32,7 +32,7 @@ def slowly(self, table):
 parts.PartWriter.write = slowly
 print("ready", flush=True)
 merge(MergeConfig(
-    manifest=folder / "manifest.parquet", split_summary=folder / "split_summary.json",
+    manifest=folder / "manifest.parquet", rejected=folder / "rejected.tsv", split_summary=folder / "split_summary.json",
     model_json=folder / "model.json", shard_dirs=tuple(sorted(folder.glob("shard-*"))),
     outdir=folder / "results", row_group_rows=4, part_bytes=200,
 ))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from descriptions import describe
 from merge.merge_runs import Run, metadata, read_results
 
 from virnucpro.errors import DataError, InputMissingError, LedgerError, UsageError
@@ -64,7 +64,7 @@ def test_a_shard_embedded_differently_is_named(tmp_path: Path, change: dict[str,
 
 def test_shards_of_another_model_are_refused(tmp_path: Path) -> None:
     run = Run(tmp_path, [0])
-    (tmp_path / "model.json").write_text(json.dumps({"name": "x", "layers": 6, "embed_dim": 3, "weights_sha256": "ee"}))
+    describe(weights_sha256="ee").write(tmp_path / "model.json")
     _refused(run, DataError, "shard 0 .*weights_sha256")
 
 
@@ -164,6 +164,6 @@ def test_results_that_are_there_are_spared(tmp_path: Path) -> None:
     assert read_results(tmp_path / "results").num_rows == 1
 
 
-@pytest.mark.parametrize("name", ["manifest", "split_summary", "model_json"])
+@pytest.mark.parametrize("name", ["manifest", "rejected", "split_summary", "model_json"])
 def test_missing_inputs_are_named(tmp_path: Path, name: str) -> None:
     _refused(Run(tmp_path, [0]), InputMissingError, "nowhere", **{name: tmp_path / "nowhere"})

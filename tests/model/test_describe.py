@@ -24,7 +24,7 @@ def test_fair_esm_file(tmp_path: Path) -> None:
         for name, parameter in model.named_parameters()
         if not name.startswith(("lm_head", "contact_head"))
     )
-    described = describe_model(path)
+    described = describe_model(path).to_dict()
     assert described == {
         "name": "tiny",
         "source": "fair-esm",
@@ -43,7 +43,7 @@ def test_folder_of_several_files(tmp_path: Path) -> None:
     folder = save_hugging_face(sharp_esm2(layers=2, dim=32, heads=2), tmp_path / "tiny", "sharded-safetensors")
     names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     lines = "".join(f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
-    described = describe_model(folder)
+    described = describe_model(folder).to_dict()
     assert described["files"] == names
     assert described["weights_sha256"] == hashlib.sha256(lines.encode()).hexdigest()
     assert described["source"] == "huggingface"
@@ -61,7 +61,7 @@ def test_trained_encoder_below_a_classifier() -> None:
     path = Path(os.environ.get("VIRNUCPRO_TEST_MODEL", TRAINED))
     if not path.exists():
         pytest.skip(f"no trained model at {path}; 'make demo' fetches it, or set VIRNUCPRO_TEST_MODEL")
-    described = describe_model(path)
+    described = describe_model(path).to_dict()
     assert (described["layers"], described["embed_dim"], described["heads"]) == (6, 320, 20)
     _, state, _ = read_checkpoint(path)
     frequencies = state["layers.0.self_attn.rot_emb.inv_freq"]
@@ -74,4 +74,4 @@ def test_an_official_name_must_not_stand_for_another_model(tmp_path: Path) -> No
     sizes = r"are \(2, 32, 2\), but the official esm2_t6_8M_UR50D has \(6, 320, 20\); give it a name of its own"
     with pytest.raises(ModelError, match=sizes):
         describe_model(path)
-    assert describe_model(path.rename(tmp_path / "mine"))["name"] == "mine"
+    assert describe_model(path.rename(tmp_path / "mine")).name == "mine"

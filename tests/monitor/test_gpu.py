@@ -30,8 +30,8 @@ def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_all_quantities_are_read_in_their_units(install: Install) -> None:
     install(FakeNvml())
-    sample = NvmlProbe("GPU-aaaa").read("inference")
-    assert sample == Sample(sample.time, "inference", 90.0, 1 << 30, 650.5, 1755, 61, "power_cap+thermal", 5001.0)
+    sample = NvmlProbe("GPU-aaaa").read()
+    assert sample == Sample(sample.time, "", 90.0, 1 << 30, 650.5, 1755, 61, "power_cap+thermal", 5001.0)
     assert abs(sample.time - time.time()) < 60
 
 
@@ -40,7 +40,7 @@ def test_what_moves_slowly_is_asked_for_once_a_second(install: Install, monkeypa
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     probe = NvmlProbe("GPU-aaaa")
     for _ in range(25):
-        sample = probe.read("")
+        sample = probe.read()
         assert (sample.memory_used_bytes, sample.sm_clock_megahertz, sample.temperature_celsius) == (1 << 30, 1755, 61)
         clock[0] += 0.1
     assert fake.calls["nvmlDeviceGetPowerUsage"] == fake.calls["nvmlDeviceGetTotalEnergyConsumption"] == 25
@@ -54,7 +54,7 @@ def test_the_card_is_found_by_uuid_whatever_is_visible(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     install(FakeNvml())
-    assert NvmlProbe(uuid).read("").utilization == busy
+    assert NvmlProbe(uuid).read().utilization == busy
 
 
 def test_one_failing_quantity_is_null_with_one_warning_and_soon_left_alone(
@@ -62,7 +62,7 @@ def test_one_failing_quantity_is_null_with_one_warning_and_soon_left_alone(
 ) -> None:
     fake = install(FakeNvml(failing={"nvmlDeviceGetUtilizationRates": "Insufficient Permissions"}))
     probe = NvmlProbe("GPU-aaaa")
-    samples = [probe.read("") for _ in range(20)]
+    samples = [probe.read() for _ in range(20)]
     assert all(s.utilization is None and s.power_watts == 650.5 for s in samples)
     assert len(_warnings(caplog)) == 1
     assert "Insufficient Permissions" in _warnings(caplog)[0]
@@ -76,7 +76,7 @@ def test_a_mig_slice_is_found_and_what_it_does_not_tell_is_null_with_one_warning
     install(FakeNvml())
     probe = NvmlProbe(uuid)
     for _ in range(3):
-        sample = probe.read("")
+        sample = probe.read()
         assert sample.memory_used_bytes == 1 << 30
         assert sample.utilization is sample.power_watts is sample.energy_counter_joules is None
     assert len(_warnings(caplog)) == 1
@@ -86,7 +86,7 @@ def test_figures_of_all_slices_are_not_taken_for_those_of_one(
     install: Install, caplog: pytest.LogCaptureFixture
 ) -> None:
     install(FakeNvml())
-    sample = NvmlProbe("GPU-dddd").read("")
+    sample = NvmlProbe("GPU-dddd").read()
     assert sample == Sample(sample.time, "")
     assert len(_warnings(caplog)) == 1
     assert "MIG slices" in _warnings(caplog)[0]
@@ -95,7 +95,7 @@ def test_figures_of_all_slices_are_not_taken_for_those_of_one(
 def test_a_card_lost_in_mid_run_leaves_nulls(install: Install, caplog: pytest.LogCaptureFixture) -> None:
     install(FakeNvml(lost_after=3))
     probe = NvmlProbe("GPU-aaaa")
-    busy = [probe.read("").utilization for _ in range(8)]
+    busy = [probe.read().utilization for _ in range(8)]
     assert busy == [90.0] * 3 + [None] * 5
     assert len(_warnings(caplog)) == 1
 
@@ -128,19 +128,16 @@ def test_without_the_package_the_run_goes_on(monkeypatch: pytest.MonkeyPatch, ca
     assert len(_warnings(caplog)) == 1
 
 
-def test_sampler_keeps_its_rate_carries_the_stage_and_lets_go(install: Install) -> None:
+def test_sampler_keeps_its_rate_and_lets_go(install: Install) -> None:
     fake = install(FakeNvml())
     sampler = DeviceSampler("GPU-aaaa", 0.01)
     sampler.start()
     time.sleep(0.1)
-    sampler.set_stage("inference")
     time.sleep(0.1)
     sampler.stop()
     samples = sampler.samples()
     assert 4 <= len(samples) <= 23
     assert [s.time for s in samples] == sorted(s.time for s in samples)
-    assert samples[0].stage == ""
-    assert samples[-1].stage == "inference"
     assert fake.calls["nvmlShutdown"] == 1
     sampler.stop()
     assert len(sampler.samples()) == len(samples)
@@ -159,11 +156,11 @@ def test_a_driver_that_hangs_does_not_hold_the_run(install: Install, monkeypatch
 
 def test_without_a_gpu_the_process_tree_is_read() -> None:
     probe = ProcessProbe()
-    assert probe.read("").utilization is None
+    assert probe.read().utilization is None
     end = time.monotonic() + 0.2
     while time.monotonic() < end:
         pass
-    sample = probe.read("")
+    sample = probe.read()
     assert sample.utilization is not None
     assert 0 < sample.utilization <= 100
     assert sample.memory_used_bytes is not None
@@ -172,16 +169,16 @@ def test_without_a_gpu_the_process_tree_is_read() -> None:
 
 
 def test_children_count_and_may_end() -> None:
-    alone = ProcessProbe().read("").memory_used_bytes
+    alone = ProcessProbe().read().memory_used_bytes
     child = subprocess.Popen(
         [sys.executable, "-c", "print('up', flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert child.stdout is not None
     child.stdout.readline()
     probe = ProcessProbe()
-    together = probe.read("").memory_used_bytes
+    together = probe.read().memory_used_bytes
     child.communicate(b"\n")
-    after = probe.read("")
+    after = probe.read()
     assert alone is not None
     assert together is not None
     assert together > alone + (1 << 20)

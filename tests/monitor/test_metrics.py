@@ -17,21 +17,21 @@ from virnucpro.monitor.metrics import (
     LoaderMetrics,
     bottleneck,
     queue_state,
-    shard_number,
     utilization_by_stage,
     write_shard_metrics,
 )
 from virnucpro.monitor.probes import Sample
 from virnucpro.monitor.schema import BATCHES_SCHEMA, GPU_METRICS_SCHEMA, SHARDS_SCHEMA
+from virnucpro.output.contracts import ShardRun
 
-SUMMARY = {
-    "shard": "shard-00007",
-    "device_name": "H100",
-    "device_uuid": "GPU-aaaa",
-    "process_start": 98.0,
-    "flops": 3e15,
-    "matrix_teraflops_per_second": 1000.0,
-}
+KNOWN = ShardRun(
+    shard=7,
+    device_name="H100",
+    device_uuid="GPU-aaaa",
+    process_start=98.0,
+    flops=3 * 10**15,
+    matrix_teraflops_per_second=1000.0,
+)
 
 
 def _batch(batch: int, start: float, end: float, wait: float = 0.5, tokens: int = 1000) -> BatchRecord:
@@ -188,7 +188,7 @@ def test_stages() -> None:
 
 def test_shard_files_join_samples_to_batches(tmp_path: Path) -> None:
     batches = [_batch(0, 100.0, 102.0), _batch(1, 101.0, 104.0, wait=80.0, tokens=3000)]
-    summary = write_shard_metrics(tmp_path, batches, _samples(), SUMMARY)
+    summary = write_shard_metrics(tmp_path, batches, _samples(), KNOWN).to_dict()
     table = pq.read_table(tmp_path / "batches.parquet")
     assert table.schema.equals(BATCHES_SCHEMA)
     assert table["shard"].to_pylist() == [7, 7]
@@ -202,7 +202,7 @@ def test_shard_files_join_samples_to_batches(tmp_path: Path) -> None:
     assert set(samples["stage"].to_pylist()) == {"startup", "inference", "finish"}
     assert set(samples["device_uuid"].to_pylist()) == {"GPU-aaaa"}
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
-    assert set(SHARDS_SCHEMA.names) - set(summary) == {"attention", "writer_wait_seconds"}
+    assert set(SHARDS_SCHEMA.names) - set(summary) == {"attention"}
     assert summary["energy_joules"] == pytest.approx(3000)
     assert summary["startup_energy_joules"] == pytest.approx(500)
     assert summary["batch_energy_joules"] == pytest.approx(2000)
@@ -224,7 +224,7 @@ def test_the_wall_time_is_divided_among_its_parts(tmp_path: Path) -> None:
     parts = ("startup_seconds", "starved_seconds", "compute_seconds", "write_seconds")
 
     def spent(**changes: float) -> list[float]:
-        summary = write_shard_metrics(tmp_path, batches, _samples(), {**SUMMARY, **changes})
+        summary = write_shard_metrics(tmp_path, batches, _samples(), replace(KNOWN, **changes)).to_dict()
         assert summary["loader_wait_seconds"] == pytest.approx(0.6)
         assert summary["wall_seconds"] == pytest.approx(sum(summary[part] for part in parts))
         assert summary["pct_starved"] == 50
@@ -236,7 +236,7 @@ def test_the_wall_time_is_divided_among_its_parts(tmp_path: Path) -> None:
 
 
 def test_unknown_quantities_are_null_and_the_files_are_written(tmp_path: Path) -> None:
-    summary = write_shard_metrics(tmp_path, [_batch(0, 100.0, 102.0)], [Sample(101.0, "")], {"shard": 0})
+    summary = write_shard_metrics(tmp_path, [_batch(0, 100.0, 102.0)], [Sample(101.0, "")], ShardRun(shard=0)).to_dict()
     table = pq.read_table(tmp_path / "batches.parquet")
     assert table["energy_joules"].to_pylist() == table["device_utilization"].to_pylist() == [None]
     assert summary["energy_joules"] is summary["batch_energy_joules"] is summary["utilization_percent"] is None
@@ -245,39 +245,34 @@ def test_unknown_quantities_are_null_and_the_files_are_written(tmp_path: Path) -
 
 
 def test_an_empty_shard_has_metrics_too(tmp_path: Path) -> None:
-    summary = write_shard_metrics(tmp_path, [], [], {"shard": 3, "process_start": 5.0})
+    summary = write_shard_metrics(tmp_path, [], [], ShardRun(shard=3, process_start=5.0)).to_dict()
     assert summary["batches"] == summary["tokens"] == 0
     assert pq.read_table(tmp_path / "batches.parquet").num_rows == 0
 
 
 def test_the_runs_own_figures_are_kept(tmp_path: Path) -> None:
-    given_keys = {**SUMMARY, "peak_memory_bytes": 123, "token_budget": 65536, "bottleneck": {"severity": "x"}}
-    summary = write_shard_metrics(tmp_path, [_batch(0, 100.0, 102.0)], _samples(), given_keys)
+    known = replace(KNOWN, peak_memory_bytes=123, token_budget=65536)
+    summary = write_shard_metrics(tmp_path, [_batch(0, 100.0, 102.0)], _samples(), known).to_dict()
     assert summary["peak_memory_bytes"] == 123
     assert summary["token_budget"] == 65536
     assert summary["bottleneck"] == "none"
 
 
 def test_no_operations_are_a_rate_of_nought(tmp_path: Path) -> None:
-    summary = write_shard_metrics(tmp_path, [_batch(0, 100.0, 102.0)], _samples(), {**SUMMARY, "flops": 0})
+    summary = write_shard_metrics(tmp_path, [_batch(0, 100.0, 102.0)], _samples(), replace(KNOWN, flops=0)).to_dict()
     assert summary["teraflops_per_second"] == summary["matrix_share"] == 0.0
 
 
 def test_the_peak_of_memory_on_a_cpu_counts_the_loaders_processes(tmp_path: Path) -> None:
     samples = [Sample(100.0, "", 50.0, 700), Sample(101.0, "", 50.0, 900), Sample(102.0, "", 50.0, 800)]
     for uuid, own, peak in ((None, 500, 900), (None, 1000, 1000), ("GPU-aaaa", 500, 500)):
-        facts = {**SUMMARY, "device_uuid": uuid, "peak_memory_bytes": own}
-        assert write_shard_metrics(tmp_path, [_batch(0, 100.0, 102.0)], samples, facts)["peak_memory_bytes"] == peak
+        known = replace(KNOWN, device_uuid=uuid, peak_memory_bytes=own)
+        assert write_shard_metrics(tmp_path, [_batch(0, 100.0, 102.0)], samples, known).peak_memory_bytes == peak
 
 
 def test_a_device_lost_in_mid_run_leaves_later_batches_null(tmp_path: Path) -> None:
     lost = [s if s.time < 102 else Sample(s.time, "") for s in _samples()]
-    summary = write_shard_metrics(tmp_path, [_batch(0, 100, 101.5), _batch(1, 104, 105)], lost, SUMMARY)
+    summary = write_shard_metrics(tmp_path, [_batch(0, 100, 101.5), _batch(1, 104, 105)], lost, KNOWN).to_dict()
     energy = pq.read_table(tmp_path / "batches.parquet")["energy_joules"].to_pylist()
     assert energy == [pytest.approx(750), None]
     assert math.isclose(summary["batch_energy_joules"], 750)
-
-
-@pytest.mark.parametrize(("name", "number"), [("shard-00012", 12), (5, 5), ("shard-123456", 123456)])
-def test_shard_numbers(name: object, number: int) -> None:
-    assert shard_number(name) == number

@@ -159,11 +159,13 @@ def test_a_bad_shard_leaves_nothing_and_says_why(
 
 
 def test_extent_of_a_shard(tmp_path: Path) -> None:
-    path = tmp_path / "shard.fasta"
+    path = tmp_path / "shard-00007.fasta"
     path.write_text(">6\nMKTAA\n>5\nMK\n")
-    assert shard_extent(path) == ShardExtent(5, 2, 7 + 2 * 2)
+    assert shard_extent(path) == ShardExtent(7, 5, 2, 7 + 2 * 2)
     path.write_text(">6\nMKTAA\n>6\nMK\n")
     with pytest.raises(DataError, match="unbroken range"):
         shard_extent(path)
     with pytest.raises(InputMissingError):
         shard_extent(tmp_path / "none.fasta")
+    with pytest.raises(DataError, match="named like shard-00000"):
+        shard_extent(path.rename(tmp_path / "proteins.fasta"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -34,7 +33,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint, its description and a shard of twenty sequences."""
     folder = tmp_path_factory.mktemp("inputs")
     save_fair_esm(small_esm2(), folder / "small.pt")
-    (folder / "model.json").write_text(json.dumps(describe_model(folder / "small.pt")))
+    describe_model(folder / "small.pt").write(folder / "model.json")
     sequences = sorted(random_sequences(20, 5, longest=60), key=len, reverse=True)
     (folder / "shard-00003.fasta").write_text("".join(f">{i}\n{s}\n" for i, s in enumerate(sequences)))
     return folder
@@ -63,7 +62,7 @@ def run(inputs: Path, outdir: Path) -> dict[str, Any]:
             device="cpu",
             token_budget=BUDGET,
         )
-    )
+    ).to_dict()
 
 
 @pytest.mark.parametrize(

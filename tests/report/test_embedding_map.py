@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from synthetic_results import Run, make_results
 
-from virnucpro.report.embedding_map import Sample, map_embeddings, principal_components, sample_rows
+from virnucpro.report.embedding_map import SampledRows, map_embeddings, principal_components, sample_rows
 
 
-def sample_of(vectors: np.ndarray) -> Sample:
+def sample_of(vectors: np.ndarray) -> SampledRows:
     rows = len(vectors)
     names = tuple(f"seq_{row}" for row in range(rows))
-    return Sample("embedding", names, np.full(rows, 100), np.zeros(rows, np.int64), vectors.astype(np.float32))
+    return SampledRows("embedding", names, np.full(rows, 100), np.zeros(rows, np.int64), vectors.astype(np.float32))
 
 
 def parts_of(folder: Path, **run: object) -> list[Path]:

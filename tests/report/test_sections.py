@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from virnucpro.report.device_series import DeviceSeries
-from virnucpro.report.embedding_map import EmbeddingMap, Sample
+from virnucpro.report.embedding_map import EmbeddingMap, SampledRows
 from virnucpro.report.sections import (
     MOST_BARS,
     device_sections,
@@ -26,7 +26,7 @@ from virnucpro.report.tallies import BatchTally, RecordTally
 
 def embedding_map(names: list[str], *, not_finite: int = 0, equal: bool = False) -> EmbeddingMap:
     count = len(names)
-    sample = Sample(
+    sample = SampledRows(
         "embedding", tuple(names), np.full(count, 50), np.array([-1] + [2] * (count - 1)), np.zeros((count, 3))
     )
     return EmbeddingMap(sample, np.arange(2 * count, dtype=np.float32).reshape(-1, 2), (0.5, 0.25), not_finite, equal)

@@ -150,6 +150,12 @@ def test_each_engine_gets_its_own_word_for_a_gpu(parser: str) -> None:
         assert ("CUDA_VISIBLE_DEVICES" in text) == (engine in ("apptainer", "singularity"))
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_container_is_told_of_the_users_mirror_and_proxy(engine: str) -> None:
+    (passed,) = re.findall(rf"^{engine}\.envWhitelist = '(.+)'", settings(engine, "v1"), re.MULTILINE)
+    assert {"HF_ENDPOINT", "HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "NO_PROXY"} <= set(passed.split(","))
+
+
 def test_images_bear_the_pipelines_version() -> None:
     text = settings("docker", "v1")
     version = re.search(r"manifest\.version = '(.+)'", text)

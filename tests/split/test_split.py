@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import xxhash
+from descriptions import describe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,7 +32,7 @@ FINISHED = {"shards", "manifest.parquet", "rejected.tsv", "split_summary.json"}
 def make_config(folder: Path, *inputs: Path, **options: Any) -> SplitConfig:
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model.json"
-    model.write_text(json.dumps({"layers": LAYERS, "embed_dim": EMBED_DIM, "weights_sha256": "ab" * 32}))
+    describe(layers=LAYERS, embed_dim=EMBED_DIM).write(model)
     return SplitConfig(inputs=inputs, outdir=folder / "split", model_json=model, **options)
 
 
@@ -118,7 +119,7 @@ def check_summary(summary: dict[str, Any], shards: list[list[tuple[int, str]]], 
 def test_fixtures_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ("plain", "crlf", "residues", "rejects")
     config = make_config(tmp_path / "a b 'c'", *(FIXTURES / f"{name}.fasta" for name in names), shards_at_least=2)
-    summary = split(config)
+    summary = split(config).to_dict()
     ledger = check(config, summary)
     assert (summary["records"], summary["rejected"], len(summary["shards"])) == (15, 4, 2)
     assert summary["embedded"] + summary["duplicate"] == 11
@@ -183,7 +184,7 @@ def test_the_ledger_accounts_for_every_record(
         patch.setattr(dedup, "PARTITION_RECORDS", partition_records)
         patch.setattr(dedup, "CHUNK_RECORDS", 3)
         patch.setattr(write_shards, "WINDOW_BYTES", window_bytes)
-        summary = split(config)
+        summary = split(config).to_dict()
     check(config, summary)
     embedded = summary["embedded"]
     residues = sum(shard["residues"] for shard in summary["shards"])
@@ -197,13 +198,13 @@ def test_processes_write_the_same_bytes(
     path = write_fasta([(f"p{i}", sequences[i * 7 % 450]) for i in range(600)])
     alone = make_config(tmp_path / "alone", path, shards_at_least=3)
     monkeypatch.setattr(scan, "BLOCK_BYTES", 1 << 20)
-    expected = split(alone)
+    expected = split(alone).to_dict()
     monkeypatch.setattr(scan, "BLOCK_BYTES", 2000)
     packed = tmp_path / "packed.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     for name, source in (("forked", path), ("gzip", packed)):
         config = make_config(tmp_path / name, source, shards_at_least=3)
-        assert split(config) == expected
+        assert split(config).to_dict() == expected
         check(config, expected)
         assert read_shards(config.outdir) == read_shards(alone.outdir)
 
@@ -213,12 +214,12 @@ def test_a_rerun_replaces_what_was_there(tmp_path: Path) -> None:
     split(config)
     (config.outdir / ".split-left-by-a-killed-run").mkdir()
     smaller = replace(config, shards_at_least=1)
-    check(smaller, split(smaller))
+    check(smaller, split(smaller).to_dict())
 
 
 def test_long_sequences_stay_whole_if_asked(tmp_path: Path) -> None:
     config = make_config(tmp_path, FIXTURES / "plain.fasta", max_length=3, long_sequences="full")
-    summary = split(config)
+    summary = split(config).to_dict()
     assert summary["truncated"] == 0
     check(config, summary)
 
@@ -246,17 +247,17 @@ def test_faults_leave_nothing(
 def test_model_description_must_be_one(tmp_path: Path) -> None:
     config = make_config(tmp_path, FIXTURES / "plain.fasta")
     config.model_json.write_text('{"layers": 6}')
-    with pytest.raises(DataError, match="not a model description"):
+    with pytest.raises(DataError, match=r"model\.json: embed_dim is missing; describe the model again"):
         split(config)
     config.model_json.unlink()
-    with pytest.raises(InputMissingError, match="no model description") as caught:
+    with pytest.raises(InputMissingError, match=r"model\.json: not there; describe the model again") as caught:
         split(config)
     assert caught.value.exit_code == ExitCode.NO_INPUT
 
 
 def test_an_empty_file_among_others_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = make_config(tmp_path, FIXTURES / "blank.fasta", FIXTURES / "plain.fasta")
-    check(config, split(config))
+    check(config, split(config).to_dict())
     assert "blank.fasta: empty" in capsys.readouterr().err
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import bz2
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from descriptions import describe
 
 from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, ExitCode, UsageError
@@ -21,7 +23,7 @@ COLUMNS = ("id", "status", "length", "unknown_residues", "gaps_removed", "reason
 
 
 def make_config(folder: Path, text: bytes, **options: Any) -> SplitConfig:
-    (folder / "model.json").write_text(json.dumps({"layers": 6, "embed_dim": 320, "weights_sha256": "ab" * 32}))
+    describe(layers=6, embed_dim=320).write(folder / "model.json")
     (folder / "input.fasta").write_bytes(text)
     return SplitConfig(
         inputs=(folder / "input.fasta",), outdir=folder / "split", model_json=folder / "model.json", **options
@@ -78,7 +80,7 @@ def test_gaps_and_comments_leave_a_trace(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], gaps: str, expected: list[Any], said: list[str]
 ) -> None:
     config = make_config(tmp_path, GAPPED, gaps=gaps)
-    summary = split(config)
+    summary = split(config).to_dict()
     assert rows(config) == expected
     assert summary["unknown_residues"] == sum(row[3] or 0 for row in expected)
     assert summary["gaps_removed"] == sum(row[4] or 0 for row in expected)
@@ -129,8 +131,12 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("text", "message"), FAULTS)
+@pytest.mark.parametrize("compress", [bytes, bz2.compress])
 @pytest.mark.parametrize("standard_input", [False, True])
-def test_the_program_says_where_and_what_to_do(tmp_path: Path, text: bytes, message: str, standard_input: bool) -> None:
+def test_the_program_says_where_and_what_to_do(
+    tmp_path: Path, text: bytes, message: str, standard_input: bool, compress: Callable[[bytes], bytes]
+) -> None:
+    text = compress(text)
     config = make_config(tmp_path, text)
     name = "-" if standard_input else "input.fasta"
     command = [

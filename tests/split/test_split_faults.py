@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from descriptions import describe
 
 from virnucpro.config import SplitConfig
 from virnucpro.errors import ExitCode, TryAgainError, run_reporting_errors
@@ -41,7 +41,7 @@ PACKAGE = Path(split_module.__file__).parents[2]
 @pytest.fixture
 def config(tmp_path: Path, proteins: Any, write_fasta: Any) -> SplitConfig:
     model = tmp_path / "model.json"
-    model.write_text(json.dumps({"layers": 6, "embed_dim": 320, "weights_sha256": "ab" * 32}))
+    describe(layers=6, embed_dim=320).write(model)
     path = write_fasta([(f"p{i}", sequence) for i, sequence in enumerate(proteins([200] * 3000))])
     return SplitConfig(inputs=(path,), outdir=tmp_path / "split", model_json=model, shards_at_least=9)
 
@@ -124,5 +124,5 @@ def test_a_full_disk_ends_the_split_with_74_and_leaves_nothing(
     assert "No space left on device" in capsys.readouterr().err
     assert list((small_disk / "split").iterdir()) == []
     subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
-    assert split(full)["embedded"] == 3000
+    assert split(full).embedded == 3000
     assert finished(full.outdir)

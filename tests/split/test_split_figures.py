@@ -13,7 +13,7 @@ from virnucpro.split.split import split
 @pytest.mark.parametrize(("layers", "computed"), [((1,), 1), ((-3, 0), LAYERS - 2), ((0,), 0), ((-1,), LAYERS)])
 def test_a_shard_costs_what_is_computed_of_it(tmp_path: Path, layers: tuple[int, ...], computed: int) -> None:
     config = make_config(tmp_path, FIXTURES / "plain.fasta", layers=layers)
-    summary = split(config)
+    summary = split(config).to_dict()
     check(config, summary)
     lengths = [len(residues) for _, residues in read_shards(config.outdir)[0]]
     assert summary["shards"][0]["cost"] == sum(operations(n + 2, computed) for n in lengths)

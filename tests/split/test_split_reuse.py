@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xxhash
+from descriptions import describe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,9 +60,9 @@ def run(folder: Path, sequences: list[str], reuse: list[Path], **options: Any) -
     folder.mkdir(parents=True)
     fasta, model = folder / "input.fasta", folder / "model.json"
     fasta.write_text("".join(f">s{i}\n{sequence}\n" for i, sequence in enumerate(sequences)))
-    model.write_text(json.dumps({"layers": 6, "embed_dim": EMBED_DIM, "weights_sha256": "ab" * 32}))
+    describe(layers=6, embed_dim=EMBED_DIM).write(model)
     config = SplitConfig(inputs=(fasta,), outdir=folder, model_json=model, reuse=tuple(reuse), **options)
-    summary = split(config)
+    summary = split(config).to_dict()
     return summary, pq.read_table(folder / "manifest.parquet").to_pylist()
 
 

@@ -8,6 +8,7 @@ from itertools import groupby
 import torch
 import torch.nn.functional as F
 
+from virnucpro.kernels import hopper_attention
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
 from virnucpro.kernels.tiles import AttentionTiles, attention_tiles
 
@@ -154,7 +155,7 @@ def varlen_attention(
         heads: attention heads; D / heads is 16, 24, 32, 64 or 128.
         scale: factor on the logits, 1/sqrt(head_dim) unless already in the queries.
         low_T2D: what rounding took from queries and keys, contiguous; head dimension a power of two.
-        tiles: other tiles of the kernel than those of the table.
+        tiles: tiles of the plain kernel, which then runs on Hopper too, other than those of the table.
 
     Returns:
         (T, D) attended values; rows that belong to no sequence are undefined.
@@ -169,6 +170,9 @@ def varlen_attention(
     if not uses_triton(qkv_T3D):
         return varlen_attention_ref(qkv_T3D, cu_seqlens, max_seqlen, heads, scale, low_T2D)
     out_TD = qkv_T3D.new_empty((qkv_T3D.shape[0], width))
+    if low_T2D is None and tiles is None and hopper_attention.fits(qkv_T3D, head_dim, max_seqlen):
+        hopper_attention.launch(qkv_T3D, cu_seqlens, max_seqlen, heads, scale * LOG2_E, out_TD)
+        return out_TD
     exact = qkv_T3D.dtype == torch.float32
     tiles = tiles or attention_tiles(qkv_T3D, head_dim, max_seqlen)
     blocks = triton.cdiv(max_seqlen, tiles.query_rows)

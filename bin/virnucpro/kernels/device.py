@@ -30,9 +30,9 @@ def jit(function: Callable[..., Any]) -> Any:
     return function if triton is None else triton.jit(function)
 
 
-def gluon_jit(function: Callable[..., Any]) -> Any:
+def gluon_jit(function: Callable[..., Any], **options: Any) -> Any:
     """``gluon.jit``, or the function as it stands where Gluon is not installed and no kernel can be launched."""
-    return function if gluon is None else gluon.jit(function)
+    return function if gluon is None else gluon.jit(function, **options)
 
 
 def interpreted() -> bool:

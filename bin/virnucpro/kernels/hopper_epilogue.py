@@ -12,7 +12,7 @@ from virnucpro.kernels.device import gl, gluon_jit, hopper
 from virnucpro.kernels.parts import Parts
 
 BIAS, GELU, ROTARY, RESIDUAL = range(4)
-HEAD_DIMS = (16, 32, 64, 128)  # of which a piece of a tile holds a whole number, so that the kernel can turn them
+HEAD_DIMS = (16, 32, 64, 128)  # of which a piece of a tile holds a whole number
 
 
 def check_epilogue(
@@ -37,6 +37,17 @@ def check_epilogue(
         raise ValueError("low parts are for the epilogues ROTARY and RESIDUAL")
     if rotation is not None and 2 * rotation[1].shape[1] not in HEAD_DIMS:
         raise ValueError(f"low parts of queries and keys need a head dimension of {', '.join(map(str, HEAD_DIMS))}")
+
+
+def ends_with_piece(turned: int, width: int, out_MN: Parts) -> bool:
+    """True where no piece of ``width`` columns holds both columns that are turned and others.
+
+    Raises:
+        ValueError: one does, and the columns that are turned have low parts, which a pass afterwards cannot turn.
+    """
+    if turned % width and out_MN.low is not None:
+        raise ValueError(f"low parts of {turned} columns of queries and keys need a multiple of {width}")
+    return turned % width == 0
 
 
 @gluon_jit
@@ -83,14 +94,15 @@ def coarse_gelu(x):
 
 
 @gluon_jit
-def rotation_of(tables, top, M, HALF: gl.constexpr, PIECE: gl.constexpr, WIDTH: gl.constexpr):
-    """Cosines and sines for 64 rows of one piece, laid out like the even columns of the accumulator."""
+def rotation_of(tables, top, left, M, HALF: gl.constexpr, PIECE: gl.constexpr, WIDTH: gl.constexpr):
+    """Cosines and sines for 64 rows of the piece from column ``left``, laid out like the accumulator's even columns."""
     Position_ptr, Cos_ptr, Sin_ptr = tables
     even, _odd = gl.split(gl.zeros((64, WIDTH), gl.float32, PIECE).reshape((64, WIDTH // 2, 2)))
     TABLE: gl.constexpr = even.type.layout
     token = top + gl.arange(0, 64, gl.SliceLayout(1, TABLE))
     position = gl.load(Position_ptr + token, mask=token < M, other=0)
-    entry = position[:, None] * HALF + (gl.arange(0, WIDTH // 2, gl.SliceLayout(0, TABLE)) % HALF)[None, :]
+    pair = left // 2 + gl.arange(0, WIDTH // 2, gl.SliceLayout(0, TABLE))
+    entry = position[:, None] * HALF + (pair % HALF)[None, :]
     return gl.load(Cos_ptr + entry), gl.load(Sin_ptr + entry)
 
 

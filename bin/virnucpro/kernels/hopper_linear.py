@@ -21,12 +21,12 @@ from virnucpro.kernels.device import gl, gluon_jit, hopper, launch_guard, multip
 from virnucpro.kernels.hopper_epilogue import (
     BIAS,
     GELU,
-    HEAD_DIMS,
     RESIDUAL,
     ROTARY,
     check_epilogue,
     coarse_gelu,
     columns,
+    ends_with_piece,
     fetch_residual,
     inverse_deviation,
     inverse_rms,
@@ -131,8 +131,8 @@ def _consume(
                 scale *= gl.load(Row_scale_ptr + row, mask=row < M, other=0.0)
         if COPY:
             copy_factor *= inverse_rms(Earlier_ptr, row, M, N, eps, CHUNKS)
-        if EPILOGUE == 2:
-            rotation = rotation_of(tables, top, M, HALF, PIECE, WIDTH)
+        if EPILOGUE == 2 and WIDTH % (2 * HALF) == 0:
+            rotation = rotation_of(tables, top, 0, M, HALF, PIECE, WIDTH)
         acc = hopper.warpgroup_mma_wait(0, [acc])
         hopper.mbarrier.arrive(barriers[1].index(slot), count=1)
         if EPILOGUE == 3:
@@ -143,6 +143,8 @@ def _consume(
         pieces = columns(acc, BLOCK_N, WIDTH)
         for piece in gl.static_range(PIECES):
             left = tile_n * BLOCK_N + piece * WIDTH
+            if EPILOGUE == 2 and WIDTH % (2 * HALF) != 0:
+                rotation = rotation_of(tables, top, left, M, HALF, PIECE, WIDTH)
             x = _finish(
                 pieces[piece], scale, rotation, factor, vectors, left, N, K, PIECE, WIDTH, EPILOGUE, NORM, SCALED
             )
@@ -264,7 +266,7 @@ def launch(
         epilogue: `BIAS`, `GELU`, `ROTARY` or `RESIDUAL`.
         statistics: rows' sums and sums of squares: read for the LayerNorm before the layer, or written by `RESIDUAL`.
         rotation: for `ROTARY`, positions (M,), cosines and sines (P, half): the first 2K columns are turned, by the
-            kernel or, with heads that it cannot turn, by a pass after it; low parts only by the kernel.
+            kernel or, where they end inside a piece of a tile, by a pass after it; low parts only by the kernel.
         eps: added to the variance.
         weight_scale_N: fp32 factors of an e4m3 weight's rows, together with that of ``x_MK`` where it has but one.
         row_scale_M: fp32 factors: of the rows of an e4m3 ``x_MK`` under a LayerNorm, or, written, of ``copy_MN``.
@@ -276,14 +278,13 @@ def launch(
     check_epilogue(epilogue, out_MN, statistics, rotation, copy_MN)
     (rows, features), outputs = x_MK.high.shape, weight_NK.high.shape[0]
     turned_after = None
-    if rotation and 2 * rotation[1].shape[1] not in HEAD_DIMS:
+    if rotation and not ends_with_piece(2 * features, _tiling(out_MN, epilogue, rotation[1].shape[1])[0], out_MN):
         epilogue, rotation, turned_after = BIAS, None, rotation
     half = rotation[1].shape[1] if rotation else 1
     width, block_n, stages = _tiling(out_MN, epilogue, half)
     chunks = statistics.shape[1] if statistics is not None else 1
     tiles = -(-rows // 128) * -(-outputs // block_n)
     depth = 128 // x_MK.high.element_size()
-
     with launch_guard(x_MK.high):
         _linear_kernel[(min(tiles, multiprocessors(x_MK.high)),)](
             *(_describe(part, 64, depth) for part in x_MK),

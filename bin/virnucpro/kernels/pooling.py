@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, get_args
+from typing import Final
 
 import torch
 
@@ -12,8 +12,8 @@ from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
 COLUMNS = 64  # of one program
 ROWS = 16  # read at a time
 
-Mode = Literal["mean", "max", "bos"]
-MODES: Final = get_args(Mode)
+MODES: Final = ("mean", "max", "bos")
+_KERNEL_MODES: Final = ("mean", "max")
 
 
 @jit
@@ -54,7 +54,7 @@ def _check_mode(mode: str) -> None:
         raise ValueError(f"pooling '{mode}' is not one of {', '.join(MODES)}")
 
 
-def pool_ref(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: Mode) -> torch.Tensor:
+def pool_ref(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: str) -> torch.Tensor:
     """`pool` in plain PyTorch."""
     _check_mode(mode)
     bounds = cu_seqlens.long()
@@ -68,7 +68,7 @@ def pool_ref(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: Mode) -> torch.
     return torch.segment_reduce(x_TD[residue_T].float(), mode, lengths=last - first - 1, axis=0)
 
 
-def pool(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: Mode) -> torch.Tensor:
+def pool(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: str) -> torch.Tensor:
     """Pool each sequence over its residues, that is without its first (``<cls>``) and last (``<eos>``) token.
 
     Args:
@@ -83,7 +83,7 @@ def pool(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: Mode) -> torch.Tens
         ValueError: another mode.
     """
     _check_mode(mode)
-    if mode == "bos" or not uses_triton(x_TD):
+    if mode not in _KERNEL_MODES or not uses_triton(x_TD):
         return pool_ref(x_TD, cu_seqlens, mode)
     sequences, width = cu_seqlens.numel() - 1, x_TD.shape[1]
     out_SD = x_TD.new_empty((sequences, width), dtype=torch.float32)

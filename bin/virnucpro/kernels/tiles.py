@@ -24,14 +24,29 @@ class AttentionTiles(NamedTuple):
     stages: int
 
 
+class HopperAttentionTiles(NamedTuple):
+    """Warpgroups of `hopper_attention` that have 64 rows of queries each, and rows of keys they have at a time."""
+
+    consumers: int
+    key_rows: int
+
+
 EXACT = AttentionTiles(32, 32, 4, 1)  # fp32 operands: more registers and shared memory an element
 
 
 @functools.cache
-def read_table() -> dict[str, list[list[int]]]:
-    """Rows of (head dimension, longest sequence, *`AttentionTiles`) ascending, by major compute capability."""
-    table: dict[str, list[list[int]]] = json.loads(TABLE.read_text())["attention"]
+def read_table(kernel: str = "attention") -> dict[str, list[list[int]]]:
+    """Rows of (head dimension, longest sequence, *tiles) ascending, by major compute capability.
+
+    Of ``attention`` the tiles are `AttentionTiles`, of ``hopper_attention`` `HopperAttentionTiles`.
+    """
+    table: dict[str, list[list[int]]] = json.loads(TABLE.read_text())[kernel]
     return table
+
+
+def hopper_attention_tiles(head_dim: int, max_seqlen: int) -> HopperAttentionTiles:
+    """Tiles for a batch with this longest sequence."""
+    return HopperAttentionTiles(*choose(read_table("hopper_attention")["9"], head_dim, max_seqlen))
 
 
 def attention_tiles(qkv_T3D: torch.Tensor, head_dim: int, max_seqlen: int) -> AttentionTiles:
@@ -39,12 +54,13 @@ def attention_tiles(qkv_T3D: torch.Tensor, head_dim: int, max_seqlen: int) -> At
     if qkv_T3D.dtype == torch.float32:
         return EXACT
     table = read_table()
-    return choose(table.get(str(capability(qkv_T3D)), table["default"]), head_dim, max_seqlen)
+    return AttentionTiles(*choose(table.get(str(capability(qkv_T3D)), table["default"]), head_dim, max_seqlen))
 
 
-def choose(rows: list[list[int]], head_dim: int, max_seqlen: int) -> AttentionTiles:
-    """Of the rows for the next measured head dimension, or the greatest, the first that is long enough, or the last."""
+def choose(rows: list[list[int]], head_dim: int, max_seqlen: int) -> list[int]:
+    """The tiles, of the rows for the next measured head dimension or the greatest, of the first that is long enough or
+    the last."""
     dims = sorted({row[0] for row in rows})
     dim = next((dim for dim in dims if head_dim <= dim), dims[-1])
     fitting = [row for row in rows if row[0] == dim]
-    return AttentionTiles(*next((row for row in fitting if max_seqlen <= row[1]), fitting[-1])[2:])
+    return next((row for row in fitting if max_seqlen <= row[1]), fitting[-1])[2:]

@@ -13,9 +13,6 @@ import pyarrow as pa
 from virnucpro.errors import LedgerError
 from virnucpro.merge.buckets import SpillBuckets
 from virnucpro.merge.layout import (
-    EMBEDDED,
-    REJECTED,
-    REUSED,
     Layout,
     model_tokens,
     numbers,
@@ -24,24 +21,15 @@ from virnucpro.merge.layout import (
     wanted_ids,
     wanting_windows,
 )
-from virnucpro.merge.vectors import NewVectors, ShardReader, record_type
+from virnucpro.merge.vectors import Rows, ShardReader, facts_of_a_row, record_type
 from virnucpro.output.keys import key_words
 from virnucpro.output.ledger import LedgerReader
+from virnucpro.output.schema import BATCH_FACTS, EMBEDDED, LEDGER_FACTS, REJECTED, REUSED
 from virnucpro.output.writer import vector_array
 
 Array = npt.NDArray[Any]
 
-_COLUMNS = (
-    "ordinal",
-    "id",
-    "length",
-    "truncated",
-    "status",
-    "sequence_key",
-    "unique_index",
-    "reuse_source",
-    "reuse_row",
-)
+_COLUMNS = tuple(dict.fromkeys((*LEDGER_FACTS, "length", "status", "unique_index", "reuse_source", "reuse_row")))
 
 
 @dataclass(frozen=True)
@@ -96,14 +84,14 @@ class Assembler:
         embedded = codes == EMBEDDED
         lengths = numbers(table, "length")
         tokens = model_tokens(lengths[embedded], self.layout.residue_limit)
-        energy[embedded] = new.energy_per_token[slots[embedded]] * tokens
+        energy[embedded] = new["energy_per_token"][slots[embedded]] * tokens
         for start in range(0, len(codes), self.group_rows):
             rows = slice(start, min(start + self.group_rows, len(codes)))
             yield self._table(
                 table.slice(start, rows.stop - start), new, other, slots[rows], is_new[rows], energy[rows]
             )
 
-    def _send(self, window: int, new: NewVectors, keys: Array, first_unique: int) -> None:
+    def _send(self, window: int, new: Rows, keys: Array, first_unique: int) -> None:
         """Put aside the vectors of this window that later ones want."""
         asked = np.unique(self.layout.requests.take(window))
         if not len(asked):
@@ -112,6 +100,7 @@ class Assembler:
         order = np.argsort(windows, kind="stable")
         names, first = np.unique(windows[order], return_index=True)
         kind = record_type(self.columns, self.dtype)
+        facts = [name for name, *_ in facts_of_a_row(self.columns, self.dtype)]
         # One window's records at a time: they are few enough to stay in the processor's cache.
         for target, chosen in zip(names.tolist(), np.split(order, first[1:]), strict=True):
             ids = wanted_ids(asked[chosen])
@@ -119,10 +108,8 @@ class Assembler:
             records = np.empty(len(rows), kind)
             records["id"] = ids
             records["key"] = keys[rows]
-            for name in ("shard", "batch", "utilization", "rate"):
-                records[name] = getattr(new, name)[rows]
-            for name, values in new.columns.items():
-                records[name] = values[rows]
+            for name in facts:
+                records[name] = new[name][rows]
             self.wanted.add(target, records)
 
     def _ids(self, table: pa.RecordBatch, codes: Array) -> Array:
@@ -160,30 +147,27 @@ class Assembler:
             )
 
     def _table(
-        self, records: pa.RecordBatch, new: NewVectors, other: Array, slots: Array, is_new: Array, energy: Array
+        self, records: pa.RecordBatch, new: Rows, other: Array, slots: Array, is_new: Array, energy: Array
     ) -> pa.Table:
-        def gathered(new_values: Array, name: str) -> Array:
+        def gathered(name: str) -> Array:
             if is_new.all():
-                return new_values[slots]
-            values = np.empty((len(slots), *new_values.shape[1:]), new_values.dtype)
-            values[is_new] = new_values[slots[is_new]]
+                return new[name][slots]
+            values = np.empty((len(slots), *new[name].shape[1:]), new[name].dtype)
+            values[is_new] = new[name][slots[is_new]]
             values[~is_new] = other[name][slots[~is_new]]
             return values
 
-        shard = gathered(new.shard, "shard")
-        batch = gathered(new.batch, "batch")
+        shard = gathered("shard")
         unknown = shard < 0
         made: dict[str, pa.Array] = {
-            name: vector_array(gathered(values, name), self.schema.field(name).type)
-            for name, values in new.columns.items()
+            name: vector_array(gathered(name), self.schema.field(name).type) for name in self.columns
         }
+        made |= {name: pa.array(gathered(name), from_pandas=True) for name in BATCH_FACTS}
         made["shard"] = pa.array(shard, mask=unknown)
-        made["batch"] = pa.array(batch, mask=unknown)
+        made["batch"] = pa.array(gathered("batch"), mask=unknown)
         made["device_name"] = pa.DictionaryArray.from_arrays(
             pa.array(shard, mask=unknown), pa.array(self.device_names, pa.string())
         )
-        made["device_utilization"] = pa.array(gathered(new.utilization, "utilization"), from_pandas=True)
-        made["batch_tokens_per_second"] = pa.array(gathered(new.rate, "rate"), from_pandas=True)
         made["energy_joules"] = pa.array(energy, from_pandas=True)
         arrays = [made[name] if name in made else records[name] for name in self.schema.names]
         return pa.Table.from_arrays(arrays, schema=self.schema)

@@ -20,12 +20,11 @@ from virnucpro.errors import LedgerError
 from virnucpro.merge.buckets import SpillBuckets
 from virnucpro.output.keys import KeyDigest
 from virnucpro.output.ledger import LedgerReader
-from virnucpro.output.schema import STATUSES
+from virnucpro.output.schema import DUPLICATE, EMBEDDED, REJECTED, REUSED, STATUSES
 from virnucpro.shards import SPECIAL_TOKENS
 
 Int64Array = npt.NDArray[np.int64]
 
-EMBEDDED, DUPLICATE, REUSED, REJECTED = range(len(STATUSES))
 #: A wanted vector and the window that wants it, in one number: they sort many times faster than pairs.
 REQUEST: Final = np.dtype(np.int64)
 _WINDOW_BITS: Final = 22

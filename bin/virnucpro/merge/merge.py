@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,19 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from virnucpro import __version__
-from virnucpro.config import MergeConfig
 from virnucpro.errors import DataError, InputMissingError, LedgerError
 from virnucpro.merge.assemble import Assembler
 from virnucpro.merge.buckets import SpillBuckets
+from virnucpro.merge.config import MergeConfig
 from virnucpro.merge.layout import REQUEST, Layout
-from virnucpro.merge.overlap import Behind
 from virnucpro.merge.parts import PartWriter, embedding_storage, prove_conservation, rows_per_part
 from virnucpro.merge.residues import merge_residues
 from virnucpro.merge.shard_set import ShardFiles, check_alike, merged_metadata, open_shards, value_dtype
 from virnucpro.merge.vectors import ReuseReader, ShardReader, record_type
 from virnucpro.monitor.run_metrics import merge_metrics, run_figures
+from virnucpro.monitor.schema import SHARDS_SCHEMA
 from virnucpro.output.atomic import prepare_new_directory, publish_directory, remove_tree, sync
+from virnucpro.output.contracts import ModelDescription, RunModel, RunParameters, RunSummary, RunVersions, SplitSummary
 from virnucpro.output.files import (
     EMBEDDINGS_DIR,
     MANIFEST_FILE,
@@ -36,6 +35,7 @@ from virnucpro.output.files import (
     reused_parts,
 )
 from virnucpro.output.ledger import LedgerReader
+from virnucpro.output.overlap import Behind
 from virnucpro.output.schema import (
     decode_metadata,
     embedding_columns,
@@ -59,15 +59,15 @@ REQUEST_BYTES: Final = 32 << 20
 class _Inputs:
     """Everything that is merged, opened and found to fit together."""
 
-    summary: Mapping[str, Any]
-    model: Mapping[str, Any]
+    summary: SplitSummary
+    model: ModelDescription
     shards: Sequence[ShardFiles]
     reuse: ReuseReader
     columns: Mapping[str, int]
     metadata: dict[str, Any]
 
 
-def merge(config: MergeConfig) -> dict[str, Any]:
+def merge(config: MergeConfig) -> RunSummary:
     """Write ``config.outdir`` from the ledger, the shards and earlier results; returns the run summary.
 
     The folder gets its name when all is written and proved.
@@ -89,40 +89,40 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     return summary
 
 
-def _merge_into(temporary: Path, config: MergeConfig, inputs: _Inputs) -> dict[str, Any]:
+def _merge_into(temporary: Path, config: MergeConfig, inputs: _Inputs) -> RunSummary:
     scratch = temporary / ".scratch"
     with LedgerReader(config.manifest) as ledger:
         layout = _scan(config, inputs, ledger, scratch)
         paths = _write_parts(temporary / EMBEDDINGS_DIR, config, inputs, layout, ledger, scratch)
         remove_tree(scratch)
         prove_conservation(paths, layout.keys)
-        if inputs.shards or inputs.summary["output"].get("per_residue"):
+        if inputs.shards or inputs.summary.output.per_residue:
             residues = temporary / RESIDUES_DIR
             merge_residues(inputs.shards, config.reuse, ledger, residues, inputs.metadata, config.part_bytes)
     metrics = temporary / METRICS_DIR
-    summaries = [{"attention": shard.metadata.get("attention"), **shard.summary} for shard in inputs.shards]
-    merge_metrics([shard.folder for shard in inputs.shards], summaries, metrics)
-    summary = _run_summary(config, inputs, layout, run_figures(summaries, metrics, _flops(inputs, layout)))
-    summary["parts"] = len(paths)
-    (metrics / RUN_SUMMARY_FILE).write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    rows = [_metrics_row(shard) for shard in inputs.shards]
+    merge_metrics([shard.folder for shard in inputs.shards], rows, metrics)
+    figures = run_figures(rows, metrics, _flops(inputs, layout))
+    summary = _run_summary(config, inputs, layout, figures, len(paths))
+    summary.write(metrics / RUN_SUMMARY_FILE)
     shutil.copyfile(config.manifest, temporary / MANIFEST_FILE)
-    rejected = config.manifest.parent / REJECTED_FILE
-    if rejected.exists():
-        shutil.copyfile(rejected, temporary / REJECTED_FILE)
+    shutil.copyfile(config.rejected, temporary / REJECTED_FILE)
     for path in (path for path in temporary.rglob("*") if path.is_file()):
         sync(path)
     return summary
 
 
 def _open(config: MergeConfig) -> _Inputs:
-    summary, model = _read_json(config.split_summary), _read_json(config.model_json)
-    shards = open_shards(config.shard_dirs, summary["shards"])
-    parts = [reused_parts(results) for results in config.reuse] if summary.get("reused") else []
+    if not config.rejected.is_file():
+        raise InputMissingError(f"{config.rejected}: not there; give the {REJECTED_FILE} that the split wrote")
+    summary, model = SplitSummary.read(config.split_summary), ModelDescription.read(config.model_json)
+    shards = open_shards(config.folders, summary.shards)
+    parts = [reused_parts(results) for results in config.reuse] if summary.reused else []
     for shard in shards:
         found = shard.metadata.get("weights_sha256")
-        if found != model.get("weights_sha256"):
+        if found != model.weights_sha256:
             raise DataError(
-                f"shard {shard.number} ({shard.folder}): weights_sha256 is {found}, but {model.get('weights_sha256')} "
+                f"shard {shard.number} ({shard.folder}): weights_sha256 is {found}, but {model.weights_sha256} "
                 f"in {config.model_json}; embed it with this model"
             )
         if shard.dtype != config.embedding_dtype:
@@ -142,10 +142,15 @@ def _open(config: MergeConfig) -> _Inputs:
     return _Inputs(summary, model, shards, reuse, columns, merged_metadata(all_metadata))
 
 
-def _used_sources(summary: Mapping[str, Any], sources: int) -> list[int]:
+def _used_sources(summary: SplitSummary, sources: int) -> list[int]:
     """Positions in ``--reuse`` that the split took vectors from: results that do not fit are left out there."""
-    entries = summary.get("reuse", [])
-    return [i for i in range(sources) if i >= len(entries) or entries[i].get("used", True)]
+    return [i for i in range(sources) if i >= len(summary.reuse) or summary.reuse[i].used]
+
+
+def _metrics_row(shard: ShardFiles) -> dict[str, Any]:
+    """What shards.parquet says of a shard."""
+    known = {**shard.summary.to_dict(), "attention": shard.metadata.get("attention")}
+    return {name: known[name] for name in SHARDS_SCHEMA.names}
 
 
 def _add_reused(
@@ -164,24 +169,24 @@ def _add_reused(
     return columns or found
 
 
-def _without_vectors(summary: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
+def _without_vectors(summary: SplitSummary, model: ModelDescription) -> tuple[dict[str, int], dict[str, Any]]:
     """Columns and metadata of a run that rejected everything."""
-    output = summary["output"]
-    names = embedding_columns(output["pooling"], output["layers"])
+    output = summary.output
+    names = embedding_columns(output.pooling, output.layers)
     metadata = file_metadata(
-        model=str(model["name"]),
-        weights_sha256=str(model["weights_sha256"]),
-        precision=output["precision"],
+        model=model.name,
+        weights_sha256=model.weights_sha256,
+        precision=output.precision,
         attention="none",
-        layers=output["layers"],
-        pooling=output["pooling"],
-        max_length=summary["max_length"],
-        long_sequences=summary["long_sequences"],
+        layers=output.layers,
+        pooling=output.pooling,
+        max_length=summary.max_length,
+        long_sequences=summary.long_sequences,
         torch="none",
         cuda=None,
         device_name="none",
     )
-    return {name: int(model["embed_dim"]) for name in names}, metadata
+    return dict.fromkeys(names, model.embed_dim), metadata
 
 
 def _scan(config: MergeConfig, inputs: _Inputs, ledger: LedgerReader, scratch: Path) -> Layout:
@@ -196,18 +201,18 @@ def _scan(config: MergeConfig, inputs: _Inputs, ledger: LedgerReader, scratch: P
         np.array([*starts, end], np.int64),
         inputs.reuse.first_rows,
         inputs.reuse.rows,
-        summary["max_length"] if summary["long_sequences"] == "truncate" else None,
+        summary.residue_limit,
         SpillBuckets(scratch / "requests", REQUEST, REQUEST_BYTES),
         SpillBuckets(scratch / "reuse_requests", REQUEST, REQUEST_BYTES),
     )
     layout.scan(ledger)
     for name in ("records", "embedded", "duplicate", "reused", "rejected", "truncated"):
-        if getattr(layout.totals, name) != summary[name]:
+        if getattr(layout.totals, name) != getattr(summary, name):
             raise LedgerError(
-                f"{config.manifest}: {getattr(layout.totals, name)} {name}, but {summary[name]} in "
+                f"{config.manifest}: {getattr(layout.totals, name)} {name}, but {getattr(summary, name)} in "
                 f"{config.split_summary}; they do not belong together"
             )
-    if layout.embedded_keys.hexdigest() != summary["keys_digest"]:
+    if layout.embedded_keys.hexdigest() != summary.keys_digest:
         raise LedgerError(f"{config.manifest}: its keys are not those that {config.split_summary} summed up")
     return layout
 
@@ -224,7 +229,7 @@ def _write_parts(
         folder, schema, rows_per_part(columns, dtype, config.part_bytes, group), embedding_storage(schema)
     )
     reader = ShardReader(inputs.shards, columns, dtype)
-    names = [shard.summary.get("device_name") or shard.metadata.get("device_name") for shard in inputs.shards]
+    names = [shard.summary.device_name for shard in inputs.shards]
     assembler = Assembler(layout, reader, wanted, schema, columns, dtype, group, names)
     try:
         with Behind[pa.Table](writer.write) as behind:
@@ -243,48 +248,42 @@ def _group_rows(config: MergeConfig, inputs: _Inputs) -> int:
 
 def _flops(inputs: _Inputs, layout: Layout) -> float:
     """Of all embedded sequences, from the ledger's lengths."""
-    dim = int(inputs.model["embed_dim"])
+    dim = inputs.model.embed_dim
     units = total_cost_units(layout.totals.tokens, layout.totals.squared_tokens, dim)
-    return float(floating_point_operations(units, inputs.summary["output"]["layers"], dim))
+    return float(floating_point_operations(units, inputs.summary.output.layers, dim))
 
 
-def _run_summary(config: MergeConfig, inputs: _Inputs, layout: Layout, figures: Mapping[str, Any]) -> dict[str, Any]:
-    totals = layout.totals
-    return {
-        "pipeline_version": __version__,
-        "model": {
-            key: inputs.model.get(key) for key in ("name", "layers", "embed_dim", "parameters", "weights_sha256")
-        },
-        "versions": {key: inputs.metadata.get(key) for key in ("torch", "cuda")} | {"pyarrow": pa.__version__},
-        "parameters": {
-            **{key: inputs.metadata.get(key) for key in ("precision", "layers", "pooling", "max_length")},
-            "long_sequences": inputs.metadata.get("long_sequences"),
-            "embedding_dtype": config.embedding_dtype,
-            "reuse": [entry["results"] for entry in inputs.summary.get("reuse", [])],
-        },
-        "reuse": list(inputs.summary.get("reuse", [])),
-        **{
-            key: getattr(totals, key) for key in ("records", "embedded", "duplicate", "reused", "rejected", "truncated")
-        },
-        **{key: inputs.summary[key] for key in ("unknown_residues", "gaps_removed", "comment_lines")},
-        "residues": totals.residues,
-        "tokens": totals.tokens,
-        "rows": totals.rows,
-        "keys_digest": layout.keys.hexdigest(),
-        "shards": len(inputs.shards),
+def _run_summary(
+    config: MergeConfig, inputs: _Inputs, layout: Layout, figures: Mapping[str, Any], parts: int
+) -> RunSummary:
+    totals, metadata = layout.totals, inputs.metadata
+    return RunSummary(
+        model=RunModel(**{each.name: getattr(inputs.model, each.name) for each in fields(RunModel)}),
+        versions=RunVersions(torch=metadata["torch"], cuda=metadata["cuda"], pyarrow=pa.__version__),
+        parameters=RunParameters(
+            precision=metadata["precision"],
+            layers=metadata["layers"],
+            pooling=metadata["pooling"],
+            max_length=metadata["max_length"],
+            long_sequences=metadata["long_sequences"],
+            embedding_dtype=config.embedding_dtype,
+            reuse=[entry.results for entry in inputs.summary.reuse],
+        ),
+        reuse=inputs.summary.reuse,
+        records=totals.records,
+        embedded=totals.embedded,
+        duplicate=totals.duplicate,
+        reused=totals.reused,
+        rejected=totals.rejected,
+        truncated=totals.truncated,
+        unknown_residues=inputs.summary.unknown_residues,
+        gaps_removed=inputs.summary.gaps_removed,
+        comment_lines=inputs.summary.comment_lines,
+        residues=totals.residues,
+        tokens=totals.tokens,
+        rows=totals.rows,
+        keys_digest=layout.keys.hexdigest(),
+        shards=len(inputs.shards),
         **figures,
-    }
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputMissingError(
-            f"{path}: not there; give the file that the split or the model description wrote"
-        ) from None
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); write it again") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: not a JSON object; write it again")
-    return content
+        parts=parts,
+    )

@@ -11,21 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import LedgerError
-from virnucpro.output.atomic import sync
+from virnucpro.output.atomic import PartialParquet
 from virnucpro.output.files import part_name
 from virnucpro.output.keys import KeyDigest
-from virnucpro.output.schema import row_bytes, vector_columns
+from virnucpro.output.schema import BATCH_FACTS, row_bytes, vector_columns
 
 #: Columns whose values repeat within a row group.
-_DICTIONARY_COLUMNS: Final = (
-    "length",
-    "truncated",
-    "shard",
-    "batch",
-    "device_name",
-    "device_utilization",
-    "batch_tokens_per_second",
-)
+_DICTIONARY_COLUMNS: Final = ("length", "truncated", "shard", "batch", "device_name", *BATCH_FACTS)
 
 
 class PartWriter:
@@ -46,44 +38,38 @@ class PartWriter:
         self._schema = schema
         self._part_rows = part_rows
         self._storage = dict(storage)
-        self._writer: pq.ParquetWriter | None = None
+        self._part: PartialParquet | None = None
         self._rows_in_part = 0
 
     def write(self, table: pa.Table) -> None:
         """Append one row group."""
-        if self._writer is None or (self._part_rows is not None and self._rows_in_part >= self._part_rows):
+        if self._part is None or (self._part_rows is not None and self._rows_in_part >= self._part_rows):
             self.start_part()
-        assert self._writer is not None
-        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        assert self._part is not None
+        self._part.write(table)
         self._rows_in_part += table.num_rows
         self.rows += table.num_rows
 
     def close(self) -> None:
         """Finish the last file; without any row there is one, empty file."""
-        if self._writer is None:
+        if self._part is None:
             self.start_part()
-        self._finish_part()
+        assert self._part is not None
+        self._part.close()
 
     def abort(self) -> None:
         """Let go of the open file."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._part is not None:
+            self._part.abort()
 
     def start_part(self) -> None:
         """Begin the next file."""
-        self._finish_part()
+        if self._part is not None:
+            self._part.close()
         path = self._folder / part_name(len(self.paths))
-        self._writer = pq.ParquetWriter(path, self._schema, **self._storage)
+        self._part = PartialParquet(path, self._schema, **self._storage)
         self.paths.append(path)
         self._rows_in_part = 0
-
-    def _finish_part(self) -> None:
-        if self._writer is None:
-            return
-        self._writer.close()
-        self._writer = None
-        sync(self.paths[-1])
 
 
 def embedding_storage(schema: pa.Schema) -> dict[str, Any]:

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, LedgerError
-from virnucpro.merge.layout import EMBEDDED, REUSED, statuses
+from virnucpro.merge.layout import statuses
 from virnucpro.merge.parts import PartWriter
 from virnucpro.merge.shard_set import ShardFiles
 from virnucpro.output.files import RESIDUES_FILE, residue_parts
 from virnucpro.output.ledger import LedgerReader
-from virnucpro.output.schema import merged_residues_schema
+from virnucpro.output.schema import EMBEDDED, REUSED, merged_residues_schema
 from virnucpro.output.writer import VECTOR_STORAGE
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +10,12 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from virnucpro.errors import DataError, LedgerError
+from virnucpro.errors import DataError, InputMissingError, LedgerError
+from virnucpro.output.contracts import PlannedShard, ShardSummary
 from virnucpro.output.files import BATCHES_FILE, EMBEDDINGS_FILE, RESIDUES_FILE, SHARD_SUMMARY_FILE
-from virnucpro.output.schema import DESCRIPTIVE_KEYS, IDENTITY_KEYS, decode_metadata, vector_columns
+from virnucpro.output.schema import DESCRIPTIVE_KEYS, decode_metadata, first_difference, vector_columns
+from virnucpro.shards import shard_number
 
-_SHARD_NAME: Final = re.compile(r"shard-(\d{5,})")
 _NAMED_AT_MOST: Final = 10
 
 
@@ -28,11 +27,10 @@ class ShardFiles:
     folder: Path
     first_unique_index: int
     sequences: int
-    tokens: int
     metadata: Mapping[str, Any]
     columns: Mapping[str, int]
     dtype: str
-    summary: Mapping[str, Any]
+    summary: ShardSummary
 
     @property
     def embeddings(self) -> Path:
@@ -51,7 +49,7 @@ class ShardFiles:
         return path if path.exists() else None
 
 
-def open_shards(folders: Sequence[Path], plan: Sequence[Mapping[str, Any]]) -> list[ShardFiles]:
+def open_shards(folders: Sequence[Path], plan: Sequence[PlannedShard]) -> list[ShardFiles]:
     """Match the folders to the split's plan.
 
     Args:
@@ -64,14 +62,13 @@ def open_shards(folders: Sequence[Path], plan: Sequence[Mapping[str, Any]]) -> l
     """
     found: dict[int, Path] = {}
     for folder in folders:
-        match = _SHARD_NAME.fullmatch(folder.name)
-        if match is None:
+        number = shard_number(folder.name)
+        if number is None:
             raise DataError(f"{folder}: not a shard's folder, which is named like shard-00000")
-        number = int(match[1])
         if number in found:
             raise LedgerError(f"shard {number} is there twice: {found[number]} and {folder}; give it once")
         found[number] = folder
-    planned = {int(entry["shard"]): entry for entry in plan}
+    planned = {entry.shard: entry for entry in plan}
     _expect_none(sorted(set(planned) - set(found)), "missing; embed it and merge again")
     _expect_none(sorted(set(found) - set(planned)), "not of this split; merge the shards of one split only")
     shards = [_open_shard(number, found[number], planned[number]) for number in sorted(planned)]
@@ -93,20 +90,22 @@ def _expect_none(numbers: Sequence[int], what: str) -> None:
         raise LedgerError(f"shard {named}{more}: {what}")
 
 
-def _open_shard(number: int, folder: Path, planned: Mapping[str, Any]) -> ShardFiles:
+def _open_shard(number: int, folder: Path, planned: PlannedShard) -> ShardFiles:
     path = folder / EMBEDDINGS_FILE
     try:
         with pq.ParquetFile(path) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
-        summary = json.loads((folder / SHARD_SUMMARY_FILE).read_text())
+        summary = ShardSummary.read(folder / SHARD_SUMMARY_FILE)
     except FileNotFoundError as error:
-        raise LedgerError(f"shard {number} ({folder}): {error.filename or path} is missing; embed it again") from error
-    except (pa.ArrowInvalid, ValueError) as error:
+        raise LedgerError(f"shard {number} ({folder}): {path} is missing; embed it again") from error
+    except InputMissingError as error:
+        raise LedgerError(f"shard {number}: {error}") from error
+    except pa.ArrowInvalid as error:
         raise DataError(f"shard {number} ({folder}): unreadable ({error}); embed it again") from error
-    if rows != planned["sequences"]:
+    if rows != planned.sequences:
         raise LedgerError(
-            f"shard {number} ({folder}): {rows} vectors for {planned['sequences']} sequences "
-            f"from unique_index {planned['first_unique_index']} on; embed it again"
+            f"shard {number} ({folder}): {rows} vectors for {planned.sequences} sequences "
+            f"from unique_index {planned.first_unique_index} on; embed it again"
         )
     columns = vector_columns(schema)
     if not columns:
@@ -114,9 +113,8 @@ def _open_shard(number: int, folder: Path, planned: Mapping[str, Any]) -> ShardF
     return ShardFiles(
         number,
         folder,
-        int(planned["first_unique_index"]),
+        planned.first_unique_index,
         rows,
-        int(planned["tokens"]),
         decode_metadata(schema, path),
         columns,
         value_dtype(schema, columns),
@@ -136,14 +134,12 @@ def check_alike(expected: Mapping[str, Any], found: Mapping[str, Any], where: st
     Raises:
         DataError: naming the first difference.
     """
-    for key in IDENTITY_KEYS:
-        if key == "max_length" and expected.get("long_sequences") == found.get("long_sequences") == "full":
-            continue
-        if expected.get(key) != found.get(key):
-            raise DataError(
-                f"{where}: {key} is {found.get(key)}, but {expected.get(key)} in {reference}; "
-                "embed all of them with the same model and options"
-            )
+    key = first_difference(expected, found)
+    if key is not None:
+        raise DataError(
+            f"{where}: {key} is {found.get(key)}, but {expected.get(key)} in {reference}; "
+            "embed all of them with the same model and options"
+        )
 
 
 def merged_metadata(all_metadata: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +14,27 @@ import pyarrow.parquet as pq
 from virnucpro.errors import DataError, LedgerError
 from virnucpro.merge.buckets import SpillBuckets
 from virnucpro.merge.layout import wanted_ids, wanting_windows
-from virnucpro.merge.overlap import Prefetched
 from virnucpro.merge.shard_set import ShardFiles
 from virnucpro.output.keys import key_words
+from virnucpro.output.overlap import Prefetched
+from virnucpro.output.schema import BATCH_FACTS
 
 Array = npt.NDArray[Any]
 
 
+#: Arrays by name, one entry a row: what travels with a vector, and the vectors themselves, (rows, dim).
+Rows = dict[str, Array]
+
+
+def facts_of_a_row(columns: Mapping[str, int], dtype: str) -> list[Any]:
+    """What travels with a vector to its place in the output, as fields of a numpy record."""
+    facts = [("shard", np.int32), ("batch", np.int32), *((name, np.float32) for name in BATCH_FACTS)]
+    return [*facts, *((name, dtype, (dim,)) for name, dim in columns.items())]
+
+
 def record_type(columns: Mapping[str, int], dtype: str) -> np.dtype[Any]:
     """One vector that is wanted in another window, with what stands beside it in the output."""
-    facts: list[Any] = [
-        ("id", np.int64),
-        ("key", np.uint32, (4,)),
-        ("shard", np.int32),
-        ("batch", np.int32),
-        ("utilization", np.float32),
-        ("rate", np.float32),
-    ]
-    return np.dtype([*facts, *((name, dtype, (dim,)) for name, dim in columns.items())])
-
-
-@dataclass(frozen=True)
-class NewVectors:
-    """Consecutive rows of the shards: one array per quantity, (n,), and per column (n, dim)."""
-
-    shard: Array
-    batch: Array
-    utilization: Array
-    rate: Array
-    energy_per_token: Array
-    columns: Mapping[str, Array]
+    return np.dtype([("id", np.int64), ("key", np.uint32, (4,)), *facts_of_a_row(columns, dtype)])
 
 
 class ShardReader:
@@ -59,29 +49,35 @@ class ShardReader:
     def __init__(self, shards: Sequence[ShardFiles], columns: Mapping[str, int], dtype: str) -> None:
         self._columns = dict(columns)
         self._dtype = np.dtype(dtype)
+        self._row = np.dtype([*facts_of_a_row(columns, dtype), ("energy_per_token", np.float64)])
         self._ahead = Prefetched(self._pieces(shards))
         self._pieces_ahead = iter(self._ahead)
-        self._piece: NewVectors | None = None
-        self._used = 0
+        self._piece: Rows = {}
+        self._left = 0
 
-    def take(self, rows: int) -> NewVectors:
-        """The next ``rows`` rows."""
-        taken = _empty(rows, self._columns, self._dtype)
+    def take(self, rows: int) -> Rows:
+        """The next ``rows`` rows; ``energy_per_token`` stands beside what travels with a vector."""
+        taken = {
+            name: np.empty((rows, *kind.shape), kind.base) for name, (kind, *_) in (self._row.fields or {}).items()
+        }
         filled = 0
         while filled < rows:
-            if self._piece is None or self._used == len(self._piece.shard):
-                self._piece, self._used = next(self._pieces_ahead), 0
-            count = min(rows - filled, len(self._piece.shard) - self._used)
-            _copy(self._piece, self._used, taken, filled, count)
+            if not self._left:
+                self._piece = next(self._pieces_ahead)
+                self._left = len(self._piece["shard"])
+                continue
+            used, count = len(self._piece["shard"]) - self._left, min(rows - filled, self._left)
+            for name, values in self._piece.items():
+                taken[name][filled : filled + count] = values[used : used + count]
             filled += count
-            self._used += count
+            self._left -= count
         return taken
 
     def close(self) -> None:
         """Stop reading."""
         self._ahead.close()
 
-    def _pieces(self, shards: Sequence[ShardFiles]) -> Iterator[NewVectors]:
+    def _pieces(self, shards: Sequence[ShardFiles]) -> Iterator[Rows]:
         for shard in shards:
             try:
                 yield from self._shard_pieces(shard)
@@ -89,7 +85,7 @@ class ShardReader:
                 where = f"shard {shard.number} ({shard.folder})"
                 raise DataError(f"{where}: unreadable ({error}); embed it again") from error
 
-    def _shard_pieces(self, shard: ShardFiles) -> Iterator[NewVectors]:
+    def _shard_pieces(self, shard: ShardFiles) -> Iterator[Rows]:
         facts = _BatchFacts(shard)
         first = shard.first_unique_index
         with pq.ParquetFile(shard.embeddings, pre_buffer=False) as file:
@@ -104,17 +100,17 @@ class ShardReader:
                         f"{first + wrong[0]} belongs; embed it again"
                     )
                 batch = table["batch"].to_numpy()
-                yield NewVectors(
-                    np.full(rows, shard.number, np.int32),
-                    batch,
-                    *facts.of(batch),
-                    {name: vectors_of(table[name], dim, self._dtype) for name, dim in self._columns.items()},
-                )
+                yield {
+                    "shard": np.full(rows, shard.number, np.int32),
+                    "batch": batch,
+                    **facts.of(batch),
+                    **{name: vectors_of(table[name], dim, self._dtype) for name, dim in self._columns.items()},
+                }
                 first += rows
 
 
 class _BatchFacts:
-    """Utilisation, tokens per second and energy per token of a shard's batches.
+    """``BATCH_FACTS`` and energy per token of a shard's batches.
 
     What the shard used outside its batches (start-up, waiting) is spread over its tokens, so that the rows' energies
     add up to the shard's.
@@ -129,22 +125,21 @@ class _BatchFacts:
         self._known[numbers] = True
         tokens = table["tokens"].to_numpy().astype(np.float64)
         energy = _floats(table["energy_joules"])
-        total = shard.summary.get("energy_joules")
+        total = shard.summary.energy_joules
         overhead = np.nan if total is None or not tokens.sum() else (total - np.nansum(energy)) / tokens.sum()
-        self._utilization = self._by_number(numbers, _floats(table["device_utilization"]), np.float32)
-        self._rate = self._by_number(numbers, _floats(table["tokens_per_second"]), np.float32)
-        per_token = np.nan_to_num(energy) / np.maximum(tokens, 1) + overhead
-        self._energy = self._by_number(numbers, per_token, np.float64)
+        known = {name: _floats(table[column]).astype(np.float32) for name, column in BATCH_FACTS.items()}
+        known["energy_per_token"] = np.nan_to_num(energy) / np.maximum(tokens, 1) + overhead
+        self._facts = {name: self._by_number(numbers, values) for name, values in known.items()}
 
-    def of(self, batch: Array) -> tuple[Array, Array, Array]:
-        """The three for each row of a column of batch numbers."""
+    def of(self, batch: Array) -> Rows:
+        """Each of them for each row of a column of batch numbers."""
         inside = (batch >= 0) & (batch < self._size)
         if not inside.all() or not self._known[batch].all():
             raise LedgerError(f"{self._where}: a row names a batch that batches.parquet does not have; embed it again")
-        return self._utilization[batch], self._rate[batch], self._energy[batch]
+        return {name: values[batch] for name, values in self._facts.items()}
 
-    def _by_number(self, numbers: Array, values: Array, dtype: Any) -> Array:
-        placed = np.full(self._size, np.nan, dtype)
+    def _by_number(self, numbers: Array, values: Array) -> Array:
+        placed = np.full(self._size, np.nan, values.dtype)
         placed[numbers] = values
         return placed
 
@@ -201,7 +196,8 @@ class ReuseReader:
         records["id"] = ids
         records["key"] = key_words(table["sequence_key"])[within]
         records["shard"] = records["batch"] = -1
-        records["utilization"] = records["rate"] = np.nan
+        for name in BATCH_FACTS:
+            records[name] = np.nan
         for name, dim in self._columns.items():
             records[name] = vectors_of(table[name], dim, self._dtype)[within]
         return records
@@ -221,21 +217,3 @@ def vectors_of(column: pa.ChunkedArray, dim: int, dtype: np.dtype[Any]) -> Array
 def _floats(column: pa.ChunkedArray) -> Array:
     values: Array = column.cast(pa.float64()).fill_null(float("nan")).to_numpy()
     return values
-
-
-def _empty(rows: int, columns: Mapping[str, int], dtype: np.dtype[Any]) -> NewVectors:
-    return NewVectors(
-        np.empty(rows, np.int32),
-        np.empty(rows, np.int32),
-        np.empty(rows, np.float32),
-        np.empty(rows, np.float32),
-        np.empty(rows, np.float64),
-        {name: np.empty((rows, dim), dtype) for name, dim in columns.items()},
-    )
-
-
-def _copy(source: NewVectors, start: int, target: NewVectors, at: int, rows: int) -> None:
-    for name in ("shard", "batch", "utilization", "rate", "energy_per_token"):
-        getattr(target, name)[at : at + rows] = getattr(source, name)[start : start + rows]
-    for name, values in source.columns.items():
-        target.columns[name][at : at + rows] = values[start : start + rows]

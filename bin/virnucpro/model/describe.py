@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from virnucpro.errors import InputMissingError, ModelError
 from virnucpro.model.registry import MODELS, Esm2Config
 from virnucpro.model.weights import open_checkpoint
+from virnucpro.output.contracts import ModelDescription
 
 _ROTARY_SUFFIX: Final = ".inv_freq"
 
 
-def describe_model(path: Path) -> dict[str, Any]:
+def describe_model(path: Path) -> ModelDescription:
     """Describe a checkpoint after checking that it is a whole ESM-2.
 
-    Returns:
-        ``name``, ``source`` (fair-esm or huggingface), ``layers``, ``embed_dim``, ``heads``, ``weights_sha256``,
-        ``parameters`` (trained numbers of the encoder, without heads on top), ``left_out`` (names of those heads) and
-        ``files`` (names of weight files).
+    ``parameters`` counts the trained numbers of the encoder, without the heads on top that are ``left_out``.
 
     Raises:
         InputMissingError, ModelError: as ``open_checkpoint``, or an official name on a model of other sizes.
@@ -27,17 +25,17 @@ def describe_model(path: Path) -> dict[str, Any]:
     checkpoint = open_checkpoint(path)
     config, files = checkpoint.config, list(checkpoint.files)
     _require_official_sizes(path, config)
-    return {
-        "name": config.name,
-        "source": checkpoint.source,
-        "layers": config.layers,
-        "embed_dim": config.embed_dim,
-        "heads": config.heads,
-        "weights_sha256": weights_sha256(files),
-        "parameters": sum(value.numel() for key, value in checkpoint.state.items() if not key.endswith(_ROTARY_SUFFIX)),
-        "left_out": list(checkpoint.left_out),
-        "files": [file.name for file in files],
-    }
+    return ModelDescription(
+        name=config.name,
+        source=checkpoint.source,
+        layers=config.layers,
+        embed_dim=config.embed_dim,
+        heads=config.heads,
+        weights_sha256=weights_sha256(files),
+        parameters=sum(value.numel() for key, value in checkpoint.state.items() if not key.endswith(_ROTARY_SUFFIX)),
+        left_out=list(checkpoint.left_out),
+        files=[file.name for file in files],
+    )
 
 
 def _require_official_sizes(path: Path, config: Esm2Config) -> None:

@@ -27,6 +27,7 @@ from virnucpro.model.parameters import (
     precision_of,
     trained_inv_freq,
 )
+from virnucpro.model.paths import prefers_fused
 from virnucpro.model.registry import Esm2Config
 
 
@@ -73,7 +74,7 @@ class PackedEsm2:
         """Build the model from a state dict in fair-esm's key names, such as ``read_checkpoint`` returns.
 
         Each tensor is moved and cast on its own; the model shares no memory with ``state``. ``fused`` chooses the form
-        of the layers: unless given, the fused one where kernels for it exist, on Hopper.
+        of the layers: unless given, the fused one where kernels for it exist, on Hopper, and `prefers_fused` has it.
 
         Raises:
             UsageError: a precision that this model does not run in.
@@ -81,7 +82,7 @@ class PackedEsm2:
         dtype = dtype_of(precision)
         builder = ParameterBuilder(config, state, dtype, torch.device(device))
         if fused is None:
-            fused = uses_hopper(torch.empty(0, dtype=dtype, device=device))
+            fused = uses_hopper(torch.empty(0, dtype=dtype, device=device)) and prefers_fused(config, precision)
         layer = builder.form(precision, fused=fused)
         table_VD = builder.embedding_table(wide=fused and precision != "fp8")
         layers = [layer(index) for index in range(config.layers)]

@@ -11,6 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from virnucpro.config import PRECISIONS
 from virnucpro.errors import UsageError
 from virnucpro.kernels.fp8_linear import Quantised, quantise_rows
 from virnucpro.kernels.fused_fp8 import hidden_factor
@@ -36,7 +37,7 @@ MASK: Final = 32
 #: 15 % of training tokens were chosen and 80 % of those masked; embeddings are scaled to that share of unmasked ones.
 TRAINING_MASK_SHARE: Final = 0.15 * 0.8
 #: What each precision keeps the residual stream in.
-DTYPES: Final = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.bfloat16}
+DTYPES: Final = {name: getattr(torch, precision.stream) for name, precision in PRECISIONS.items()}
 #: Up to this head_dim queries and keys carry twice the bits of a 16-bit precision. Rounding them is the largest error
 #: of a small model, and attention over so few dimensions has the matrix units idle.
 LOW_QUERIES_HEAD_DIM: Final = 32
@@ -209,7 +210,8 @@ def dtype_of(precision: str) -> torch.dtype:
     """The dtype of a precision of the command line; UsageError where this model does not run in it."""
     if precision not in DTYPES:
         raise UsageError(f"precision '{precision}' is not available; choose one of {', '.join(DTYPES)}")
-    return DTYPES[precision]
+    dtype: torch.dtype = DTYPES[precision]
+    return dtype
 
 
 def precision_of(dtype: torch.dtype) -> str:

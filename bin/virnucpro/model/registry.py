@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from virnucpro.errors import ModelError
+from virnucpro.output.contracts import ModelDescription
 
 VOCABULARY_SIZE: Final = 33
 
@@ -44,15 +44,9 @@ class Esm2Config:
             )
 
     @classmethod
-    def from_description(cls, description: Mapping[str, Any]) -> Esm2Config:
-        """The sizes in a ``model.json``; ModelError where they are not there."""
-        try:
-            layers, embed_dim, heads = (int(description[key]) for key in ("layers", "embed_dim", "heads"))
-            return cls(str(description["name"]), layers, embed_dim, heads)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(
-                f"model.json does not describe an ESM-2 ({error}); write it again with FETCH_MODEL"
-            ) from error
+    def from_description(cls, described: ModelDescription) -> Esm2Config:
+        """The sizes in a ``model.json``."""
+        return cls(described.name, described.layers, described.embed_dim, described.heads)
 
     @property
     def head_dim(self) -> int:

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Final, Self
 
 from virnucpro.monitor.probes import NvmlProbe, ProcessProbe, Sample
@@ -32,7 +31,6 @@ class DeviceSampler:
     def __init__(self, device_uuid: str | None, interval_seconds: float = DEFAULT_INTERVAL_SECONDS) -> None:
         self.device_uuid = device_uuid
         self._interval = interval_seconds
-        self._stage = ""
         self._samples: list[Sample] = []
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -55,10 +53,6 @@ class DeviceSampler:
         if thread.is_alive():
             log.warning("the driver does not answer; its last metrics are missing")
 
-    def set_stage(self, stage: str) -> None:
-        """Name what the run does from now on; the samples carry it. Unnamed stages are told from the batches."""
-        self._stage = stage
-
     def samples(self) -> list[Sample]:
         """The readings so far, in order of time."""
         return list(self._samples)
@@ -67,9 +61,7 @@ class DeviceSampler:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _run(self) -> None:
@@ -77,10 +69,10 @@ class DeviceSampler:
         due = time.monotonic()
         stopping = False
         while not stopping:
-            self._samples.append(probe.read(self._stage))
+            self._samples.append(probe.read())
             due = max(due + self._interval, time.monotonic())
             stopping = self._stopping.wait(due - time.monotonic())
-        self._samples.append(probe.read(self._stage))
+        self._samples.append(probe.read())
         probe.close()
 
 

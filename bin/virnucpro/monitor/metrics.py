@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import socket
 from collections import Counter
@@ -17,6 +16,8 @@ from virnucpro.monitor.energy import Energy, FloatArray, Series, exclusive_windo
 from virnucpro.monitor.probes import Sample
 from virnucpro.monitor.tables import batches_table, samples_table, write_table
 from virnucpro.monitor.verdict import Bottleneck, bottleneck
+from virnucpro.output.contracts import ShardRun, ShardSummary
+from virnucpro.output.files import BATCHES_FILE, GPU_METRICS_FILE, SHARD_SUMMARY_FILE
 
 __all__ = ["BatchRecord", "Bottleneck", "LoaderMetrics", "bottleneck", "queue_state", "write_shard_metrics"]
 
@@ -132,18 +133,15 @@ def utilization_by_stage(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def write_shard_metrics(
-    outdir: Path, batches: Sequence[BatchRecord], samples: Sequence[Sample], summary: Mapping[str, Any]
-) -> dict[str, Any]:
+    outdir: Path, batches: Sequence[BatchRecord], samples: Sequence[Sample], run: ShardRun
+) -> ShardSummary:
     """Write batches.parquet, gpu_metrics.parquet and summary.json of a shard.
 
     Args:
         outdir: the shard's folder.
         batches: every batch of the shard.
         samples: the device's readings.
-        summary: what the run knows of itself; its keys are kept, but what is computed here wins. Used here:
-            ``shard`` (number, or name that ends in it), ``device_name``, ``device_uuid``, ``process_start`` (unix
-            seconds), ``writer_wait_seconds``, ``flops`` (of the whole shard), ``matrix_teraflops_per_second`` (what
-            the device reaches in plain matrix products), ``peak_memory_bytes``.
+        run: what the task knows of itself; sequences and tokens are counted anew over the batches.
 
     Returns:
         What summary.json holds.
@@ -151,7 +149,6 @@ def write_shard_metrics(
     Raises:
         OSError: the disk is full or gone.
     """
-    shard = shard_number(summary["shard"])
     samples = staged(samples, batches)
     starts, ends = exclusive_windows([b.start for b in batches], [b.end for b in batches])
     energy = Energy(samples)
@@ -160,26 +157,20 @@ def write_shard_metrics(
         np.array([b.start for b in batches]), np.array([b.end for b in batches])
     )
     computed = {
-        **_time_spent(batches, samples, summary, float((ends - starts).sum())),
+        **_time_spent(batches, samples, run, float((ends - starts).sum())),
         **_energy_spent(batches, samples, energy, joules),
-        **_reached(batches, samples, summary),
+        **_reached(batches, samples, run),
     }
-    computed |= _judged(batches, samples, computed, on_gpu=summary.get("device_uuid") is not None)
-    complete = {**summary, **{key: value for key, value in computed.items() if value is not None}, "shard": shard}
-    complete = {**dict.fromkeys(computed), **complete}
-    write_table(outdir / "batches.parquet", batches_table(shard, batches, ends - starts, utilization, joules))
-    write_table(outdir / "gpu_metrics.parquet", samples_table(shard, samples, summary))
-    (outdir / "summary.json").write_text(json.dumps(complete, indent=2, sort_keys=True, allow_nan=False) + "\n")
-    return complete
-
-
-def shard_number(name: object) -> int:
-    """The number of a shard given as such or as ``shard-00007``."""
-    return name if isinstance(name, int) else int(str(name).rpartition("-")[2])
+    computed |= _judged(batches, samples, computed, on_gpu=run.device_uuid is not None)
+    summary = ShardSummary(**{**vars(run), **computed})
+    write_table(outdir / BATCHES_FILE, batches_table(run.shard, batches, ends - starts, utilization, joules))
+    write_table(outdir / GPU_METRICS_FILE, samples_table(run, samples))
+    summary.write(outdir / SHARD_SUMMARY_FILE)
+    return summary
 
 
 def _time_spent(
-    batches: Sequence[BatchRecord], samples: Sequence[Sample], summary: Mapping[str, Any], compute: float
+    batches: Sequence[BatchRecord], samples: Sequence[Sample], run: ShardRun, compute: float
 ) -> dict[str, Any]:
     """The wall time and its four parts, which add up to it.
 
@@ -187,7 +178,7 @@ def _time_spent(
     the proportion in which the run waited for either.
     """
     times = [sample.time for sample in samples] + [b.start for b in batches] + [b.end for b in batches]
-    started = summary.get("process_start") or min(times, default=None)
+    started = run.process_start or min(times, default=None)
     finished = max(times, default=started)
     wall = finished - started if started is not None and finished is not None else None
     spent: dict[str, Any] = {"host": socket.gethostname(), "started": started, "finished": finished}
@@ -199,7 +190,7 @@ def _time_spent(
         return spent | dict(zip(parts, (wall, 0.0, 0.0, 0.0), strict=True))
     first, last = min(b.start for b in batches), max(b.end for b in batches)
     startup, gaps = max(0.0, first - started), max(0.0, last - first - compute)
-    loader, writer = spent["loader_wait_seconds"], summary.get("writer_wait_seconds") or 0.0
+    loader, writer = spent["loader_wait_seconds"], run.writer_wait_seconds
     starved = gaps * loader / (loader + writer) if writer else gaps
     seconds = (startup, starved, compute, max(0.0, wall - startup - starved - compute))
     return spent | dict(zip(parts, seconds, strict=True))
@@ -222,14 +213,14 @@ def _energy_spent(
     }
 
 
-def _reached(batches: Sequence[BatchRecord], samples: Sequence[Sample], summary: Mapping[str, Any]) -> dict[str, Any]:
+def _reached(batches: Sequence[BatchRecord], samples: Sequence[Sample], run: ShardRun) -> dict[str, Any]:
     totals = batch_statistics(batches)
     span = max(b.end for b in batches) - min(b.start for b in batches) if batches else 0.0
     memory = max((s.memory_used_bytes for s in samples if s.memory_used_bytes is not None), default=None)
-    flops, limit = summary.get("flops"), summary.get("matrix_teraflops_per_second")
-    rate = flops / span / 1e12 if span and flops is not None else None
-    peak = summary.get("peak_memory_bytes")
-    if summary.get("device_uuid") is None:
+    limit = run.matrix_teraflops_per_second
+    rate = run.flops / span / 1e12 if span and run.flops is not None else None
+    peak = run.peak_memory_bytes
+    if run.device_uuid is None:
         # The process tells its own memory alone, the samples that of the loader's processes too.
         peak = max((each for each in (peak, memory) if each is not None), default=None)
     return {
@@ -240,7 +231,6 @@ def _reached(batches: Sequence[BatchRecord], samples: Sequence[Sample], summary:
         "sequences_per_second": totals["total_sequences"] / span if span else None,
         "tokens_per_second": totals["total_tokens"] / span if span else None,
         "teraflops_per_second": rate,
-        "matrix_teraflops_per_second": limit,
         "matrix_share": rate / limit if rate is not None and limit else None,
         "packing_efficiency": totals["packing_efficiency"],
         "peak_memory_bytes": memory if peak is None else peak,

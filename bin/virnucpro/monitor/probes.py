@@ -44,7 +44,7 @@ class Sample:
     """One reading. ``time`` is in unix seconds; every other quantity is None where unknown.
 
     Attributes:
-        stage: what the run was doing, as the run said; "" where it did not.
+        stage: what the run was doing; "" until its batches tell.
         utilization: percent of the time in which a kernel ran; on a CPU the process tree's percentage of its cores.
         memory_used_bytes: memory in use on the whole device; on a CPU the process tree's resident memory.
         throttle_reasons: what holds the clocks down, joined by "+"; "" for nothing.
@@ -52,7 +52,7 @@ class Sample:
     """
 
     time: float
-    stage: str
+    stage: str = ""
     utilization: float | None = None
     memory_used_bytes: int | None = None
     power_watts: float | None = None
@@ -116,11 +116,11 @@ class NvmlProbe:
         except Exception as error:
             self._guard.warn(error)
 
-    def read(self, stage: str) -> Sample:
+    def read(self) -> Sample:
         """All quantities; memory, clock, temperature and clock limits are at most a second old."""
         now = time.time()
         if self._handle is None:
-            return Sample(now, stage)
+            return Sample(now)
         nvml, handle, read = self._nvml, self._handle, self._guard.read
         clock = time.monotonic()
         if clock >= self._slow_due:
@@ -128,7 +128,7 @@ class NvmlProbe:
         memory, megahertz, celsius, limits = self._slow
         return Sample(
             now,
-            stage,
+            "",
             read("utilization", lambda: float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
             memory,
             read("power", lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1e3),
@@ -191,12 +191,12 @@ class ProcessProbe:
         self._cores = usable_cores()
         self._before: tuple[float, dict[int, float]] | None = None
 
-    def read(self, stage: str) -> Sample:
+    def read(self) -> Sample:
         """CPU share since the last reading and memory now."""
         now = time.time()
         usage = self._guard.read("processes", self._usage)
         if usage is None:
-            return Sample(now, stage)
+            return Sample(now)
         seconds, memory = usage
         clock = time.monotonic()
         percent = None
@@ -205,7 +205,7 @@ class ProcessProbe:
             spent = sum(used - self._before[1].get(pid, used) for pid, used in seconds.items())
             percent = min(100.0, 100.0 * spent / ((clock - self._before[0]) * self._cores))
         self._before = (clock, seconds)
-        return Sample(now, stage, percent, memory)
+        return Sample(now, utilization=percent, memory_used_bytes=memory)
 
     def close(self) -> None:
         """Forget the processes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,45 +17,33 @@ from virnucpro.monitor.metrics import STARTUP, wait_statistics
 from virnucpro.monitor.run_verdict import matrix_limit, million_more, run_bottleneck, run_time_spent, run_verdict
 from virnucpro.monitor.schema import BATCHES_SCHEMA, GPU_METRICS_SCHEMA, SHARDS_SCHEMA
 from virnucpro.monitor.tables import write_table
+from virnucpro.output.contracts import CostEstimate, RunDevice, ShardFigures
+from virnucpro.output.files import BATCHES_FILE, GPU_METRICS_FILE, SHARDS_FILE
 
 #: Rows that are gathered into one row group: a shard alone has few.
 _ROW_GROUP_ROWS: Final = 131_072
 _JOULES_PER_KWH: Final = 3.6e6
-_PER_SHARD: Final = (
-    "shard",
-    "device_name",
-    "sequences",
-    "tokens",
-    "wall_seconds",
-    "startup_seconds",
-    "tokens_per_second",
-    "teraflops_per_second",
-    "utilization_percent",
-    "pct_starved",
-    "energy_joules",
-    "verdict",
-)
 
-Summary = Mapping[str, Any]
+#: A row of shards.parquet.
+Row = Mapping[str, Any]
 
 
-def merge_metrics(folders: Sequence[Path], summaries: Sequence[Summary], outdir: Path) -> None:
+def merge_metrics(folders: Sequence[Path], shards: Sequence[Row], outdir: Path) -> None:
     """Write batches.parquet, gpu_metrics.parquet and shards.parquet of the run into ``outdir``.
 
     Args:
         folders: the shards' folders in order.
-        summaries: what their summary.json hold.
+        shards: the rows of shards.parquet.
 
     Raises:
         DataError: a shard's metrics are missing or unreadable.
     """
     outdir.mkdir(parents=True, exist_ok=True)
-    for name, schema in (("batches.parquet", BATCHES_SCHEMA), ("gpu_metrics.parquet", GPU_METRICS_SCHEMA)):
+    for name, schema in ((BATCHES_FILE, BATCHES_SCHEMA), (GPU_METRICS_FILE, GPU_METRICS_SCHEMA)):
         with pq.ParquetWriter(outdir / name, schema, compression="zstd") as writer:
             for table in _gathered([folder / name for folder in folders], schema):
                 writer.write_table(table, row_group_size=max(table.num_rows, 1))
-    columns = [pa.array([summary.get(f.name) for summary in summaries], f.type) for f in SHARDS_SCHEMA]
-    write_table(outdir / "shards.parquet", pa.Table.from_arrays(columns, schema=SHARDS_SCHEMA))
+    write_table(outdir / SHARDS_FILE, pa.Table.from_pylist(list(shards), SHARDS_SCHEMA))
 
 
 def _gathered(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
@@ -74,17 +63,17 @@ def _gathered(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
         yield pa.concat_tables(pending).unify_dictionaries()
 
 
-def run_figures(summaries: Sequence[Summary], metrics_dir: Path, flops: float) -> dict[str, Any]:
+def run_figures(summaries: Sequence[Row], metrics_dir: Path, flops: float) -> dict[str, Any]:
     """What the run reached, over all its shards.
 
     Rates are per device: totals divided by the time from each shard's first batch to its last, summed over shards.
 
     Args:
-        summaries: the shards' summary.json.
+        summaries: the rows of shards.parquet.
         metrics_dir: where ``merge_metrics`` wrote.
         flops: floating-point operations of all embedded sequences.
     """
-    span = sum(s["tokens"] / s["tokens_per_second"] for s in summaries if s.get("tokens_per_second"))
+    span = sum(s["tokens"] / s["tokens_per_second"] for s in summaries if s["tokens_per_second"])
     sequences, tokens = sum(s["sequences"] for s in summaries), sum(s["tokens"] for s in summaries)
     started, finished = _known(summaries, "started"), _known(summaries, "finished")
     limit, rate = matrix_limit(summaries), flops / span / 1e12 if span else None
@@ -101,7 +90,7 @@ def run_figures(summaries: Sequence[Summary], metrics_dir: Path, flops: float) -
         "teraflops_per_second": rate,
         "matrix_teraflops_per_second": limit,
         "matrix_share": rate / limit if rate is not None and limit else None,
-        **_waits(metrics_dir / "batches.parquet"),
+        **_waits(metrics_dir / BATCHES_FILE),
         "peak_memory_bytes": max(_known(summaries, "peak_memory_bytes"), default=None),
         "energy_joules": joules,
         "energy_kwh": None if joules is None else joules / _JOULES_PER_KWH,
@@ -110,10 +99,10 @@ def run_figures(summaries: Sequence[Summary], metrics_dir: Path, flops: float) -
         "bottleneck": verdict.severity,
         "bottleneck_cause": verdict.cause,
         "verdict": run_verdict(summaries),
-        "million_more": million_more(summaries),
-        "attention": sorted({s["attention"] for s in summaries if _has(s, "attention")}),
+        "million_more": CostEstimate(**million_more(summaries)),
+        "attention": sorted({s["attention"] for s in summaries if s["attention"] is not None}),
         "devices": _devices(summaries),
-        "per_shard": [{key: s.get(key) for key in _PER_SHARD} for s in summaries],
+        "per_shard": [ShardFigures(**{each.name: s[each.name] for each in fields(ShardFigures)}) for s in summaries],
     }
 
 
@@ -125,21 +114,17 @@ def _waits(batches: Path) -> dict[str, Any]:
     return {key: waits[key] for key in ("avg_wait_time_ms", "p95_wait_time_ms", "pct_starved")}
 
 
-def _total(summaries: Sequence[Summary], key: str) -> float | None:
+def _total(summaries: Sequence[Row], key: str) -> float | None:
     """Sum over the shards; None unless every shard knows it."""
     known = _known(summaries, key)
     return sum(known) if summaries and len(known) == len(summaries) else None
 
 
-def _devices(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
-    shards = Counter((s.get("device_name"), s.get("device_uuid"), s.get("host")) for s in summaries)
+def _devices(summaries: Sequence[Row]) -> list[RunDevice]:
+    shards = Counter((s["device_name"], s["device_uuid"], s["host"]) for s in summaries)
     keys = sorted(shards, key=lambda key: tuple(str(part) for part in key))
-    return [{"name": key[0], "uuid": key[1], "host": key[2], "shards": shards[key]} for key in keys]
+    return [RunDevice(name=name, uuid=uuid, host=host, shards=shards[name, uuid, host]) for name, uuid, host in keys]
 
 
-def _has(summary: Summary, key: str) -> bool:
-    return summary.get(key) is not None
-
-
-def _known(summaries: Sequence[Summary], key: str) -> list[float]:
-    return [summary[key] for summary in summaries if _has(summary, key)]
+def _known(summaries: Sequence[Row], key: str) -> list[float]:
+    return [summary[key] for summary in summaries if summary[key] is not None]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Final
 
 import pyarrow as pa
+
+from virnucpro.output.contracts import ShardSummary
 
 _NAMES: Final = pa.dictionary(pa.int32(), pa.string())
 
@@ -44,46 +47,24 @@ BATCHES_SCHEMA: Final = pa.schema(
     ]
 )
 
-#: One row per shard: these keys of its summary.json.
-SHARDS_SCHEMA: Final = pa.schema(
-    [
-        ("shard", pa.int32()),
-        ("device_name", pa.string()),
-        ("device_uuid", pa.string()),
-        ("host", pa.string()),
-        ("attention", pa.string()),
-        ("started", pa.float64()),
-        ("finished", pa.float64()),
-        ("wall_seconds", pa.float64()),
-        ("startup_seconds", pa.float64()),
-        ("starved_seconds", pa.float64()),
-        ("compute_seconds", pa.float64()),
-        ("write_seconds", pa.float64()),
-        ("batches", pa.int32()),
-        ("sequences", pa.int64()),
-        ("tokens", pa.int64()),
-        ("retries", pa.int32()),
-        ("sequences_per_second", pa.float64()),
-        ("tokens_per_second", pa.float64()),
-        ("teraflops_per_second", pa.float64()),
-        ("matrix_teraflops_per_second", pa.float64()),
-        ("matrix_share", pa.float64()),
-        ("packing_efficiency", pa.float64()),
-        ("loader_wait_seconds", pa.float64()),
-        ("writer_wait_seconds", pa.float64()),
-        ("avg_wait_time_ms", pa.float64()),
-        ("p95_wait_time_ms", pa.float64()),
-        ("max_wait_time_ms", pa.float64()),
-        ("pct_starved", pa.float64()),
-        ("utilization_percent", pa.float64()),
-        ("mean_power_watts", pa.float64()),
-        ("peak_memory_bytes", pa.int64()),
-        ("energy_joules", pa.float64()),
-        ("startup_energy_joules", pa.float64()),
-        ("batch_energy_joules", pa.float64()),
-        ("energy_source", pa.string()),
-        ("bottleneck", pa.string()),
-        ("bottleneck_cause", pa.string()),
-        ("verdict", pa.string()),
-    ]
-)
+#: One row per shard: these fields of its summary.json, and its attention back end.
+_SHARD_COLUMNS: Final = (
+    "shard", "device_name", "device_uuid", "host", "attention", "started", "finished", "wall_seconds",
+    "startup_seconds", "starved_seconds", "compute_seconds", "write_seconds", "batches", "sequences", "tokens",
+    "retries", "sequences_per_second", "tokens_per_second", "teraflops_per_second", "matrix_teraflops_per_second",
+    "matrix_share", "packing_efficiency", "loader_wait_seconds", "writer_wait_seconds", "avg_wait_time_ms",
+    "p95_wait_time_ms", "max_wait_time_ms", "pct_starved", "utilization_percent", "mean_power_watts",
+    "peak_memory_bytes", "energy_joules", "startup_energy_joules", "batch_energy_joules", "energy_source",
+    "bottleneck", "bottleneck_cause", "verdict",
+)  # fmt: skip
+_SMALL: Final = ("shard", "batches", "retries")
+
+
+def _shards_schema() -> pa.Schema:
+    arrow = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}
+    kinds = {each.name: arrow.get(str(each.type).split(" | ")[0]) for each in fields(ShardSummary)}
+    kinds |= {"attention": pa.string(), **dict.fromkeys(_SMALL, pa.int32())}
+    return pa.schema([(name, kinds[name]) for name in _SHARD_COLUMNS])
+
+
+SHARDS_SCHEMA: Final = _shards_schema()

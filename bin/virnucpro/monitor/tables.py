@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from virnucpro.monitor.probes import Sample
 from virnucpro.monitor.schema import BATCHES_SCHEMA, GPU_METRICS_SCHEMA
+from virnucpro.output.contracts import ShardRun
 
 if TYPE_CHECKING:
     from virnucpro.monitor.metrics import BatchRecord
@@ -36,7 +37,7 @@ def batches_table(
     return _table(columns, BATCHES_SCHEMA)
 
 
-def samples_table(shard: int, samples: Sequence[Sample], summary: Mapping[str, Any]) -> pa.Table:
+def samples_table(run: ShardRun, samples: Sequence[Sample]) -> pa.Table:
     """One row per reading."""
     columns: dict[str, Any] = {
         field.name: [getattr(s, field.name) for s in samples]
@@ -44,9 +45,8 @@ def samples_table(shard: int, samples: Sequence[Sample], summary: Mapping[str, A
         if field.name not in ("shard", "device_name", "device_uuid", "utilization_percent")
     }
     columns["utilization_percent"] = [s.utilization for s in samples]
-    columns["shard"] = [shard] * len(samples)
-    for name in ("device_name", "device_uuid"):
-        columns[name] = [summary.get(name)] * len(samples)
+    for name in ("shard", "device_name", "device_uuid"):
+        columns[name] = [getattr(run, name)] * len(samples)
     return _table(columns, GPU_METRICS_SCHEMA)
 
 

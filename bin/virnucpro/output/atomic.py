@@ -80,28 +80,30 @@ class PartialParquet:
     def __init__(self, path: Path, schema: pa.Schema, **storage: Any) -> None:
         self._path = path
         self._temporary = path.with_name(f".{path.name}.partial")
-        self._writer: pq.ParquetWriter | None = pq.ParquetWriter(self._temporary, schema, **storage)
+        self._sink = pa.OSFile(str(self._temporary), "wb")
+        self._writer: pq.ParquetWriter | None = pq.ParquetWriter(self._sink, schema, **storage)
 
     @property
     def closed(self) -> bool:
         """Whether the file is finished or dropped."""
         return self._writer is None
 
-    def write(self, table: pa.Table, row_group_size: int) -> None:
-        """Append rows.
+    def write(self, table: pa.Table) -> None:
+        """Append a row group.
 
         Raises:
             ValueError: the file is closed.
         """
         if self._writer is None:
             raise ValueError(f"{self._path}: closed")
-        self._writer.write_table(table, row_group_size=row_group_size)
+        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
 
     def close(self) -> None:
         """Flush to disk and give the file its name; harmless when closed."""
         if self._writer is None:
             return
         self._writer.close()
+        self._sink.close()
         self._writer = None
         sync(self._temporary)
         self._temporary.replace(self._path)
@@ -113,5 +115,7 @@ class PartialParquet:
         try:
             self._writer.close()
         finally:
+            # A writer that cannot be closed, for lack of space, would keep the file open, and the disk with it.
+            self._sink.close()
             self._writer = None
             self._temporary.unlink(missing_ok=True)

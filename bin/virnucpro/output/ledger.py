@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import pyarrow as pa
@@ -94,9 +93,7 @@ class LedgerWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self.close()
         else:
@@ -107,7 +104,7 @@ class LedgerWriter:
         size = self._row_group_rows
         end = table.num_rows - table.num_rows % size if whole_groups_only else table.num_rows
         for start in range(0, end, size):
-            self._file.write(table.slice(start, min(size, end - start)), size)
+            self._file.write(table.slice(start, min(size, end - start)))
         self._pending = [table.slice(end)] if end < table.num_rows else []
         self._pending_rows = table.num_rows - end
 
@@ -174,7 +171,5 @@ class LedgerReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -77,7 +77,7 @@ class ResidueWriter:
         for name, dim in self._columns.items():
             columns.append(_residue_array(self._pending[name], lengths, dim))
             self._pending[name] = []
-        self._file.write(pa.Table.from_arrays(columns, schema=self._schema), len(lengths))
+        self._file.write(pa.Table.from_arrays(columns, schema=self._schema))
         self._indices = []
         self._pending_bytes = 0
 

@@ -22,7 +22,9 @@ ROW_GROUP_ROWS: Final = 16_384
 #: Bytes of vectors per row group at most, which wide models reach before ``ROW_GROUP_ROWS``.
 ROW_GROUP_BYTES: Final = 64 << 20
 
+#: What becomes of a record, and the codes that stand for it: positions in this tuple.
 STATUSES: Final = ("embedded", "duplicate", "reused", "rejected")
+EMBEDDED, DUPLICATE, REUSED, REJECTED = range(len(STATUSES))
 
 LEDGER_SCHEMA: Final = pa.schema(
     [
@@ -62,6 +64,11 @@ DESCRIPTIVE_KEYS: Final = (
     "cuda",
     "device_name",
 )
+
+#: What each row of results takes from its record in the ledger, before the vectors. For another column, a line here.
+LEDGER_FACTS: Final = ("ordinal", "id", "length", "truncated", "sequence_key")
+#: What each row of results says of the batch that computed its vector, and the column of batches.parquet that it is.
+BATCH_FACTS: Final = {"device_utilization": "device_utilization", "batch_tokens_per_second": "tokens_per_second"}
 
 _ARROW_FLOATS: Final = {"float32": pa.float32(), "float16": pa.float16()}
 
@@ -137,17 +144,12 @@ def merged_residues_schema(shard: pa.Schema, metadata: Mapping[str, object]) -> 
 def results_schema(columns: Mapping[str, int], dtype: str, metadata: Mapping[str, object]) -> pa.Schema:
     """Schema of results/embeddings/part-*.parquet: one row per record that was not rejected, in input order."""
     fields = [
-        pa.field("ordinal", pa.int64(), nullable=False),
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("length", pa.int32(), nullable=False),
-        pa.field("truncated", pa.bool_(), nullable=False),
-        pa.field("sequence_key", pa.string(), nullable=False),
+        *(LEDGER_SCHEMA.field(name).with_nullable(False) for name in LEDGER_FACTS),
         *_embedding_fields(columns, dtype),
         pa.field("shard", pa.int32()),
         pa.field("batch", pa.int32()),
         pa.field("device_name", pa.dictionary(pa.int32(), pa.string())),
-        pa.field("device_utilization", pa.float32()),
-        pa.field("batch_tokens_per_second", pa.float32()),
+        *(pa.field(name, pa.float32()) for name in BATCH_FACTS),
         pa.field("energy_joules", pa.float64()),
     ]
     return pa.schema(fields, metadata=encode_metadata(metadata))
@@ -182,6 +184,13 @@ def file_metadata(
         "cuda": cuda,
         "device_name": device_name,
     }
+
+
+def first_difference(expected: Mapping[str, object], found: Mapping[str, object]) -> str | None:
+    """The first of ``IDENTITY_KEYS`` in which metadata differ; the limit is none where sequences are left whole."""
+    whole = expected.get("long_sequences") == found.get("long_sequences") == "full"
+    keys = (key for key in IDENTITY_KEYS if not (whole and key == "max_length"))
+    return next((key for key in keys if expected.get(key) != found.get(key)), None)
 
 
 def encode_metadata(metadata: Mapping[str, object]) -> dict[bytes, bytes]:

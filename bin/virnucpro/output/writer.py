@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, LedgerError
-from virnucpro.output.atomic import prepare_new_directory, publish_directory, remove_tree, reserve, sync
+from virnucpro.output.atomic import PartialParquet, prepare_new_directory, publish_directory, remove_tree, reserve, sync
 from virnucpro.output.files import EMBEDDINGS_FILE, RESIDUES_FILE
 from virnucpro.output.residues import ResidueWriter
 from virnucpro.output.schema import ROW_GROUP_ROWS, shard_schema
@@ -166,9 +164,7 @@ class ShardWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.abort()
 
     def _check_complete(self) -> None:
@@ -229,25 +225,16 @@ def vector_array(vectors: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
     return pa.FixedSizeListArray.from_buffers(kind, rows, [None], children=[values])
 
 
-def write_parquet(
-    path: Path, schema: pa.Schema, row_groups: Iterator[pa.Table], storage: Mapping[str, Any] | None = None
-) -> int:
-    """Write each table as one row group under a temporary name, flush to disk, rename; returns the rows written."""
-    temporary = path.with_name(f".{path.name}.partial")
-    rows = 0
+def write_parquet(path: Path, schema: pa.Schema, row_groups: Iterator[pa.Table]) -> None:
+    """Write each table as one row group under a temporary name, flush to disk, rename."""
+    file = PartialParquet(path, schema, **VECTOR_STORAGE)
     try:
-        with pq.ParquetWriter(temporary, schema, **(VECTOR_STORAGE if storage is None else storage)) as writer:
-            for table in row_groups:
-                if table.num_rows:
-                    writer.write_table(table, row_group_size=table.num_rows)
-                rows += table.num_rows
-        sync(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        for table in row_groups:
+            file.write(table)
+        file.close()
+    finally:
+        file.abort()
     sync(path.parent)
-    return rows
 
 
 def _some(values: npt.NDArray[np.int64]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from virnucpro.config import precision_on
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.errors import DataError, UsageError
 from virnucpro.model.esm2 import PackedEsm2
@@ -93,7 +94,7 @@ class AsyncInferenceRunner:
             self.model = model
             self._fallback = fallback
         else:
-            chosen = precision or ("fp16" if self.device.type == "cuda" else "fp32")
+            chosen = precision or precision_on(self.device.type)
             self.model = PackedEsm2.from_fair_esm(model, chosen, self.device)
             self._fallback = fallback or (lambda: PackedEsm2.from_fair_esm(model, "fp32", self.device))
         self.plan = OutputPlan.resolve(layers, pooling, self.model.config.layers, per_residue=per_residue)

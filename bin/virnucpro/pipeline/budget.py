@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from virnucpro.config import CPU_TOKEN_BUDGET, MAX_TOKEN_BUDGET
+from virnucpro.config import CPU_TOKEN_BUDGET, MAX_TOKEN_BUDGET, PRECISIONS
 from virnucpro.errors import TryAgainError
 
 if TYPE_CHECKING:
@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
     from virnucpro.model.registry import Esm2Config
 
-BYTES_PER_VALUE: Final = {"fp32": 4, "fp16": 2, "bf16": 2, "fp8": 2}
-#: Bytes of one layer's weights for each D^2; in fp8 the product after attention has 16-bit ones.
-WEIGHT_BYTES: Final = {"fp32": 48, "fp16": 24, "bf16": 24, "fp8": 13}
 #: Values of D per token alive at the peak of a layer: x, h, attention output, qkv (3), fc1 output (4), one spare.
 ACTIVATIONS_PER_TOKEN: Final = 11
 #: fp32 values of D per token in the final norm and the pooling.
@@ -29,13 +26,13 @@ TILE_TOKENS: Final = 128
 
 def bytes_per_token(config: Esm2Config, precision: str) -> int:
     """Peak bytes of activations per token of one batch."""
-    per_layer = ACTIVATIONS_PER_TOKEN * BYTES_PER_VALUE[precision] + 4 * POOLING_VALUES_PER_TOKEN
+    per_layer = ACTIVATIONS_PER_TOKEN * PRECISIONS[precision].value_bytes + 4 * POOLING_VALUES_PER_TOKEN
     return per_layer * config.embed_dim
 
 
 def weight_bytes(config: Esm2Config, precision: str) -> int:
     """Bytes of the encoder's weights: 12 D^2 values per layer dominate, biases and norms are 13 D."""
-    return config.layers * (WEIGHT_BYTES[precision] * config.embed_dim**2 + 13 * config.embed_dim * 4)
+    return config.layers * (PRECISIONS[precision].weight_bytes * config.embed_dim**2 + 13 * config.embed_dim * 4)
 
 
 def tokens_that_fit(config: Esm2Config, precision: str, free_bytes: int) -> int:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import mmap
-import queue
 import re
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,7 @@ import numpy as np
 import psutil
 import torch
 
-from virnucpro import __version__
-from virnucpro.config import EmbedConfig
+from virnucpro.config import EmbedConfig, precision_on
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader
 from virnucpro.errors import DataError, InputMissingError, ModelError
 from virnucpro.machine import peak_resident_bytes, processor_name
@@ -29,6 +26,9 @@ from virnucpro.model.weights import load_model
 from virnucpro.monitor.gpu import DEFAULT_INTERVAL_SECONDS, DeviceSampler
 from virnucpro.monitor.metrics import write_shard_metrics
 from virnucpro.monitor.run_verdict import run_verdict
+from virnucpro.output.contracts import ModelDescription, ShardRun, ShardSummary
+from virnucpro.output.files import SHARD_SUMMARY_FILE
+from virnucpro.output.overlap import Behind
 from virnucpro.output.schema import file_metadata
 from virnucpro.output.writer import ShardWriter
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult, device_uuid
@@ -36,7 +36,7 @@ from virnucpro.pipeline.budget import token_budget
 from virnucpro.pipeline.device import select_device
 from virnucpro.pipeline.matrix_rate import matrix_teraflops
 from virnucpro.pipeline.progress import Progress
-from virnucpro.shards import SPECIAL_TOKENS
+from virnucpro.shards import SPECIAL_TOKENS, shard_number
 
 #: Results waiting for the writer; more would only hold memory.
 WRITER_QUEUE = 8
@@ -46,11 +46,12 @@ SAMPLE_INTERVAL = DEFAULT_INTERVAL_SECONDS
 
 @dataclass(frozen=True)
 class ShardExtent:
-    """The unique indices a shard holds: ``first`` to ``first + sequences - 1``, in any order in the file.
+    """The shard of this number holds the unique indices ``first`` to ``first + sequences - 1``, in any order.
 
     ``tokens`` is told by the file's size, each sequence with its start and end token.
     """
 
+    shard: int
     first: int
     sequences: int
     tokens: int
@@ -61,12 +62,15 @@ def shard_extent(shard: Path) -> ShardExtent:
 
     Raises:
         InputMissingError: the file is not there.
-        DataError: a header is not a bare number, or the numbers are not one unbroken range.
+        DataError: its name has no number, a header is not a bare number, or these are not one unbroken range.
     """
     if not shard.is_file():
         raise InputMissingError(f"shard {shard} does not exist; run SPLIT_FASTA first")
+    number = shard_number(shard.name.split(".")[0])
+    if number is None:
+        raise DataError(f"{shard} is not a shard of SPLIT_FASTA, which is named like shard-00000.fasta; split again")
     if shard.stat().st_size == 0:
-        return ShardExtent(0, 0, 0)
+        return ShardExtent(number, 0, 0, 0)
     with shard.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as text:
         found = [match[1] for match in re.finditer(rb"(?m)^>(\d+)$", text)]
         headers = sum(1 for _ in re.finditer(rb"(?m)^>", text))
@@ -77,15 +81,10 @@ def shard_extent(shard: Path) -> ShardExtent:
     first = int(indices.min())
     if np.unique(indices).size != indices.size or int(indices.max()) != first + indices.size - 1:
         raise DataError(f"{shard} does not hold one unbroken range of sequences; split again")
-    return ShardExtent(first, int(indices.size), residues + SPECIAL_TOKENS * int(indices.size))
+    return ShardExtent(number, first, int(indices.size), residues + SPECIAL_TOKENS * int(indices.size))
 
 
-def effective_precision(asked: str, device: torch.device) -> str:
-    """fp32 on a CPU; on a GPU what was asked for."""
-    return "fp32" if device.type == "cpu" else asked
-
-
-def embed_shard(config: EmbedConfig) -> dict[str, Any]:
+def embed_shard(config: EmbedConfig) -> ShardSummary:
     """Embed one shard into ``config.outdir``; returns the summary that is also written there.
 
     Raises:
@@ -97,15 +96,15 @@ def embed_shard(config: EmbedConfig) -> dict[str, Any]:
     # From here on, so that start-up's power is recorded too: nothing of this task is on the device yet.
     with DeviceSampler(device_uuid(device), SAMPLE_INTERVAL) as sampler:
         summary = _embed_on(device, config, sampler)
-    if summary["sequences"]:
-        print(*run_verdict([summary]), sep="\n", file=sys.stderr)
+    if summary.sequences:
+        print(*run_verdict([summary.to_dict()]), sep="\n", file=sys.stderr)
     return summary
 
 
-def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler) -> dict[str, Any]:
-    description = json.loads(config.model_json.read_text())
-    shape = Esm2Config.from_description(description)
-    precision = effective_precision(config.precision, device)
+def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler) -> ShardSummary:
+    described = ModelDescription.read(config.model_json)
+    shape = Esm2Config.from_description(described)
+    precision = precision_on(device.type, config.precision)
     extent = shard_extent(config.shard)
     budget = token_budget(shape, precision, device, config.token_budget, config.attempt)
     # The workers import and tokenise while the weights are read.
@@ -124,7 +123,7 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
         fallback=lambda: load_model(config.model, "fp32", device),
         sampler=sampler,
     )
-    metadata = _metadata(config, description, model, runner)
+    metadata = _metadata(config, described, model, runner)
     with ShardWriter(
         config.outdir,
         columns={name: shape.embed_dim for name in runner.plan.columns()},
@@ -136,23 +135,22 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     ) as writer:
         progress = Progress(config.shard.name, extent.sequences, extent.tokens)
         blocked = _write_behind(runner, batches, writer, progress)
-        summary = _summarise(config, runner, budget, metadata, extent)
-        summary |= {"writer_wait_seconds": blocked, "matrix_teraflops_per_second": limit}
+        run = _describe_run(config, runner, budget, metadata, extent, blocked, limit)
 
         def write_metrics(folder: Path) -> None:
             sampler.stop()
-            summary.update(write_shard_metrics(folder, runner.records, sampler.samples(), summary))
+            write_shard_metrics(folder, runner.records, sampler.samples(), run)
 
         writer.finish(write_metrics)
-    return summary
+    return ShardSummary.read(config.outdir / SHARD_SUMMARY_FILE)
 
 
 def _metadata(
-    config: EmbedConfig, description: dict[str, Any], model: PackedEsm2, runner: AsyncInferenceRunner
+    config: EmbedConfig, described: ModelDescription, model: PackedEsm2, runner: AsyncInferenceRunner
 ) -> dict[str, Any]:
     return file_metadata(
-        model=description["name"],
-        weights_sha256=description["weights_sha256"],
+        model=described.name,
+        weights_sha256=described.weights_sha256,
         precision=model.precision,
         attention=model.attention_backend,
         layers=list(runner.plan.layers),
@@ -179,35 +177,16 @@ def _write_behind(
     runner: AsyncInferenceRunner, batches: Iterator[dict[str, Any]], writer: ShardWriter, progress: Progress
 ) -> float:
     """Run the batches and write their vectors on a thread of their own; returns the seconds waited for that thread."""
-    results: queue.Queue[InferenceResult | None] = queue.Queue(WRITER_QUEUE)
-    failure: list[BaseException] = []
-
-    def write() -> None:
-        while (result := results.get()) is not None:
-            if failure:
-                continue
-            try:
-                _write_result(writer, result)
-            except BaseException as error:
-                failure.append(error)
-
-    thread = threading.Thread(target=write, name="writer", daemon=True)
-    thread.start()
     blocked = 0.0
     try:
-        for result in runner.run(batches):
-            asked = time.perf_counter()
-            results.put(result)
-            blocked += time.perf_counter() - asked
-            progress.advance(result.record.sequences, result.record.tokens)
-            if failure:
-                break
+        with Behind[InferenceResult](partial(_write_result, writer), WRITER_QUEUE) as behind:
+            for result in runner.run(batches):
+                asked = time.perf_counter()
+                behind.put(result)
+                blocked += time.perf_counter() - asked
+                progress.advance(result.record.sequences, result.record.tokens)
     finally:
-        results.put(None)
-        thread.join()
         progress.close()
-    if failure:
-        raise failure[0]
     return blocked
 
 
@@ -219,30 +198,37 @@ def _write_result(writer: ShardWriter, result: InferenceResult) -> None:
             writer.write_residues(index, {name: states.numpy() for name, states in residues.items()})
 
 
-def _summarise(
-    config: EmbedConfig, runner: AsyncInferenceRunner, budget: int, metadata: dict[str, Any], extent: ShardExtent
-) -> dict[str, Any]:
+def _describe_run(
+    config: EmbedConfig,
+    runner: AsyncInferenceRunner,
+    budget: int,
+    metadata: dict[str, Any],
+    extent: ShardExtent,
+    writer_wait: float,
+    matrix_limit: float | None,
+) -> ShardRun:
     statistics = runner.get_statistics()
     device = runner.device
     on_gpu = device.type == "cuda"
-    return {
-        "pipeline_version": __version__,
-        "shard": config.shard.name.split(".")[0],
-        "first_unique_index": extent.first,
-        "sequences": extent.sequences,
-        "tokens": statistics["total_tokens"],
-        "flops": statistics["total_flops"],
-        "token_budget": budget,
-        "attempt": config.attempt,
-        "process_start": _process_start(),
-        "first_batch_end": runner.first_batch_at,
-        "inference_seconds": statistics["elapsed_seconds"],
-        "device_uuid": device_uuid(device),
-        "device_name": _device_name(device),
-        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else peak_resident_bytes(),
-        "recomputed_in_fp32": statistics["recomputed_in_fp32"],
-        "metadata": metadata,
-    }
+    return ShardRun(
+        shard=extent.shard,
+        first_unique_index=extent.first,
+        sequences=extent.sequences,
+        tokens=statistics["total_tokens"],
+        flops=statistics["total_flops"],
+        token_budget=budget,
+        attempt=config.attempt,
+        process_start=_process_start(),
+        first_batch_end=runner.first_batch_at,
+        inference_seconds=statistics["elapsed_seconds"],
+        device_uuid=device_uuid(device),
+        device_name=_device_name(device),
+        peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else peak_resident_bytes(),
+        recomputed_in_fp32=statistics["recomputed_in_fp32"],
+        metadata=metadata,
+        writer_wait_seconds=writer_wait,
+        matrix_teraflops_per_second=matrix_limit,
+    )
 
 
 def _device_name(device: torch.device) -> str:

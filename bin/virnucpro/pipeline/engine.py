@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,7 +17,7 @@ from virnucpro.config import absolute_layers, distinct_poolings
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.data.tokens import MASK
 from virnucpro.errors import TryAgainError
-from virnucpro.kernels.pooling import Mode, pool
+from virnucpro.kernels.pooling import pool
 from virnucpro.output.schema import embedding_columns, residue_columns
 
 if TYPE_CHECKING:
@@ -81,7 +81,10 @@ class BatchOutput:
 
 @dataclass
 class InFlight:
-    """A batch on its way through the device; ``done`` is recorded once its results are on the host."""
+    """A batch on its way through the device; ``done`` is recorded once its results are on the host.
+
+    It holds the ``batch``, whose pinned tensors must outlive their asynchronous copies.
+    """
 
     batch: PackedBatch
     vectors: dict[str, torch.Tensor]
@@ -92,7 +95,6 @@ class InFlight:
     done: torch.cuda.Event | None
     #: Set instead of the tensors above when the batch did not fit and was run in halves at once.
     joined: BatchOutput | None = None
-    keep_alive: list[torch.Tensor] = field(default_factory=list)
 
 
 class Engine:
@@ -170,7 +172,7 @@ class Engine:
             batch.input_ids, batch.cu_seqlens, batch.positions, batch.max_seqlen, self.plan.layers, masked
         )
         vectors = {
-            name: pool(states[layer], batch.cu_seqlens, cast(Mode, pooling))
+            name: pool(states[layer], batch.cu_seqlens, pooling)
             for name, (pooling, layer) in self.plan.columns().items()
         }
         finite = torch.stack([torch.isfinite(v).all(dim=1) for v in vectors.values()]).all(dim=0)
@@ -209,8 +211,7 @@ class Engine:
             host_finite = _to_host(finite, self._copy_out)
             host_residues = {name: _to_host(states, self._copy_out) for name, states in residues.items()}
             done.record()
-        # Pinned inputs must outlive their asynchronous copies.
-        return InFlight(batch, host, host_finite, host_residues, started, ended, done, keep_alive=[batch.input_ids])
+        return InFlight(batch, host, host_finite, host_residues, started, ended, done)
 
     def _run_in_halves(self, batch: PackedBatch) -> BatchOutput:
         if batch.num_sequences == 1:

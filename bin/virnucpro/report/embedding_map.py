@@ -23,7 +23,7 @@ _SEED: Final = 20_240
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampledRows:
     """Sampled rows: ids, lengths and shards (-1 where reused), and their vectors as float32 (rows, dim)."""
 
     column: str
@@ -45,14 +45,14 @@ class EmbeddingMap:
         equal: whether all vectors are the same, as no sound model makes them.
     """
 
-    sample: Sample
+    sample: SampledRows
     points: np.ndarray
     explained: tuple[float, float]
     not_finite: int
     equal: bool
 
 
-def sample_rows(parts: Sequence[Path], most: int = MOST_POINTS, seed: int = _SEED) -> Sample | None:
+def sample_rows(parts: Sequence[Path], most: int = MOST_POINTS, seed: int = _SEED) -> SampledRows | None:
     """Draw up to ``most`` rows of the first embedding column, the same ones each time.
 
     Rows come from at most 16 row groups, drawn at random over all parts, each giving in proportion to its rows; memory
@@ -76,7 +76,7 @@ def sample_rows(parts: Sequence[Path], most: int = MOST_POINTS, seed: int = _SEE
         tables += _rows_of_group(part, group, wanted, column)
     table = pa.concat_tables(tables)
     vectors = table[column].combine_chunks()
-    return Sample(
+    return SampledRows(
         column=column,
         ids=tuple(table["id"].to_pylist()),
         lengths=table["length"].to_numpy(),
@@ -105,10 +105,10 @@ def _rows_of_group(part: Path, group: int, wanted: np.ndarray, column: str) -> l
     return tables
 
 
-def map_embeddings(sample: Sample) -> EmbeddingMap:
+def map_embeddings(sample: SampledRows) -> EmbeddingMap:
     """Project the finite vectors of a sample on their first two principal components."""
     finite = np.isfinite(sample.vectors).all(axis=1)
-    kept = Sample(
+    kept = SampledRows(
         sample.column,
         tuple(name for name, good in zip(sample.ids, finite, strict=True) if good),
         sample.lengths[finite],

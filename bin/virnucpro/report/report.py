@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from virnucpro import __version__
-from virnucpro.config import ReportConfig
 from virnucpro.errors import InputMissingError
 from virnucpro.monitor.run_verdict import run_verdict
 from virnucpro.output.files import (
@@ -32,28 +31,28 @@ from virnucpro.report.sections import (
     packing_section,
     parameter_section,
     record_sections,
-    shard_name,
     throughput_section,
     time_section,
     verdict_section,
     wait_sections,
 )
 from virnucpro.report.tallies import tally_batches, tally_records
+from virnucpro.shards import shard_name
 
 #: Shards above which the device's lines are one per device instead of one per shard.
 MOST_SHARD_LINES = 60
 
 
-def report(config: ReportConfig) -> Path:
-    """Write the page and return its path.
+def report(results: Path, outdir: Path) -> Path:
+    """Write the page of a results folder into ``outdir`` and return its path.
 
     Raises:
         InputMissingError: a file of the results folder is not there.
         UsageError: MultiQC is not installed.
     """
     require_multiqc()
-    sections, header = page_content(config.results)
-    return render(sections, config.outdir, header)
+    sections, header = page_content(results)
+    return render(sections, outdir, header)
 
 
 def page_content(results: Path) -> tuple[list[Section], dict[str, str]]:

@@ -12,9 +12,11 @@ import numpy as np
 
 from virnucpro.monitor.metrics import QUEUE_STATES
 from virnucpro.monitor.run_verdict import WORDS, time_spent
+from virnucpro.output.schema import STATUSES
 from virnucpro.report.device_series import DeviceSeries
 from virnucpro.report.embedding_map import EmbeddingMap
 from virnucpro.report.tallies import BatchTally, RecordTally, length_edges, length_histogram
+from virnucpro.shards import shard_name
 
 Section = dict[str, Any]
 
@@ -36,15 +38,7 @@ _GENERAL: Final = (
     ("startup_seconds", "Start-up", "From the process's start to its first batch", " s", 1, 1, True),
     ("tokens_per_second", "Tokens/s", "From the first batch's start to the last one's end", "", 0, 1, True),
     ("teraflops_per_second", "TFLOP/s", "Arithmetic of the model's matrix products", "", 3, 1, True),
-    (
-        "matrix_share",
-        "Of the limit",
-        "TFLOP/s over those of plain matrix products",
-        " %",
-        0,
-        100,
-        True,
-    ),
+    ("matrix_share", "Of the limit", "TFLOP/s over those of plain matrix products", " %", 0, 100, True),
     ("utilization_percent", "Utilisation", "Mean over the time of the batches", " %", 1, 1, True),
     ("mean_power_watts", "Power", "Mean over all readings", " W", 0, 1, True),
     ("energy_joules", "Energy", "From start-up to the last write, in watt hours", " Wh", 2, 1 / 3600, True),
@@ -54,11 +48,6 @@ _GENERAL: Final = (
     ("pct_starved", "Starved", "Batches that were waited for longer than 50 ms", " %", 1, 1, False),
     ("retries", "Retries", "Batches cut because memory ran out", "", 0, 1, False),
 )
-
-
-def shard_name(shard: int) -> str:
-    """A shard as its files are named."""
-    return f"shard-{shard:05d}"
 
 
 def verdict_section(lines: Sequence[str]) -> Section:
@@ -155,7 +144,7 @@ def packing_section(tally: BatchTally) -> Section | None:
 
 def record_sections(tally: RecordTally) -> list[Section]:
     """What became of the records, why some were rejected, and how long they are."""
-    fates = {name: tally.statuses.get(name, 0) for name in ("embedded", "duplicate", "reused", "rejected")}
+    fates = {name: tally.statuses.get(name, 0) for name in STATUSES}
     bars = {name: {"records": count} for name, count in fates.items()} | {"truncated": {"records": tally.truncated}}
     text = (
         "Every record has one vector or one reason. Truncated ones are also counted as embedded, duplicate or reused."

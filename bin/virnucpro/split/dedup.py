@@ -13,7 +13,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from virnucpro.split.spool import CHUNK_RECORDS, DUPLICATE, EMBEDDED, REJECTED, REUSED, Spool
+from virnucpro.output.schema import DUPLICATE, EMBEDDED, REJECTED, REUSED
+from virnucpro.split.spool import CHUNK_RECORDS, Spool
 from virnucpro.split.workers import Workers
 
 #: Records grouped at once: few enough for the processor's cache, as memory that is not fresh costs nothing.

@@ -16,10 +16,10 @@ from virnucpro.errors import DataError
 from virnucpro.output.files import RESIDUES_DIR, residue_parts, reused_parts
 from virnucpro.output.keys import key_words
 from virnucpro.output.schema import (
-    IDENTITY_KEYS,
     decode_metadata,
     embedding_columns,
     embedding_type,
+    first_difference,
     residue_columns,
     residues_type,
     vector_columns,
@@ -68,11 +68,9 @@ def mismatch(
             raise DataError(f"{called}: not a readable Parquet file ({error}); leave it out of --reuse") from error
         except DataError as error:
             return str(error)
-        for key in IDENTITY_KEYS:
-            if key == "max_length" and found.get("long_sequences") == expected["long_sequences"] == "full":
-                continue
-            if found.get(key) != expected[key]:
-                return f"{key} is {_show(found.get(key))} there and {_show(expected[key])} here"
+        key = first_difference(expected, found)
+        if key is not None:
+            return f"{key} is {_show(found.get(key))} there and {_show(expected[key])} here"
         for column in embedding_columns(_words(expected["pooling"]), _numbers(expected["layers"])):
             if column not in vector_columns(schema):
                 return f"column {column} is not there"

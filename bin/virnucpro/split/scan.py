@@ -17,7 +17,7 @@ from virnucpro.fasta_text import Fault
 from virnucpro.split.blocks import ScannedBlock, scan_blocks
 from virnucpro.split.cut import Span, cut_file, cut_stream
 from virnucpro.split.parse import KEY_BYTES
-from virnucpro.split.spool import Block, Spool
+from virnucpro.split.spool import Spool, SpooledBlock
 from virnucpro.split.workers import Payload, Workers
 
 #: Bytes of FASTA parsed at once: small enough to stay near the cache, large enough to hide what each block costs.
@@ -70,17 +70,17 @@ def scan(config: SplitConfig, spool: Spool, rejected: TextIO, workers: Workers) 
     rejected.write(REJECTED_HEADER)
     flights: deque[_Flight] = deque()
     with spool.path("keys").open("wb") as keys, spool.path("lengths").open("wb") as lengths:
-        ledger = _Account(spool, totals, keys, lengths, rejected, config.strict)
+        account = _Account(spool, totals, keys, lengths, rejected, config.strict)
         for number, (file_index, first_line, blocks) in enumerate(_tasks(config, spool.files, totals)):
             if number == 1:
                 workers.fork()
             while flights and (workers.full(len(flights)) or flights[0].result.done()):
-                ledger.collect(flights.popleft(), workers)
+                account.collect(flights.popleft(), workers)
             payloads = [block if isinstance(block, Span) else workers.put(block) for block in blocks]
             result = workers.submit(scan_blocks, spool.directory, payloads, spool.residue_limit, config.gaps)
             flights.append(_Flight(file_index, first_line, payloads, result))
         while flights:
-            ledger.collect(flights.popleft(), workers)
+            account.collect(flights.popleft(), workers)
     for copied in spool.directory.glob("columns-*"):
         copied.unlink()
     return totals
@@ -146,7 +146,7 @@ class _Account:
         self.lengths.write(columns[KEY_BYTES * scanned.records :])
         self._reject(scanned)
         self.line += scanned.newlines
-        block = Block(
+        block = SpooledBlock(
             self.spool.records, scanned.records, self.file_index, scanned.text, scanned.places, scanned.headers
         )
         self.spool.blocks.append(block)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tempfile
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from virnucpro import __version__
 from virnucpro.config import SplitConfig, absolute_layers
-from virnucpro.errors import DataError, InputMissingError
+from virnucpro.errors import DataError
 from virnucpro.fasta_source import FastaSource
+from virnucpro.output.contracts import ModelDescription, PlannedShard, ReuseEntry, SplitSummary, VectorFacts
 from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
 from virnucpro.output.schema import IDENTITY_KEYS
 from virnucpro.shards import (
@@ -38,16 +36,7 @@ from virnucpro.split.write_shards import WINDOW_BYTES, ShardTask, ShardTotals, w
 _TEMPORARY_PREFIX: Final = ".split-"
 
 
-@dataclass(frozen=True)
-class _Model:
-    """What the split needs of model.json: ``layers`` are absolute numbers of those asked for."""
-
-    weights_sha256: str
-    embed_dim: int
-    layers: tuple[int, ...]
-
-
-def split(config: SplitConfig) -> dict[str, Any]:
+def split(config: SplitConfig) -> SplitSummary:
     """Write shards, ledger, rejected records and summary into ``config.outdir``; return the summary.
 
     The summary is renamed into place last: where it stands, everything else does.
@@ -56,21 +45,22 @@ def split(config: SplitConfig) -> dict[str, Any]:
         VirnucproError: the input, the model description or earlier results cannot be used; nothing is left behind.
         OSError: reading or writing failed; nothing is left behind.
     """
-    model = _read_model(config)
+    model = ModelDescription.read(config.model_json)
+    vectors = _vectors(config, model)
     config.outdir.mkdir(parents=True, exist_ok=True)
     for stale in config.outdir.glob(f"{_TEMPORARY_PREFIX}*"):
         shutil.rmtree(stale, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=config.outdir))
     try:
-        summary = _split_into(work, config, model)
+        summary = _split_into(work, config, model, vectors)
         _publish(work, config.outdir)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(_report(summary, config))
+    print(_in_words(summary, config))
     return summary
 
 
-def _split_into(work: Path, config: SplitConfig, model: _Model) -> dict[str, Any]:
+def _split_into(work: Path, config: SplitConfig, model: ModelDescription, vectors: VectorFacts) -> SplitSummary:
     spool_directory, shards_directory = work / "spool", work / SHARDS_DIR
     spool_directory.mkdir()
     shards_directory.mkdir()
@@ -80,7 +70,7 @@ def _split_into(work: Path, config: SplitConfig, model: _Model) -> dict[str, Any
         with (work / REJECTED_FILE).open("w", encoding="utf-8", newline="\n") as rejected:
             scanned = scan(config, spool, rejected, workers)
         _check_not_empty(spool, scanned)
-        known, reuse = _open_reuse(config, model, spool)
+        known, reuse = _open_reuse(config, model, vectors, spool)
         deduplicated = deduplicate(spool, workers, enabled=config.deduplicate, known=known)
         starts = _plan(config, model, spool, deduplicated)
         tasks = _shard_tasks(starts, deduplicated.embedded, shards_directory)
@@ -94,30 +84,26 @@ def _split_into(work: Path, config: SplitConfig, model: _Model) -> dict[str, Any
         ledger = workers.submit(write_ledger, spool, starts, work / MANIFEST_FILE)
         written += [write(task) for task in tasks[workers.processes :]]
         shards = [
-            _describe_shard(shard, task, result.result(), model)
+            _describe_shard(shard, task, result.result(), model, vectors)
             for shard, (task, result) in enumerate(zip(tasks, written, strict=True))
         ]
         if ledger.result() != spool.records:
             raise AssertionError("the ledger lacks records")
     scanned.check_unchanged()
-    summary = _summary(config, model, spool, scanned, deduplicated)
-    summary |= {"shards": shards, "reuse": reuse}
-    (work / SPLIT_SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    summary = _summary(config, vectors, spool, scanned, deduplicated, shards, reuse)
+    summary.write(work / SPLIT_SUMMARY_FILE)
     shutil.rmtree(spool_directory)
     return summary
 
 
-def _read_model(config: SplitConfig) -> _Model:
-    path = config.model_json
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        depth, embed_dim = int(described["layers"]), int(described["embed_dim"])
-        weights = str(described["weights_sha256"])
-    except FileNotFoundError:
-        raise InputMissingError(f"{path}: no model description there; write it with fetch_model.py") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a model description ({error!r}); write it with fetch_model.py") from None
-    return _Model(weights, embed_dim, absolute_layers(config.layers, depth))
+def _vectors(config: SplitConfig, model: ModelDescription) -> VectorFacts:
+    return VectorFacts(
+        layers=list(absolute_layers(config.layers, model.layers)),
+        pooling=list(config.pooling),
+        precision=config.precision,
+        embedding_dtype=config.embedding_dtype,
+        per_residue=config.per_residue,
+    )
 
 
 def _check_not_empty(spool: Spool, scanned: ScanTotals) -> None:
@@ -133,30 +119,35 @@ def _check_not_empty(spool: Spool, scanned: ScanTotals) -> None:
         print(f"warning: {name}: empty, no sequence in it", file=sys.stderr)
 
 
-def _open_reuse(config: SplitConfig, model: _Model, spool: Spool) -> tuple[KnownKeys | None, list[dict[str, Any]]]:
+def _open_reuse(
+    config: SplitConfig, model: ModelDescription, vectors: VectorFacts, spool: Spool
+) -> tuple[KnownKeys | None, list[ReuseEntry]]:
     """Return the keys of all results that fit, and one entry for each asked for: its name, and why it is not used."""
     if not config.reuse:
         return None, []
     # Here, as a split that reuses nothing would start a sixth later for it.
     from virnucpro.split.reuse import EarlierResults, ReuseIndex, mismatch
 
-    output = _output(config, model) | {"weights_sha256": model.weights_sha256}
-    expected = {key: output[key] for key in IDENTITY_KEYS}
-    entries: list[dict[str, Any]] = []
+    limits = {"max_length": config.max_length, "long_sequences": config.long_sequences}
+    known = vectors.to_dict() | limits | {"weights_sha256": model.weights_sha256}
+    expected = {key: known[key] for key in IDENTITY_KEYS}
+    entries: list[ReuseEntry] = []
     names = config.reuse_names or tuple(map(str, config.reuse))
     earlier = [EarlierResults(folder, name) for folder, name in zip(config.reuse, names, strict=True)]
     for results in earlier:
         reason = mismatch(results, expected, config.embedding_dtype, model.embed_dim, per_residue=config.per_residue)
         if reason is not None:
             print(f"warning: {results.name}: not reused, its sequences are embedded anew: {reason}", file=sys.stderr)
-        entries.append({"results": results.name, "used": reason is None, "reason": reason})
-    usable = {i: earlier[i] for i, entry in enumerate(entries) if entry["used"]}
+        entries.append(ReuseEntry(results=results.name, used=reason is None, reason=reason))
+    usable = {i: earlier[i] for i, entry in enumerate(entries) if entry.used}
     if not usable:
         return None, entries
     return ReuseIndex(spool.path("reuse"), usable, partition_bits(spool.records)), entries
 
 
-def _plan(config: SplitConfig, model: _Model, spool: Spool, deduplicated: DedupTotals) -> npt.NDArray[np.int64]:
+def _plan(
+    config: SplitConfig, model: ModelDescription, spool: Spool, deduplicated: DedupTotals
+) -> npt.NDArray[np.int64]:
     shards = shard_count(deduplicated.embedded, deduplicated.residues, config.shard_residues, config.shards_at_least)
 
     def costs() -> Any:
@@ -177,54 +168,50 @@ def _shard_tasks(starts: npt.NDArray[np.int64], sequences: int, directory: Path)
     ]
 
 
-def _describe_shard(shard: int, task: ShardTask, written: ShardTotals, model: _Model) -> dict[str, Any]:
-    return {
-        "shard": shard,
-        "file": task.path.name,
-        "first_unique_index": task.first_unique,
-        "sequences": task.sequences,
-        "residues": written.residues,
-        "tokens": written.residues + SPECIAL_TOKENS * task.sequences,
-        "cost": floating_point_operations(written.cost_units, model.layers, model.embed_dim),
-    }
-
-
-def _output(config: SplitConfig, model: _Model) -> dict[str, Any]:
-    return {
-        "layers": list(model.layers),
-        "pooling": list(config.pooling),
-        "precision": config.precision,
-        "embedding_dtype": config.embedding_dtype,
-        "per_residue": config.per_residue,
-        "max_length": config.max_length,
-        "long_sequences": config.long_sequences,
-    }
+def _describe_shard(
+    shard: int, task: ShardTask, written: ShardTotals, model: ModelDescription, vectors: VectorFacts
+) -> PlannedShard:
+    return PlannedShard(
+        shard=shard,
+        file=task.path.name,
+        first_unique_index=task.first_unique,
+        sequences=task.sequences,
+        residues=written.residues,
+        tokens=written.residues + SPECIAL_TOKENS * task.sequences,
+        cost=floating_point_operations(written.cost_units, vectors.layers, model.embed_dim),
+    )
 
 
 def _summary(
-    config: SplitConfig, model: _Model, spool: Spool, scanned: ScanTotals, deduplicated: DedupTotals
-) -> dict[str, Any]:
-    output = _output(config, model)
+    config: SplitConfig,
+    vectors: VectorFacts,
+    spool: Spool,
+    scanned: ScanTotals,
+    deduplicated: DedupTotals,
+    shards: list[PlannedShard],
+    reuse: list[ReuseEntry],
+) -> SplitSummary:
     accepted = spool.records - scanned.rejected
     saved = deduplicated.duplicate + deduplicated.reused
-    return {
-        "pipeline_version": __version__,
-        "records": spool.records,
-        "residues": scanned.residues,
-        "embedded": deduplicated.embedded,
-        "duplicate": deduplicated.duplicate,
-        "reused": deduplicated.reused,
-        "rejected": scanned.rejected,
-        "truncated": scanned.truncated,
-        "unknown_residues": scanned.unknown_residues,
-        "gaps_removed": scanned.gaps_removed,
-        "comment_lines": scanned.comment_lines,
-        "share_saved": saved / accepted if accepted else 0.0,
-        "max_length": output.pop("max_length"),
-        "long_sequences": output.pop("long_sequences"),
-        "keys_digest": f"{deduplicated.key_sum:032x}",
-        "output": output,
-    }
+    return SplitSummary(
+        records=spool.records,
+        residues=scanned.residues,
+        embedded=deduplicated.embedded,
+        duplicate=deduplicated.duplicate,
+        reused=deduplicated.reused,
+        rejected=scanned.rejected,
+        truncated=scanned.truncated,
+        unknown_residues=scanned.unknown_residues,
+        gaps_removed=scanned.gaps_removed,
+        comment_lines=scanned.comment_lines,
+        share_saved=saved / accepted if accepted else 0.0,
+        max_length=config.max_length,
+        long_sequences=config.long_sequences,
+        keys_digest=f"{deduplicated.key_sum:032x}",
+        output=vectors,
+        shards=shards,
+        reuse=reuse,
+    )
 
 
 def _publish(work: Path, outdir: Path) -> None:
@@ -236,24 +223,23 @@ def _publish(work: Path, outdir: Path) -> None:
         (work / name).rename(outdir / name)
 
 
-def _report(summary: dict[str, Any], config: SplitConfig) -> str:
+def _in_words(summary: SplitSummary, config: SplitConfig) -> str:
     """Return what the user reads: counts, what deduplication saved, and last what was rejected."""
-    shards = summary["shards"]
     what = "distinct sequences" if config.deduplicate else "sequences"
     lines = [
-        f"{summary['records']} records, {summary['residues']} residues",
-        f"{summary['embedded']} {what} to embed in {len(shards)} shards",
-        f"{summary['duplicate']} duplicates and {summary['reused']} reused: {summary['share_saved']:.1%} saved",
+        f"{summary.records} records, {summary.residues} residues",
+        f"{summary.embedded} {what} to embed in {len(summary.shards)} shards",
+        f"{summary.duplicate} duplicates and {summary.reused} reused: {summary.share_saved:.1%} saved",
     ]
-    if summary["truncated"]:
-        lines.append(f"{summary['truncated']} cut to {summary['max_length']} residues")
-    if summary["unknown_residues"]:
+    if summary.truncated:
+        lines.append(f"{summary.truncated} cut to {summary.max_length} residues")
+    if summary.unknown_residues:
         letters = "J, inner *, gaps" if config.gaps == "unknown" else "J, inner *"
-        lines.append(f"{summary['unknown_residues']} letters without a token ({letters}) read as X")
-    if summary["gaps_removed"]:
-        lines.append(f"{summary['gaps_removed']} gap characters (-, inner .) removed")
-    if summary["comment_lines"]:
-        lines.append(f"{summary['comment_lines']} comment lines skipped")
-    rejected = summary["rejected"]
+        lines.append(f"{summary.unknown_residues} letters without a token ({letters}) read as X")
+    if summary.gaps_removed:
+        lines.append(f"{summary.gaps_removed} gap characters (-, inner .) removed")
+    if summary.comment_lines:
+        lines.append(f"{summary.comment_lines} comment lines skipped")
+    rejected = summary.rejected
     lines.append(f"{rejected} records rejected" + (f": see {REJECTED_FILE}" if rejected else ""))
     return "\n".join(lines)

@@ -21,7 +21,6 @@ from virnucpro.split.cut import Span
 
 #: Records read at once from the spool.
 CHUNK_RECORDS: Final = 1 << 18
-EMBEDDED, DUPLICATE, REUSED, REJECTED = range(4)
 
 #: Keys are two big-endian 64-bit words, the more significant first.
 KEY_TYPE: Final = np.dtype([("high", ">u8"), ("low", ">u8")])
@@ -47,7 +46,7 @@ class Extent:
 
 
 @dataclass(frozen=True)
-class Block:
+class SpooledBlock:
     """Records that were parsed together.
 
     ``places`` holds where each truncated sequence begins and ends in ``text``, in which line ends do not count;
@@ -71,7 +70,7 @@ class Spool:
     directory: Path
     residue_limit: int | None
     files: tuple[str, ...]
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[SpooledBlock] = field(default_factory=list)
 
     @property
     def records(self) -> int:
@@ -111,7 +110,7 @@ class Spool:
         """
         return Span(self.directory / extent.file, extent.offset, extent.size, extent.file).read()
 
-    def places(self, block: Block) -> npt.NDArray[np.int32]:
+    def places(self, block: SpooledBlock) -> npt.NDArray[np.int32]:
         """Where each sequence of a block begins and ends in its text: (records, 2)."""
         return np.frombuffer(self.load(block.places), np.int32).reshape(-1, 2)
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from virnucpro.output.ledger import LEDGER_ROW_GROUP_ROWS, LedgerWriter
-from virnucpro.output.schema import STATUSES
+from virnucpro.output.schema import REJECTED, REUSED, STATUSES
 from virnucpro.split.columns import numbers, repeated, strings
-from virnucpro.split.spool import KEY_TYPE, REJECTED, REUSED, Block, Spool
+from virnucpro.split.spool import KEY_TYPE, Spool, SpooledBlock
 
 _KEY_DIGITS: Final = 2 * KEY_TYPE.itemsize
 
@@ -33,9 +33,9 @@ def write_ledger(spool: Spool, starts: npt.NDArray[np.int64], path: Path) -> int
     return ledger.rows
 
 
-def _groups(blocks: Sequence[Block]) -> Iterator[list[Block]]:
+def _groups(blocks: Sequence[SpooledBlock]) -> Iterator[list[SpooledBlock]]:
     """Blocks that follow each other, about a row group of records at once."""
-    group: list[Block] = []
+    group: list[SpooledBlock] = []
     for block in blocks:
         group.append(block)
         if block.first_ordinal + block.records - group[0].first_ordinal >= LEDGER_ROW_GROUP_ROWS:
@@ -45,7 +45,7 @@ def _groups(blocks: Sequence[Block]) -> Iterator[list[Block]]:
         yield group
 
 
-def _rows(spool: Spool, blocks: list[Block], starts: npt.NDArray[np.int64]) -> dict[str, Any]:
+def _rows(spool: Spool, blocks: list[SpooledBlock], starts: npt.NDArray[np.int64]) -> dict[str, Any]:
     records = np.array([block.records for block in blocks])
     span = blocks[0].first_ordinal, int(records.sum())
     status = spool.read("status", *span)

@@ -21,7 +21,7 @@ from virnucpro.errors import DataError
 from virnucpro.fasta_source import RECORD_BYTES
 from virnucpro.shards import SPECIAL_TOKENS, cost_units
 from virnucpro.split.columns import joined, numbers, offsets_of, pieces, strings
-from virnucpro.split.spool import Block, Spool, write_all
+from virnucpro.split.spool import Spool, SpooledBlock, write_all
 
 #: Bytes of shards put together in memory at once, by all processes. A shard larger than its process's part takes
 #: another pass over its texts for each.
@@ -55,7 +55,7 @@ class ShardTotals:
 class _Members:
     """The sequences of a shard that stand in one block: their rows, indices, residues, and bytes of their lines."""
 
-    block: Block
+    block: SpooledBlock
     rows: Array
     unique: Array
     lengths: Array

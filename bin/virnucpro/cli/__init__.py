@@ -1,0 +1,1 @@
+"""The command lines of the task scripts, one module for each, so that an edit of one concerns no other."""

@@ -1,0 +1,30 @@
+"""fetch_model.py"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from virnucpro.cli.program import run_program
+from virnucpro.config import FetchConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check a model's checkpoint and describe it in ``model.json``; an official name is downloaded first."""
+    return run_program("fetch_model.py", main.__doc__, FetchConfig, _run, argv)
+
+
+def _run(config: FetchConfig) -> None:
+    from virnucpro.model.describe import describe_model
+    from virnucpro.model.fetch import as_given, fetch_model, is_local
+
+    config.outdir.mkdir(parents=True, exist_ok=True)
+    kept = (config.cache or config.outdir).resolve() / config.model
+    given = as_given(Path(config.model)) if is_local(config.model) else fetch_model(config.model, kept)
+    described = describe_model(given)
+    described.write(config.outdir / "model.json")
+    left_out = f"; left out: {', '.join(described.left_out)}" if described.left_out else ""
+    print(
+        f"{described.name}: {described.layers} layers, {described.embed_dim} dimensions, "
+        f"{described.parameters:,} parameters, sha256 {described.weights_sha256[:12]}{left_out}"
+    )

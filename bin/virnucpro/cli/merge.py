@@ -1,0 +1,19 @@
+"""merge_embeddings.py"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from virnucpro.cli.program import run_program
+from virnucpro.merge.config import MergeConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Merge the shards into one result in input order, joined with the metrics, and prove that nothing is missing."""
+    return run_program("merge_embeddings.py", main.__doc__, MergeConfig, _run, argv)
+
+
+def _run(config: MergeConfig) -> None:
+    from virnucpro.merge.merge import merge
+
+    print(*merge(config).verdict, sep="\n")

@@ -1,0 +1,27 @@
+"""report.py"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from virnucpro.cli.program import run_program
+from virnucpro.config import Config, option
+
+
+@dataclass(frozen=True)
+class _ReportConfig(Config):
+    results: Path = option("what merge_embeddings.py made")
+    outdir: Path = option("where multiqc_report.html goes")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw a finished results folder as one page of HTML, with MultiQC."""
+    return run_program("report.py", main.__doc__, _ReportConfig, _run, argv)
+
+
+def _run(config: _ReportConfig) -> None:
+    from virnucpro.report.report import report
+
+    report(config.results, config.outdir)
