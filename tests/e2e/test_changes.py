@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from launch import MODEL, launch
 
+pytestmark = pytest.mark.one_engine
+
 TEXT = "# aligned by hand\n>a\nMKVL.AAG.\n;c\n>  b two\nMKVLAAG\n> \nMKT-LLVJ\n>\nMKTLLVWW\n"
 
 

@@ -24,6 +24,8 @@ from esm2_reference import (
 )
 from test_parity import RESIDUE_LIMIT
 
+pytestmark = pytest.mark.one_engine
+
 PROTEINS = {"short": "G", "middle": "MKTAYIAKQRQISFVKSHFSRQ", "long": "ACDEFGHIKLMNPQRSTVWY" * 5}
 
 

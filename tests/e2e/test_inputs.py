@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 from foreign_files import COMPRESSORS, write
 from launch import MODEL, launch
+
+pytestmark = pytest.mark.one_engine
 
 
 def test_four_compressions_and_peptides_that_look_like_dna(tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ def test_no_file_is_taken_for_a_neighbour(name: str, neighbour: str, tmp_path: P
     assert list(tmp_path.glob("work/*/*/.command.run")) == []
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("place", ["file", "folder", "glob"])
 @pytest.mark.parametrize("name", REFUSED)
 def test_names_that_nextflow_cannot_link_end_the_run_before_a_task(name: str, place: str, tmp_path: Path) -> None:

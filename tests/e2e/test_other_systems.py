@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from launch import MODEL, PROJECT, launch
 
+pytestmark = pytest.mark.one_engine
+
 WITHOUT_LINUX = PROJECT / "tests" / "without_linux"
 #: What bash learned after 3.2, the one that macOS has.
 LATER_THAN_BASH_3 = (
