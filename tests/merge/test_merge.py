@@ -209,6 +209,22 @@ def test_residues_of_reused_sequences_are_taken_over(tmp_path: Path) -> None:
         merge(again.config())
 
 
+def test_residues_have_the_columns_of_results_that_are_used(tmp_path: Path) -> None:
+    """Earlier results that the split refused stay in ``--reuse``, in their place."""
+    first = Run(tmp_path / "first", [3, 5], residues=True)
+    refused = Run(tmp_path / "refused", [3, 5], residues=True)
+    for run in (first, refused):
+        merge(run.config())
+    part = refused.config().outdir / "residues" / "part-00000.parquet"
+    table = pq.read_table(part)
+    other = [name.replace("residues", "residues_layer1") for name in table.column_names]
+    pq.write_table(table.rename_columns(other), part)
+    earlier = [(refused.config().outdir, []), (first.config().outdir, first.kept())]
+    whole = Run(tmp_path / "whole", [5, 3, 5], earlier=earlier, residues=True)
+    merge(whole.config())
+    _check_residues(whole.config().outdir, {3, 5})
+
+
 def test_shards_and_earlier_results_come_from_a_folder_and_a_list(tmp_path: Path) -> None:
     first = Run(tmp_path / "first", [0, 1, 2])
     merge(first.config())

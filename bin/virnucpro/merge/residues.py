@@ -33,14 +33,18 @@ def merge_residues(
         LedgerError: a sequence's residues are missing or there twice.
         DataError: a file cannot be read, or has other columns.
     """
-    earlier = (path for results in reuse for path in residue_parts(results))
+    if shards and shards[0].residues is None:
+        return
+    wanted = _reused_keys(ledger)
+    # Earlier results that were refused may hold other columns.
+    earlier = (path for source in sorted(wanted) for path in residue_parts(reuse[source]))
     like = shards[0].residues if shards else next(earlier, None)
     if like is None:
         return
     residues = _Residues(folder, like, metadata, part_bytes)
     try:
         residues.take_shards(shards, ledger)
-        residues.take_reused(reuse, ledger)
+        residues.take_reused(reuse, wanted)
         residues.close()
     except BaseException:
         residues.abort()
@@ -90,12 +94,12 @@ class _Residues:
                 missing = int(np.flatnonzero(~seen)[0]) + shard.first_unique_index
                 raise LedgerError(f"shard {shard.number} ({shard.folder}): no residues of unique_index {missing}")
 
-    def take_reused(self, results: Sequence[Path], ledger: LedgerReader) -> None:
+    def take_reused(self, results: Sequence[Path], reused: Mapping[int, set[bytes]]) -> None:
         """Copy what earlier results hold of the sequences that are reused.
 
         Memory holds the keys of these, about 100 bytes each: their vectors take a thousand times as much on disk.
         """
-        for source, wanted in sorted(_reused_keys(ledger).items()):
+        for source, wanted in sorted(reused.items()):
             for path in residue_parts(results[source]):
                 for table in _row_groups(path, str(results[source]), "leave it out of --reuse and split again"):
                     if set(table.column_names) != set(self._schema.names):
