@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -126,8 +126,10 @@ def test_a_killed_run_leaves_no_model_and_the_next_fetches_what_was_not_complete
         (task,) = tmp_path.glob("work/*/*/.command.begin")
         os.killpg(run.pid, signal.SIGKILL)
         # Each task of Nextflow's is a session of its own.
-        for process in list_processes(task.parent):
-            os.kill(process, signal.SIGKILL)
+        while running := list_processes(task.parent):
+            for process in running:
+                with suppress(ProcessLookupError):  # the death of one ends others
+                    os.kill(process, signal.SIGKILL)
     assert not (tmp_path / "models" / NAME).exists()
     hub.hold_after.clear()
     hub.released.set()

@@ -145,7 +145,10 @@ workflow {
     def made = { name -> file("${params.input}/${name}") }
     MERGE_EMBEDDINGS(
         channel.fromPath("${params.input}/shard-*", type: 'dir').collect(),
-        *['manifest.parquet', 'rejected.tsv', 'split_summary.json', 'model.json'].collect { name -> made(name) },
+        made('manifest.parquet'),
+        made('rejected.tsv'),
+        made('split_summary.json'),
+        made('model.json'),
         [],
         made('reuse_list.json'),
         '',
