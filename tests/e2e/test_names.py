@@ -141,8 +141,10 @@ def test_thousands_of_inputs(tmp_path: Path) -> None:
 
 MERGE = """
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
+def made(name) {
+    return file("${params.input}/${name}")
+}
 workflow {
-    def made = { name -> file("${params.input}/${name}") }
     MERGE_EMBEDDINGS(
         channel.fromPath("${params.input}/shard-*", type: 'dir').collect(),
         made('manifest.parquet'),
