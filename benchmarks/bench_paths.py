@@ -25,7 +25,7 @@ from inputs import SHAPES, budget_of, flops, packed_batches, read_sequences
 
 from virnucpro.data.tokens import tokenise
 from virnucpro.model.esm2 import PackedEsm2
-from virnucpro.model.parameters import expected_shapes, trained_inv_freq
+from virnucpro.model.parameters import trained_inv_freq
 from virnucpro.model.registry import Esm2Config
 from virnucpro.pipeline.engine import Engine, OutputPlan
 
@@ -44,7 +44,7 @@ class RandomState(Mapping[str, torch.Tensor]):
 
     def __init__(self, config: Esm2Config) -> None:
         self._config = config
-        self._shapes = expected_shapes(config)
+        self._shapes = config.shapes()
 
     def __getitem__(self, key: str) -> torch.Tensor:
         if key.endswith("inv_freq"):

@@ -24,7 +24,6 @@ from transformers import (
 )
 
 from virnucpro.errors import ModelError
-from virnucpro.model.parameters import expected_shapes
 from virnucpro.model.weights import load_model, open_checkpoint, weight_files
 
 PROTEINS = ["MKTAYIAKQRQISFVKSHFSRQ", "G", "ACDEFGHIKLMNPQRSTVWY" * 5]
@@ -89,7 +88,7 @@ def test_save_pretrained(kind: type[PreTrainedModel], dtype: torch.dtype, tmp_pa
     checkpoint = open_checkpoint(tmp_path / "saved")
     assert checkpoint.left_out == LEFT_OUT[kind]
     assert {value.dtype for value in checkpoint.state.values()} == {dtype}
-    assert checkpoint.state.keys() == expected_shapes(checkpoint.config).keys()
+    assert checkpoint.state.keys() == checkpoint.config.shapes().keys()
     assert_as_transformers_reads_it(tmp_path / "saved")
 
 

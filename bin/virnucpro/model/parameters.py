@@ -17,6 +17,7 @@ from virnucpro.kernels.fp8_linear import Quantised, quantise_rows
 from virnucpro.kernels.fused_fp8 import hidden_factor
 from virnucpro.kernels.fused_linear import fold_norm, interleave_pairs
 from virnucpro.kernels.parts import Parts
+from virnucpro.model.families import ESM_2, FREQUENCIES
 from virnucpro.model.layers import (
     EncoderLayer,
     FeedForward,
@@ -31,7 +32,7 @@ from virnucpro.model.layers import (
     PlainLayer,
     RotaryTable,
 )
-from virnucpro.model.registry import VOCABULARY_SIZE, Esm2Config
+from virnucpro.model.registry import Esm2Config
 
 MASK: Final = 32
 #: 15 % of training tokens were chosen and 80 % of those masked; embeddings are scaled to that share of unmasked ones.
@@ -178,32 +179,20 @@ def _stack(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def expected_shapes(config: Esm2Config) -> dict[str, tuple[int, ...]]:
-    """Canonical keys of a whole checkpoint with the shape of each tensor."""
-    width, ffn = config.embed_dim, config.ffn_dim
-    shapes: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (VOCABULARY_SIZE, width)}
-    linears = {f"self_attn.{part}_proj": (width, width) for part in ("q", "k", "v", "out")}
-    linears |= {"fc1": (ffn, width), "fc2": (width, ffn)}
-    for index in range(config.layers):
-        prefix = f"layers.{index}."
-        for name, shape in linears.items():
-            shapes[f"{prefix}{name}.weight"] = shape
-            shapes[f"{prefix}{name}.bias"] = shape[:1]
-        for name in ("self_attn_layer_norm", "final_layer_norm"):
-            shapes |= {f"{prefix}{name}.weight": (width,), f"{prefix}{name}.bias": (width,)}
-        shapes[inv_freq_key(index)] = (config.head_dim // 2,)
-    return shapes | {"emb_layer_norm_after.weight": (width,), "emb_layer_norm_after.bias": (width,)}
-
-
 def inv_freq_key(layer: int) -> str:
     """Canonical state-dict key of a layer's rotary frequencies."""
-    return f"layers.{layer}.self_attn.rot_emb.inv_freq"
+    return FREQUENCIES.replace("*", str(layer))
 
 
-def trained_inv_freq(head_dim: int) -> Tensor:
-    """(head_dim / 2,) fp32 rotary frequencies as ESM-2 was trained with: RoFormer's formula, rounded to fp16."""
+def trained_inv_freq(head_dim: int, base: float | None = ESM_2.rotary_base) -> Tensor:
+    """(head_dim / 2,) fp32 rotary frequencies as ESM-2 was trained with: RoFormer's formula, rounded to fp16.
+
+    Without a base they are zeros, which turn nothing.
+    """
+    if base is None:
+        return torch.zeros(head_dim // 2)
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-    return (1.0 / (10000**exponents)).half().float()
+    return (1.0 / (base**exponents)).half().float()
 
 
 def dtype_of(precision: str) -> torch.dtype:

@@ -8,9 +8,8 @@ from types import MappingProxyType
 from typing import Final
 
 from virnucpro.errors import ModelError
+from virnucpro.model.families import ESM_2, VOCABULARY_SIZE, Family
 from virnucpro.output.contracts import ModelDescription
-
-VOCABULARY_SIZE: Final = 33
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +23,7 @@ class Esm2Config:
         heads: attention heads; must divide ``embed_dim`` into even head dimensions.
         token_dropout: whether embeddings are rescaled for the share of masked tokens seen in training
             (true of every official ESM-2).
+        family: what tensors the encoder has, and how it tells positions.
 
     Raises:
         ModelError: the sizes do not make an ESM-2.
@@ -34,6 +34,7 @@ class Esm2Config:
     embed_dim: int
     heads: int
     token_dropout: bool = True
+    family: Family = ESM_2
 
     def __post_init__(self) -> None:
         sizes = (self.layers, self.embed_dim, self.heads)
@@ -55,6 +56,11 @@ class Esm2Config:
     @property
     def ffn_dim(self) -> int:
         return 4 * self.embed_dim
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Canonical names of a whole checkpoint with the shape of each tensor."""
+        sizes = {"V": VOCABULARY_SIZE, "D": self.embed_dim, "F": self.ffn_dim, "H": self.head_dim // 2}
+        return self.family.shapes(self.layers, sizes)
 
 
 def _official(name: str, layers: int, embed_dim: int, heads: int) -> tuple[str, Esm2Config]:

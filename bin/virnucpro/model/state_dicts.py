@@ -11,14 +11,13 @@ from typing import Final
 from torch import Tensor
 
 from virnucpro.errors import ModelError
-from virnucpro.model import hugging_face
 from virnucpro.model.checkpoint_files import PROMPTS, adapter_report
-from virnucpro.model.families import ADVICE, adapter_of, family_of, has_prompts, quantised_by
-from virnucpro.model.parameters import expected_shapes, inv_freq_key, trained_inv_freq
+from virnucpro.model.families import FAIR_ESM, FAMILIES, HUGGING_FACE, canonical_name
+from virnucpro.model.hugging_face import SHARED_INV_FREQ
+from virnucpro.model.parameters import inv_freq_key, trained_inv_freq
 from virnucpro.model.registry import MODELS, Esm2Config
+from virnucpro.model.strangers import ADVICE, adapter_of, family_of, has_prompts, quantised_by
 
-FAIR_ESM: Final = "fair-esm"
-HUGGING_FACE: Final = "huggingface"
 _LEARNED_POSITIONS: Final = "embeddings.position_embeddings.weight"
 _ONE_MODEL: Final = "so that it is not clear which counts; save the state_dict() of one model"
 
@@ -33,7 +32,7 @@ class _Layout:
         parts: first names of what belongs to the encoder.
         heads: first names that the package itself puts beside them.
         closed: last names of prefixes under which the package puts nothing else.
-        idle: keys that play no part in a model with rotary positions.
+        idle: keys that play no part in families that have no such tensor.
     """
 
     source: str
@@ -63,10 +62,6 @@ _LAYOUTS: Final = (
 )
 #: What torch.compile and the wrappers of FSDP put into names, at any depth.
 _TRANSPARENT: Final = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-_FAIR_ESM_KEY: Final = re.compile(
-    r"^(embed_tokens\.weight|emb_layer_norm_after\.(weight|bias)|layers\.\d+\.(self_attn\.rot_emb\.inv_freq|"
-    r"(self_attn\.[qkv]_proj|self_attn\.out_proj|self_attn_layer_norm|final_layer_norm|fc1|fc2)\.(weight|bias)))$"
-)
 _LAYER: Final = re.compile(r"^(encoder\.)?layers?\.\d+\.")
 _ESM_FOLD: Final = re.compile(r"(^|\.)esm_s_combine$")
 #: PEFT's name for a layer that it has put an adapter around.
@@ -82,6 +77,7 @@ class EncoderWeights:
     Args:
         source: ``fair-esm`` or ``huggingface``, the layout of the names.
         state: canonical keys -> tensors.
+        idle: canonical keys that a family without such a tensor is to ignore.
         strangers: names that lie inside the encoder and are no part of an ESM-2.
         left_out: names of the heads beside it.
         has_learned_positions: whether a table of positions lies there, which a rotary model does not use.
@@ -89,6 +85,7 @@ class EncoderWeights:
 
     source: str
     state: dict[str, Tensor] = field(default_factory=dict)
+    idle: set[str] = field(default_factory=set)
     strangers: list[str] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
     has_learned_positions: bool = False
@@ -119,10 +116,13 @@ def find_encoder(path: Path, pairs: Iterable[tuple[str, object]]) -> EncoderWeig
             raise ModelError(f"{path}: '{key}' occurs twice, {_ONE_MODEL}")
         else:
             heads.add(_head_name(key, prefix))
-    _refuse_others(path, [inner for _, inner, _ in inside], [key for key, _ in named])
+    names = {_canonical(inner, layout) or inner for _, inner, _ in inside if inner not in layout.idle}
+    if not any(family.holds(names) for family in FAMILIES):
+        _refuse_others(path, [inner for _, inner, _ in inside], [key for key, _ in named])
     for key, inner, value in inside:
         if canonical := _canonical(inner, layout):
             _add(path, found.state, key, canonical, value)
+            found.idle |= {canonical} if inner in layout.idle else set()
         elif inner not in layout.idle:
             found.strangers.append(inner)
     found.has_learned_positions = any(inner == _LEARNED_POSITIONS for _, inner, _ in inside)
@@ -184,9 +184,8 @@ def _belongs(inner: str, prefix: str, layout: _Layout) -> bool:
 
 
 def _canonical(key: str, layout: _Layout) -> str | None:
-    if layout.source == FAIR_ESM:
-        return key if _FAIR_ESM_KEY.match(key) else None
-    return _SHARED if key in hugging_face.SHARED_INV_FREQ else hugging_face.canonical_key(key)
+    shared = layout.source == HUGGING_FACE and key in SHARED_INV_FREQ
+    return _SHARED if shared else canonical_name(key, layout.source)
 
 
 def _head_name(key: str, prefix: str) -> str:
@@ -250,7 +249,8 @@ def complete_state(
     Raises:
         ModelError: a tensor is missing, surplus or of another shape.
     """
-    state = dict(encoder.state)
+    shapes = config.shapes()
+    state = {key: value for key, value in encoder.state.items() if key in shapes or key not in encoder.idle}
     keys = [inv_freq_key(index) for index in range(config.layers)]
     shared = state.pop(_SHARED, None)
     if shared is not None:
@@ -263,13 +263,18 @@ def complete_state(
             raise ModelError(
                 f"{path}: has no rotary frequencies, and config.json asks for others than ESM-2's; {ADVICE}"
             )
-        state.update(dict.fromkeys(keys, trained_inv_freq(config.head_dim)))
-    _check_keys(path, config, state, encoder.strangers)
+        state.update(dict.fromkeys(keys, trained_inv_freq(config.head_dim, config.family.rotary_base)))
+    _check_keys(path, config, shapes, state, encoder.strangers)
     return state
 
 
-def _check_keys(path: Path, config: Esm2Config, state: Mapping[str, Tensor], strangers: list[str]) -> None:
-    shapes = expected_shapes(config)
+def _check_keys(
+    path: Path,
+    config: Esm2Config,
+    shapes: Mapping[str, tuple[int, ...]],
+    state: Mapping[str, Tensor],
+    strangers: list[str],
+) -> None:
     surplus = sorted([*strangers, *(state.keys() - shapes.keys())])
     faults = {
         "lacks": (sorted(shapes.keys() - state.keys()), "the file is not whole: save or download it again"),
