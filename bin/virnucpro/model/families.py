@@ -31,7 +31,7 @@ class NamedTensor:
     shape: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Family:
     """What sets a family of encoders apart.
 
@@ -49,8 +49,8 @@ class Family:
 
     def holds(self, names: Collection[str]) -> bool:
         """Whether these canonical names are those of a whole encoder, with or without its frequencies."""
-        found = {_LAYER.sub(r"\1.*.", name) for name in names} | {FREQUENCIES}
-        return found == self.tensors.keys() | {FREQUENCIES}
+        found = {_LAYER.sub(r"\1.*.", name) for name in names}
+        return self.tensors.keys() - {FREQUENCIES} <= found <= self.tensors.keys()
 
     def differences(self, settings: Mapping[str, object]) -> list[str]:
         """What a config.json says that is not this family's, in words."""

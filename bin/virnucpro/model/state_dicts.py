@@ -12,7 +12,7 @@ from torch import Tensor
 
 from virnucpro.errors import ModelError
 from virnucpro.model.checkpoint_files import PROMPTS, adapter_report
-from virnucpro.model.families import FAIR_ESM, FAMILIES, HUGGING_FACE, canonical_name
+from virnucpro.model.families import ESM_2, FAIR_ESM, FAMILIES, HUGGING_FACE, Family, canonical_name
 from virnucpro.model.hugging_face import SHARED_INV_FREQ
 from virnucpro.model.parameters import inv_freq_key, trained_inv_freq
 from virnucpro.model.registry import MODELS, Esm2Config
@@ -89,6 +89,11 @@ class EncoderWeights:
     strangers: list[str] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
     has_learned_positions: bool = False
+
+    @property
+    def family(self) -> Family:
+        """The family whose tensors these are; ESM-2 where none has them all, so that the faults are told of it."""
+        return next((family for family in FAMILIES if family.holds(self.state.keys())), ESM_2)
 
 
 def holds_encoder(keys: Iterable[object]) -> bool:
@@ -221,7 +226,8 @@ def sizes_from_tensors(path: Path, name: str, encoder: EncoderWeights) -> Esm2Co
     table = state["embed_tokens.weight"]
     layers, embed_dim = max(indices, default=-1) + 1, table.shape[1] if table.dim() == 2 else 0
     frequencies = next((value for key, value in state.items() if key.endswith(_SHARED)), None)
-    official = [model.heads for model in MODELS.values() if (model.layers, model.embed_dim) == (layers, embed_dim)]
+    sizes = (layers, embed_dim, encoder.family)
+    official = [each.heads for each in MODELS.values() if (each.layers, each.embed_dim, each.family) == sizes]
     if frequencies is not None and frequencies.numel():
         heads = embed_dim // (2 * frequencies.numel())
     elif encoder.has_learned_positions:
@@ -236,7 +242,7 @@ def sizes_from_tensors(path: Path, name: str, encoder: EncoderWeights) -> Esm2Co
             f"{path}: does not tell its number of attention heads ({layers} layers of width {embed_dim}, no "
             "rot_emb.inv_freq); put its config.json beside it, or save it with inv_freq"
         )
-    return Esm2Config(name, layers, embed_dim, heads)
+    return Esm2Config(name, layers, embed_dim, heads, family=encoder.family)
 
 
 def complete_state(
@@ -244,28 +250,30 @@ def complete_state(
 ) -> dict[str, Tensor]:
     """The whole canonical state of an encoder of these sizes.
 
-    A checkpoint without any rotary frequencies, as some converters leave it, gets those of training.
+    A checkpoint without any rotary frequencies, as some converters leave it, gets those of training; a family that has
+    no rotation gets zeros, which turn nothing.
 
     Raises:
         ModelError: a tensor is missing, surplus or of another shape.
     """
     shapes = config.shapes()
     state = {key: value for key, value in encoder.state.items() if key in shapes or key not in encoder.idle}
-    keys = [inv_freq_key(index) for index in range(config.layers)]
     shared = state.pop(_SHARED, None)
+    keys = [inv_freq_key(index) for index in range(config.layers)]
+    frequencies = dict.fromkeys(keys, trained_inv_freq(config.head_dim, config.family.rotary_base))
     if shared is not None:
         twice = next((key for key in keys if key in state), None)
         if twice:
             raise ModelError(f"{path}: '{twice}' occurs twice, {_ONE_MODEL}")
         state.update(dict.fromkeys(keys, shared))
-    elif not any(key in state for key in keys):
+    elif frequencies.keys() <= shapes.keys() and not any(key in state for key in keys):
         if not trained_frequencies:
             raise ModelError(
                 f"{path}: has no rotary frequencies, and config.json asks for others than ESM-2's; {ADVICE}"
             )
-        state.update(dict.fromkeys(keys, trained_inv_freq(config.head_dim, config.family.rotary_base)))
+        state.update(frequencies)
     _check_keys(path, config, shapes, state, encoder.strangers)
-    return state
+    return frequencies | state
 
 
 def _check_keys(

@@ -118,7 +118,8 @@ def _sizes(path: Path, files: CheckpointFiles, content: object, encoder: Encoder
     layers, embed_dim, heads = (size if type(size) is int else None for size in sizes)
     if encoder.source == HUGGING_FACE or layers is None or embed_dim is None or heads is None:
         return sizes_from_tensors(path, files.name, encoder), True
-    return Esm2Config(files.name, layers, embed_dim, heads, bool(settings.get("token_dropout", True))), True
+    dropout = bool(settings.get("token_dropout", True))
+    return Esm2Config(files.name, layers, embed_dim, heads, dropout, encoder.family), True
 
 
 def _settings(content: object) -> dict[str, Any]:
