@@ -17,6 +17,7 @@ from virnucpro.kernels.fp8_linear import Quantised, quantise_rows
 from virnucpro.kernels.fused_fp8 import hidden_factor
 from virnucpro.kernels.fused_linear import fold_norm, interleave_pairs
 from virnucpro.kernels.parts import Parts
+from virnucpro.model.embedding import MASK, Embedding
 from virnucpro.model.families import ESM_2, FREQUENCIES
 from virnucpro.model.layers import (
     EncoderLayer,
@@ -34,7 +35,6 @@ from virnucpro.model.layers import (
 )
 from virnucpro.model.registry import Esm2Config
 
-MASK: Final = 32
 #: 15 % of training tokens were chosen and 80 % of those masked; embeddings are scaled to that share of unmasked ones.
 TRAINING_MASK_SHARE: Final = 0.15 * 0.8
 #: What each precision keeps the residual stream in.
@@ -60,13 +60,14 @@ class ParameterBuilder:
         self._low_weights = self._low_stream and dtype == torch.bfloat16
         self._rotaries: list[tuple[Tensor, RotaryTable]] = []
 
-    def embedding_table(self, *, wide: bool) -> Tensor:
-        """(V, D), ``wide`` in fp32 where the residual stream has more bits than the model's precision."""
+    def embedding(self, *, wide: bool) -> Embedding:
+        """``wide`` in fp32 where the residual stream has more bits than the model's precision."""
         table_VD = self._take("embed_tokens.weight", torch.float32)
         if self._config.token_dropout:
             table_VD *= 1 - TRAINING_MASK_SHARE
             table_VD[MASK] = 0.0
-        return table_VD if wide and self._low_stream else table_VD.to(self._dtype)
+        dtype = torch.float32 if wide and self._low_stream else self._dtype
+        return Embedding(table_VD.to(dtype), self._config.token_dropout)
 
     def form(self, precision: str, *, fused: bool) -> Callable[[int], EncoderLayer]:
         """Which of the forms below the layers have."""

@@ -272,17 +272,12 @@ def complete_state(
                 f"{path}: has no rotary frequencies, and config.json asks for others than ESM-2's; {ADVICE}"
             )
         state.update(frequencies)
-    _check_keys(path, config, shapes, state, encoder.strangers)
+    _check_keys(path, config, state, encoder.strangers)
     return frequencies | state
 
 
-def _check_keys(
-    path: Path,
-    config: Esm2Config,
-    shapes: Mapping[str, tuple[int, ...]],
-    state: Mapping[str, Tensor],
-    strangers: list[str],
-) -> None:
+def _check_keys(path: Path, config: Esm2Config, state: Mapping[str, Tensor], strangers: list[str]) -> None:
+    shapes = config.shapes()
     surplus = sorted([*strangers, *(state.keys() - shapes.keys())])
     faults = {
         "lacks": (sorted(shapes.keys() - state.keys()), "the file is not whole: save or download it again"),
