@@ -2,7 +2,7 @@
 
 Canonical are fair-esm's names without their prefix; ``*`` stands for the number of a layer.
 
-Shape letters: V vocabulary, D embed_dim, F ffn_dim, H half of head_dim.
+Shape letters: V vocabulary, P learned positions, D embed_dim, F ffn_dim, H half of head_dim.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 FAIR_ESM: Final = "fair-esm"
 HUGGING_FACE: Final = "huggingface"
 VOCABULARY_SIZE: Final = 33
+#: Rows of the learned table; the first two, of padding and of nothing, are no position's.
+LEARNED_POSITIONS: Final = 1026
+FIRST_POSITION: Final = 2
+POSITION_TABLE: Final = "embed_positions.weight"
+FIRST_NORM: Final = "emb_layer_norm_before"
 FREQUENCIES: Final = "layers.*.self_attn.rot_emb.inv_freq"
 _LAYER: Final = re.compile(r"^(layers|encoder\.layer)\.(\d+)\.")
 #: Some versions of transformers write a LayerNorm's parameters under TensorFlow's names.
@@ -63,6 +67,7 @@ class Family:
 
     def shapes(self, layers: int, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
         """Canonical names of a whole checkpoint with the shape of each tensor; ``sizes`` by letter."""
+        sizes = {"V": VOCABULARY_SIZE, "P": LEARNED_POSITIONS, **sizes}
         return {
             name.replace("*", str(index)): tuple(sizes[letter] for letter in tensor.shape)
             for name, tensor in self.tensors.items()
@@ -81,37 +86,64 @@ def _in_layer(name: str, hugging_face: str, shape: str) -> dict[str, NamedTensor
     return _affine(f"layers.*.{name}", f"encoder.layer.*.{hugging_face}", shape)
 
 
+_COMMON: Final = (
+    {"embed_tokens.weight": NamedTensor("embeddings.word_embeddings.weight", "VD")}
+    | _in_layer("self_attn.q_proj", "attention.self.query", "DD")
+    | _in_layer("self_attn.k_proj", "attention.self.key", "DD")
+    | _in_layer("self_attn.v_proj", "attention.self.value", "DD")
+    | _in_layer("self_attn.out_proj", "attention.output.dense", "DD")
+    | _in_layer("self_attn_layer_norm", "attention.LayerNorm", "D")
+    | _in_layer("fc1", "intermediate.dense", "FD")
+    | _in_layer("fc2", "output.dense", "DF")
+    | _in_layer("final_layer_norm", "LayerNorm", "D")
+    | _affine("emb_layer_norm_after", "encoder.emb_layer_norm_after", "D")
+)
+
+
+def _settings(**own: tuple[object, object]) -> dict[str, tuple[object, object]]:
+    """Those of all families here, and a family's own."""
+    return {
+        "model_type": ("esm", None),
+        "vocab_size": (VOCABULARY_SIZE, None),
+        "hidden_act": ("gelu", "gelu"),
+        "layer_norm_eps": (1e-5, 1e-12),
+        "is_decoder": (False, False),
+        "is_folding_model": (False, False),
+        "esmfold_config": (None, None),
+        **own,
+    }
+
+
 ESM_2: Final = Family(
     name="ESM-2",
-    tensors=MappingProxyType(
-        {"embed_tokens.weight": NamedTensor("embeddings.word_embeddings.weight", "VD")}
-        | _in_layer("self_attn.q_proj", "attention.self.query", "DD")
-        | _in_layer("self_attn.k_proj", "attention.self.key", "DD")
-        | _in_layer("self_attn.v_proj", "attention.self.value", "DD")
-        | {FREQUENCIES: NamedTensor("encoder.layer.*.attention.self.rotary_embeddings.inv_freq", "H")}
-        | _in_layer("self_attn.out_proj", "attention.output.dense", "DD")
-        | _in_layer("self_attn_layer_norm", "attention.LayerNorm", "D")
-        | _in_layer("fc1", "intermediate.dense", "FD")
-        | _in_layer("fc2", "output.dense", "DF")
-        | _in_layer("final_layer_norm", "LayerNorm", "D")
-        | _affine("emb_layer_norm_after", "encoder.emb_layer_norm_after", "D")
-    ),
-    settings=MappingProxyType(
-        {
-            "model_type": ("esm", None),
-            "vocab_size": (VOCABULARY_SIZE, None),
-            "position_embedding_type": ("rotary", "absolute"),
-            "emb_layer_norm_before": (False, None),
-            "hidden_act": ("gelu", "gelu"),
-            "layer_norm_eps": (1e-5, 1e-12),
-            "is_decoder": (False, False),
-            "is_folding_model": (False, False),
-            "esmfold_config": (None, None),
-        }
-    ),
+    tensors=_COMMON | {FREQUENCIES: NamedTensor("encoder.layer.*.attention.self.rotary_embeddings.inv_freq", "H")},
+    settings=_settings(position_embedding_type=("rotary", "absolute"), emb_layer_norm_before=(False, None)),
     rotary_base=10000.0,
 )
-FAMILIES: Final = (ESM_2,)
+#: Meier et al., "Language models enable zero-shot prediction of the effects of mutations", NeurIPS 2021.
+ESM_1V: Final = Family(
+    name="ESM-1v",
+    tensors=_COMMON | {POSITION_TABLE: NamedTensor("embeddings.position_embeddings.weight", "PD")},
+    settings=_settings(position_embedding_type=("absolute", "absolute"), emb_layer_norm_before=(False, None)),
+    rotary_base=None,
+)
+#: Rives et al., "Biological structure and function emerge from scaling unsupervised learning to 250 million protein
+#: sequences", PNAS 2021.
+ESM_1B: Final = Family(
+    name="ESM-1b",
+    tensors={**ESM_1V.tensors, **_affine(FIRST_NORM, "embeddings.layer_norm", "D")},
+    settings=_settings(position_embedding_type=("absolute", "absolute"), emb_layer_norm_before=(True, None)),
+    rotary_base=None,
+)
+FAMILIES: Final = (ESM_2, ESM_1B, ESM_1V)
+
+
+def nearest_family(names: Collection[str]) -> Family:
+    """The family whose tensors differ least from these canonical names, layers' numbers and all."""
+    found = {_LAYER.sub(r"\1.*.", name) for name in names}
+    return min(FAMILIES, key=lambda family: len((family.tensors.keys() ^ found) - {FREQUENCIES}))
+
+
 #: Canonical name by layout and by the name there, of all families.
 _CANONICAL: Final = {
     FAIR_ESM: {name: name for family in FAMILIES for name in family.tensors},

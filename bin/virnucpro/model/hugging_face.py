@@ -9,7 +9,7 @@ from virnucpro.errors import ModelError
 from virnucpro.model.checkpoint_files import load_json
 from virnucpro.model.families import FAMILIES
 from virnucpro.model.registry import Esm2Config
-from virnucpro.model.strangers import ADVICE, CONFIG_FAMILIES, ESM_1B
+from virnucpro.model.strangers import ADVICE, CONFIG_FAMILIES
 
 #: One set of frequencies for all layers; transformers 5 writes the second name, asterisk and all.
 SHARED_INV_FREQ: Final = (
@@ -33,8 +33,6 @@ def _stranger(settings: dict[str, Any]) -> str | None:
     family = CONFIG_FAMILIES.get(str(settings.get("model_type", "")).lower())
     if settings.get("is_folding_model") or settings.get("esmfold_config"):
         family = "ESMFold"
-    elif settings.get("model_type") == "esm" and settings.get("position_embedding_type", "absolute") == "absolute":
-        family = ESM_1B
     return family and f"a model of another family, {family}"
 
 

@@ -18,7 +18,7 @@ from virnucpro.kernels.fused_fp8 import hidden_factor
 from virnucpro.kernels.fused_linear import fold_norm, interleave_pairs
 from virnucpro.kernels.parts import Parts
 from virnucpro.model.embedding import MASK, Embedding
-from virnucpro.model.families import ESM_2, FREQUENCIES
+from virnucpro.model.families import ESM_2, FIRST_NORM, FIRST_POSITION, FREQUENCIES, POSITION_TABLE
 from virnucpro.model.layers import (
     EncoderLayer,
     FeedForward,
@@ -67,7 +67,12 @@ class ParameterBuilder:
             table_VD *= 1 - TRAINING_MASK_SHARE
             table_VD[MASK] = 0.0
         dtype = torch.float32 if wide and self._low_stream else self._dtype
-        return Embedding(table_VD.to(dtype), self._config.token_dropout)
+        tensors = self._config.family.tensors
+        if POSITION_TABLE not in tensors:
+            return Embedding(table_VD.to(dtype), dtype, self._config.token_dropout)
+        positions_PD = self._take(POSITION_TABLE, torch.float32)[FIRST_POSITION:]
+        norm = self.layer_norm(FIRST_NORM) if f"{FIRST_NORM}.weight" in tensors else None
+        return Embedding(table_VD, dtype, self._config.token_dropout, positions_PD, norm)
 
     def form(self, precision: str, *, fused: bool) -> Callable[[int], EncoderLayer]:
         """Which of the forms below the layers have."""

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from virnucpro.errors import ModelError
-from virnucpro.model.families import ESM_2, VOCABULARY_SIZE, Family
+from virnucpro.model.families import ESM_1B, ESM_1V, ESM_2, Family
 from virnucpro.output.contracts import ModelDescription
 
 
@@ -59,12 +59,11 @@ class Esm2Config:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Canonical names of a whole checkpoint with the shape of each tensor."""
-        sizes = {"V": VOCABULARY_SIZE, "D": self.embed_dim, "F": self.ffn_dim, "H": self.head_dim // 2}
-        return self.family.shapes(self.layers, sizes)
+        return self.family.shapes(self.layers, {"D": self.embed_dim, "F": self.ffn_dim, "H": self.head_dim // 2})
 
 
-def _official(name: str, layers: int, embed_dim: int, heads: int) -> tuple[str, Esm2Config]:
-    return name, Esm2Config(name, layers, embed_dim, heads)
+def _official(name: str, layers: int, embed_dim: int, heads: int, family: Family = ESM_2) -> tuple[str, Esm2Config]:
+    return name, Esm2Config(name, layers, embed_dim, heads, family=family)
 
 
 MODELS: Final = MappingProxyType(
@@ -76,6 +75,8 @@ MODELS: Final = MappingProxyType(
             _official("esm2_t33_650M_UR50D", 33, 1280, 20),
             _official("esm2_t36_3B_UR50D", 36, 2560, 40),
             _official("esm2_t48_15B_UR50D", 48, 5120, 40),
+            _official("esm1b_t33_650M_UR50S", 33, 1280, 20, ESM_1B),
+            *(_official(f"esm1v_t33_650M_UR90S_{member}", 33, 1280, 20, ESM_1V) for member in range(1, 6)),
         )
     )
 )

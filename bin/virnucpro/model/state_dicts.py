@@ -12,7 +12,7 @@ from torch import Tensor
 
 from virnucpro.errors import ModelError
 from virnucpro.model.checkpoint_files import PROMPTS, adapter_report
-from virnucpro.model.families import ESM_2, FAIR_ESM, FAMILIES, HUGGING_FACE, Family, canonical_name
+from virnucpro.model.families import FAIR_ESM, FAMILIES, HUGGING_FACE, Family, canonical_name, nearest_family
 from virnucpro.model.hugging_face import SHARED_INV_FREQ
 from virnucpro.model.parameters import inv_freq_key, trained_inv_freq
 from virnucpro.model.registry import MODELS, Esm2Config
@@ -24,13 +24,12 @@ _ONE_MODEL: Final = "so that it is not clear which counts; save the state_dict()
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How one package names an ESM-2.
+    """How one package names an encoder.
 
     Args:
         source: the package.
         anchor: the key that tells the layout, and before which stands the prefix of the encoder.
-        parts: first names of what belongs to the encoder.
-        heads: first names that the package itself puts beside them.
+        parts, heads: first names of what belongs to the encoder, and of what the package puts beside it.
         closed: last names of prefixes under which the package puts nothing else.
         idle: keys that play no part in families that have no such tensor.
     """
@@ -92,8 +91,8 @@ class EncoderWeights:
 
     @property
     def family(self) -> Family:
-        """The family whose tensors these are; ESM-2 where none has them all, so that the faults are told of it."""
-        return next((family for family in FAMILIES if family.holds(self.state.keys())), ESM_2)
+        """The family whose tensors these are, but for what is missing or surplus."""
+        return nearest_family(self.state.keys())
 
 
 def holds_encoder(keys: Iterable[object]) -> bool:
@@ -226,15 +225,11 @@ def sizes_from_tensors(path: Path, name: str, encoder: EncoderWeights) -> Esm2Co
     table = state["embed_tokens.weight"]
     layers, embed_dim = max(indices, default=-1) + 1, table.shape[1] if table.dim() == 2 else 0
     frequencies = next((value for key, value in state.items() if key.endswith(_SHARED)), None)
-    sizes = (layers, embed_dim, encoder.family)
-    official = [each.heads for each in MODELS.values() if (each.layers, each.embed_dim, each.family) == sizes]
+    official = [model.heads for model in MODELS.values() if (model.layers, model.embed_dim) == (layers, embed_dim)]
     if frequencies is not None and frequencies.numel():
         heads = embed_dim // (2 * frequencies.numel())
     elif encoder.has_learned_positions:
-        raise ModelError(
-            f"{path}: has learned positions and no rotary frequencies, as ESM-1b and ESM-1v; "
-            "if it is an ESM-2, put its config.json beside it"
-        )
+        raise ModelError(f"{path}: may be an ESM-1b, or an ESM-2 with idle positions; put its config.json beside it")
     elif official:
         heads = official[0]
     else:
@@ -278,10 +273,14 @@ def complete_state(
 
 def _check_keys(path: Path, config: Esm2Config, state: Mapping[str, Tensor], strangers: list[str]) -> None:
     shapes = config.shapes()
+    family = config.family.name
     surplus = sorted([*strangers, *(state.keys() - shapes.keys())])
     faults = {
         "lacks": (sorted(shapes.keys() - state.keys()), "the file is not whole: save or download it again"),
-        "has beyond an ESM-2 encoder": (surplus, "without those its vectors would be others: give a plain ESM-2"),
+        f"has beyond an {family} encoder": (
+            surplus,
+            f"without those its vectors would be others: give a plain {family}",
+        ),
         "has in another shape": (
             sorted(key for key in shapes if key in state and state[key].shape != shapes[key]),
             "give weights and sizes of one model",
@@ -291,7 +290,7 @@ def _check_keys(path: Path, config: Esm2Config, state: Mapping[str, Tensor], str
     if found:
         advice = next(advice for keys, advice in reversed(faults.values()) if keys)
         sizes = f"{config.layers} layers of width {config.embed_dim}"
-        raise ModelError(f"{path}: not the ESM-2 of {sizes} that it says: it {', and '.join(found)}; {advice}")
+        raise ModelError(f"{path}: not the {family} of {sizes} that it says: it {', and '.join(found)}; {advice}")
 
 
 def _first_few(keys: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What weights are that are not a plain ESM-2's, told from their names: other families, adapters, quantised ones."""
+"""What weights are that cannot run here, told from their names: other families, adapters, quantised ones."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Final
 
-#: What to do with a model that is no ESM-2.
+#: What to do with a model that is of no family that runs here.
 ADVICE: Final = "give an ESM-2 checkpoint, or an official name such as esm2_t33_650M_UR50D"
-ESM_1B: Final = "ESM-1b or ESM-1v, with learned positions"
 _BERT: Final = "BERT (ProtBert and its like)"
 _T5: Final = "T5 (ProtT5, Ankh and their like)"
 _ESM_C: Final = "ESM C or ESM3"
@@ -40,8 +39,6 @@ _FAMILIES: Final = (
     (re.compile(r"(^|\.)h\.\d+\.(attn|ln_1)\."), "GPT-2 and its like"),
     (re.compile(r"(^|\.)layers\.\d+\.self_attn\.bias_k$"), "ESM-1"),
 )
-_LEARNED_POSITIONS: Final = re.compile(r"(^|\.)embed_positions\.(weight|_float_tensor)$")
-_ROTARY: Final = re.compile(r"\.inv_freq$")
 #: Names inside an encoder that adapters put there -> what they are.
 _ADAPTERS: Final = (
     (re.compile(r"(^|[._])lora_"), "LoRA"),
@@ -62,12 +59,9 @@ _QUANTISED: Final = (
 
 
 def family_of(keys: Iterable[str]) -> str | None:
-    """The family, not ESM-2, that weights of these names are of; None where they tell none."""
+    """The family, none of those that run here, that weights of these names are of; None where they tell none."""
     names = list(keys)
-    found = next((family for pattern, family in _FAMILIES if any(map(pattern.search, names))), None)
-    if found is None and any(map(_LEARNED_POSITIONS.search, names)) and not any(map(_ROTARY.search, names)):
-        return ESM_1B
-    return found
+    return next((family for pattern, family in _FAMILIES if any(map(pattern.search, names))), None)
 
 
 def adapter_of(keys: Iterable[str]) -> str | None:
