@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench_parity import trained_reference
-from inputs import random_esm2
-from parity_page import keeps_low_parts
+from benchmarks.inputs import random_esm2
+from benchmarks.pages.parity_page import keeps_low_parts
+from benchmarks.peers.bench_parity import trained_reference
 
 from virnucpro.data.tokens import tokenise
 from virnucpro.fasta import read_records

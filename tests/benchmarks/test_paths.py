@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from inputs import SHAPES
-from result_tables import number, read_rows
+from benchmarks.inputs import SHAPES
+from benchmarks.pages.result_tables import number, read_rows
 
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.layers import FusedLayer, PlainLayer
