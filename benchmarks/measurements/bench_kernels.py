@@ -19,7 +19,7 @@ import torch
 from benchmarks.environment import RESULTS, conditions, write_csv
 
 from virnucpro.kernels import attention, fp8_linear, fused_fp8, fused_linear, layer_norm, linear_gelu, pooling, rotary
-from virnucpro.kernels.parts import Parts
+from virnucpro.kernels.high_low import HighLow
 
 WIDTHS = {"8M": (320, 20), "35M": (480, 20), "150M": (640, 20), "650M": (1280, 20), "3B": (2560, 40)}
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp8": torch.bfloat16}
@@ -102,13 +102,13 @@ def linear_cases(x: torch.Tensor, heads: int, lengths: list[int]) -> Iterator[Ca
     qkv_weight, qkv_bias = random(3 * width, width) / width, random(3 * width)
     qkv, narrow = random(tokens, 3 * width), random(tokens, width)
     size, product = x.element_size() * tokens * width, 2 * tokens * width * width
-    ours, rows = fused_linear, Parts(x)
-    qkv_arguments = (rows, statistics, Parts(qkv_weight), qkv_bias, *rotation)
+    ours, rows = fused_linear, HighLow(x)
+    qkv_arguments = (rows, statistics, HighLow(qkv_weight), qkv_bias, *rotation)
     yield ("norm_linear_rotary", lambda: ours.norm_linear_rotary(*qkv_arguments),
            lambda: ours.norm_linear_rotary_ref(*qkv_arguments), 3 * product, 0)  # fmt: skip
-    yield ("norm_linear_gelu", lambda: ours.norm_linear_gelu(rows, statistics, Parts(up), wide_bias),
-           lambda: ours.norm_linear_gelu_ref(rows, statistics, Parts(up), wide_bias), 4 * product, 0)  # fmt: skip
-    for name, h, weight, work in (("out", narrow, Parts(out), product), ("down", hidden, Parts(down), 4 * product)):
+    yield ("norm_linear_gelu", lambda: ours.norm_linear_gelu(rows, statistics, HighLow(up), wide_bias),
+           lambda: ours.norm_linear_gelu_ref(rows, statistics, HighLow(up), wide_bias), 4 * product, 0)  # fmt: skip
+    for name, h, weight, work in (("out", narrow, HighLow(out), product), ("down", hidden, HighLow(down), 4 * product)):
         yield (f"linear_residual_{name}", lambda h=h, w=weight: ours.linear_residual_(rows, h, w, bias),
                lambda h=h, w=weight: ours.linear_residual_ref_(rows, h, w, bias), work, 0)  # fmt: skip
     yield ("row_statistics", lambda: ours.row_statistics(x), lambda: ours.row_statistics_ref(x), 0, size)

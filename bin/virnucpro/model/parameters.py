@@ -16,7 +16,7 @@ from virnucpro.errors import UsageError
 from virnucpro.kernels.fp8_linear import Quantised, quantise_rows
 from virnucpro.kernels.fused_fp8 import hidden_factor
 from virnucpro.kernels.fused_linear import fold_norm, interleave_pairs
-from virnucpro.kernels.parts import Parts
+from virnucpro.kernels.high_low import HighLow
 from virnucpro.model.embedding import MASK, Embedding
 from virnucpro.model.families import ESM_2, FIRST_NORM, FIRST_POSITION, FREQUENCIES, POSITION_TABLE
 from virnucpro.model.layers import (
@@ -27,9 +27,9 @@ from virnucpro.model.layers import (
     Fp8LayerNorm,
     Fp8Linear,
     FusedLayer,
+    HighLowLinear,
     LayerNorm,
     Linear,
-    PartsLinear,
     PlainLayer,
     RotaryTable,
 )
@@ -112,10 +112,10 @@ class ParameterBuilder:
         return FusedLayer(
             dtype=self._dtype,
             heads=self._config.heads,
-            qkv=self._in_parts(*self._folded_qkv(prefix)),
-            out=self._in_parts(*self._take_linear(prefix + "self_attn.out_proj")),
-            up=self._in_parts(*self._folded(prefix + "fc1", self.layer_norm(prefix + "final_layer_norm"))),
-            down=self._in_parts(*self._take_linear(prefix + "fc2")),
+            qkv=self._high_low(*self._folded_qkv(prefix)),
+            out=self._high_low(*self._take_linear(prefix + "self_attn.out_proj")),
+            up=self._high_low(*self._folded(prefix + "fc1", self.layer_norm(prefix + "final_layer_norm"))),
+            down=self._high_low(*self._take_linear(prefix + "fc2")),
             rotary=self._rotary(index),
             low_queries=self._config.head_dim in (16, LOW_QUERIES_HEAD_DIM),
             low_stream=self._low_stream,
@@ -152,8 +152,10 @@ class ParameterBuilder:
     def _folded(self, prefix: str, norm: LayerNorm) -> tuple[Tensor, Tensor]:
         return fold_norm(*self._take_linear(prefix), norm.weight, norm.bias)
 
-    def _in_parts(self, weight: Tensor, bias: Tensor) -> PartsLinear:
-        return PartsLinear(Parts.of(weight, self._dtype) if self._low_weights else Parts(weight.to(self._dtype)), bias)
+    def _high_low(self, weight: Tensor, bias: Tensor) -> HighLowLinear:
+        return HighLowLinear(
+            HighLow.of(weight, self._dtype) if self._low_weights else HighLow(weight.to(self._dtype)), bias
+        )
 
     def layer_norm(self, prefix: str) -> LayerNorm:
         return LayerNorm(self._take(prefix + ".weight", torch.float32), self._take(prefix + ".bias", torch.float32))

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import torch
 
 
-class Parts(NamedTuple):
+class HighLow(NamedTuple):
     """A tensor and, where it is kept, what rounding took from it, in the same dtype."""
 
     high: torch.Tensor
     low: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, wide: torch.Tensor, dtype: torch.dtype) -> Parts:
+    def of(cls, wide: torch.Tensor, dtype: torch.dtype) -> HighLow:
         """Both parts of a tensor of a wider dtype."""
         high = wide.to(dtype)
         return cls(high, (wide - high.to(wide.dtype)).to(dtype))
