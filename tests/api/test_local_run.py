@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from e2e.launch import MODEL, PROJECT
 
 FASTA = PROJECT / "assets" / "proteins.fasta"
+FEW = PROJECT / "tests" / "fixtures" / "few.fasta"
 COMMAND = [sys.executable, "-m", "virnucpro"]
 ENVIRONMENT = {"PYTHONPATH": str(PROJECT / "bin"), "PATH": os.environ["PATH"]}
 EMBED = [*COMMAND, "embed", "--model", MODEL, "--gpus", "0", "--no-report", "--max_length", "60"]
-SHARDS = ["--shard_residues", "6000"]
+SHARDS = ["--shard_residues", "9000"]
 
 
 def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -62,13 +65,35 @@ def test_what_cannot_be_is_refused_in_a_line(
 
 
 def test_a_shard_that_fails_says_why_and_ends_the_run_with_its_code(tmp_path: Path) -> None:
-    done = run(tmp_path, *EMBED, FASTA, "-o", "out", "--token_budget", "100", "--per_residue", "--layers=0", *SHARDS)
-    assert done.returncode == 0, done.stderr
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    for file in MODEL.iterdir():
-        (broken / file.name).symlink_to(file)
-    assert pq.read_table(tmp_path / "out" / "metrics" / "shards.parquet").num_rows > 2
+    import torch
+
+    damaged = shutil.copytree(MODEL, tmp_path / "damaged")
+    state = torch.load(damaged / "pytorch_model.bin", weights_only=True)
+    name = next(name for name in state if name.endswith("emb_layer_norm_after.weight"))
+    state[name][0] = torch.nan
+    torch.save(state, damaged / "pytorch_model.bin")
+    done = run(tmp_path, *EMBED, FEW, "-o", "out", "--model", damaged)
+    assert done.returncode == 65
+    why, last = done.stderr.splitlines()[-2:]
+    assert why.startswith("shard-00000: error: the vectors of 12 sequences (") and "are not finite" in why
+    assert last.startswith("virnucpro embed: error: shard-00000 could not be embedded (exit code 65); its own message")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shard_whose_process_is_killed_is_tried_again(tmp_path: Path) -> None:
+    command = [*map(str, EMBED), str(FEW), "-o", "out"]
+    started = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (
+        found := [each for each in psutil.Process(started.pid).children() if "spawn_main" in str(each.cmdline())]
+    ):
+        assert started.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    found[0].kill()
+    _, told = started.communicate(timeout=120)
+    assert started.returncode == 0, told
+    assert "shard-00000: ended with -9, is tried again" in told
+    assert pq.read_table(tmp_path / "out" / "embeddings").num_rows == 12
 
 
 def test_it_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
@@ -91,7 +116,7 @@ def test_it_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     done = run(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     assert "distinct sequences to embed" not in done.stdout
-    assert shards > 2 and "shard-00001" in done.stderr and "shard-00000.fasta" not in done.stderr
+    assert shards > 2 and 0 < done.stderr.count("Where the time went") < shards
     shown = pq.read_table(tmp_path / "out" / "metrics" / "shards.parquet", columns=["shard", "finished"]).to_pylist()
     assert [row["shard"] for row in shown] == list(range(shards))
     assert shown[0]["finished"] * 1e9 <= written + 1e9
