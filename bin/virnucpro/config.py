@@ -227,3 +227,15 @@ class RunConfig(SplitConfig):
     gpus: int | None = option("GPUs to use, 0 for the CPU (default: those present)", None, least=0)
     token_budget: int | None = option("tokens per batch (default: measured from free memory)", None)
     report: bool = option("draw no page of the run", True, flag="--no-report")
+
+
+@dataclass(frozen=True)
+class NeighboursConfig(Config):
+    """What NEIGHBOURS does."""
+
+    results: Path = option("finished results")
+    neighbours: int = option("how many for each record")
+    outdir: Path = option("where neighbours.parquet goes", Path("."))
+    reference: Path | None = option("results to look for neighbours in (default: the results themselves)", None)
+    reference_name: str | None = option("what the user calls the reference", None)
+    device: str = option("where to compute", "auto", choices=DEVICES)

@@ -19,6 +19,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "split-fasta": "split",
         "embed-shard": "embed",
         "merge-embeddings": "merge",
+        "neighbours": "neighbours",
         "report": "report",
     }
 )

@@ -144,9 +144,7 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     return ShardSummary.read(config.outdir / SHARD_SUMMARY_FILE)
 
 
-def vector_metadata(
-    config: VectorConfig, described: ModelDescription, runner: AsyncInferenceRunner
-) -> dict[str, Any]:
+def vector_metadata(config: VectorConfig, described: ModelDescription, runner: AsyncInferenceRunner) -> dict[str, Any]:
     """What vectors say of their origin, by ``output.schema.file_metadata``."""
     return file_metadata(
         model=described.name,
