@@ -206,6 +206,6 @@ class EmbedConfig(VectorConfig):
     device: str = option("where to compute", "auto", choices=DEVICES)
     token_budget: int | None = option("tokens per batch (default: measured from free memory)", None)
     attempt: int = option("each further one halves the budget", 1)
-    workers: int = option("loader processes", 2)
+    workers: int | None = option("loader processes (default: none for a short shard)", None)
     prefetch: int = option("batches each worker prepares ahead", 4)
     threads: int | None = option("CPU threads (default: all)", None)

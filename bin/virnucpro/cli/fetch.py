@@ -15,13 +15,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(config: FetchConfig) -> None:
-    from virnucpro.model.describe import describe_model
     from virnucpro.model.fetch import as_given, fetch_model, is_local
+    from virnucpro.model.kept_descriptions import describe_once
 
     config.outdir.mkdir(parents=True, exist_ok=True)
     kept = (config.cache or config.outdir).resolve() / config.model
     given = as_given(Path(config.model)) if is_local(config.model) else fetch_model(config.model, kept)
-    described = describe_model(given)
+    described = describe_once(given)
     described.write(config.outdir / "model.json")
     left_out = f"; left out: {', '.join(described.left_out)}" if described.left_out else ""
     print(
