@@ -181,6 +181,7 @@ class SplitConfig(VectorConfig):
     shards_at_least: int = option("number of GPUs that wait for work", 1)
     deduplicate: bool = option("embed identical sequences once each", True, flag="--no-dedup")
     reuse: tuple[Path, ...] = option("results to take vectors from", (), metavar="RESULTS", names="reuse_names")
+    cpus: int | None = option("processes at most (default: one for each core)", None)
     strict: bool = option("a record that would be rejected ends the run", False)
     alphabet: str = option("protein: take what looks like nucleotides", "auto", choices=ALPHABETS)
     gaps: str = option("what becomes of - and inner . (unknown: read as X)", "remove", choices=GAPS)

@@ -26,8 +26,7 @@ def model() -> ESM2:
 def describe(path: Path, home: Path) -> tuple[dict[str, object], bool]:
     """What ``fetch_model.py`` says of a model, and whether it had to read it: torch is imported for nothing else."""
     outdir = home.parent / "described"
-    environment = {**os.environ, "HOME": str(home)}
-    environment.pop("XDG_CACHE_HOME", None)
+    environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(outdir)}
     command = [sys.executable, "-X", "importtime", PROGRAM, "--model", path, "--outdir", outdir]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     described = json.loads((outdir / "model.json").read_text())

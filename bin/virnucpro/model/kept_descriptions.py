@@ -30,7 +30,9 @@ def describe_once(path: Path) -> ModelDescription:
     files = locate(path)
     paths = [*files.weights, *([files.config] if files.config else [])]
     found = _identity(paths)
-    kept = _folder() / f"{hashlib.sha256(json.dumps([files.name, found, _sources()]).encode()).hexdigest()}.json"
+    key = hashlib.sha256(json.dumps([files.name, found, _sources()]).encode()).hexdigest()
+    # A task's XDG_CACHE_HOME is its own folder; what is kept between runs lies beside the models.
+    kept = Path(os.environ.get("HOME") or os.devnull) / ".cache" / "virnucpro" / "descriptions" / f"{key}.json"
     with suppress(VirnucproError, OSError):
         return ModelDescription.read(kept)
     from virnucpro.model.describe import describe_model
@@ -57,11 +59,6 @@ def _sources() -> str:
     """Digest of the code that describes: what an older version found is not asked for."""
     files = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def _folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or tempfile.gettempdir()) / ".cache"
-    return Path(cache) / "virnucpro" / "descriptions"
 
 
 def _keep(described: ModelDescription, kept: Path) -> None:

@@ -66,7 +66,7 @@ def _split_into(work: Path, config: SplitConfig, model: ModelDescription, vector
     shards_directory.mkdir()
     files = config.names or tuple(FastaSource(path).name for path in config.inputs)
     spool = Spool(spool_directory, config.residue_limit, files)
-    with Workers(2 * BLOCK_BYTES) as workers:
+    with Workers(2 * BLOCK_BYTES, config.cpus) as workers:
         with (work / REJECTED_FILE).open("w", encoding="utf-8", newline="\n") as rejected:
             scanned = scan(config, spool, rejected, workers)
         _check_not_empty(spool, scanned)
