@@ -22,6 +22,7 @@ ROOT = {
     "file_formats",
     "machine",
     "path_lists",
+    "plain_text",
     "shards",
 }
 #: Part -> parts of ours that it may import, beside itself and (all but the kernels) the root modules.

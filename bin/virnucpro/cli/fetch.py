@@ -7,6 +7,7 @@ from pathlib import Path
 
 from virnucpro.cli.program import run_program
 from virnucpro.config import FetchConfig
+from virnucpro.plain_text import visible
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +25,8 @@ def _run(config: FetchConfig) -> None:
     described = describe_once(given)
     described.write(config.outdir / "model.json")
     left_out = f"; left out: {', '.join(described.left_out)}" if described.left_out else ""
-    print(
+    told = (
         f"{described.name}: {described.layers} layers, {described.embed_dim} dimensions, "
         f"{described.parameters:,} parameters, sha256 {described.weights_sha256[:12]}{left_out}"
     )
+    print(visible(told))

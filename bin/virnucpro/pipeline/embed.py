@@ -36,6 +36,7 @@ from virnucpro.pipeline.budget import token_budget
 from virnucpro.pipeline.device import select_device
 from virnucpro.pipeline.matrix_rate import matrix_teraflops
 from virnucpro.pipeline.progress import Progress
+from virnucpro.plain_text import visible
 from virnucpro.shards import SPECIAL_TOKENS, shard_number
 
 #: Results waiting for the writer; more would only hold memory.
@@ -99,7 +100,7 @@ def embed_shard(config: EmbedConfig) -> ShardSummary:
     with DeviceSampler(device_uuid(device), SAMPLE_INTERVAL) as sampler:
         summary = _embed_on(device, config, sampler)
     if summary.sequences:
-        print(*run_verdict([summary.to_dict()]), sep="\n", file=sys.stderr)
+        print(*map(visible, run_verdict([summary.to_dict()])), sep="\n", file=sys.stderr)
     return summary
 
 
