@@ -186,6 +186,7 @@ class SplitConfig(VectorConfig):
     shards_at_least: int = option("number of GPUs that wait for work", 1)
     deduplicate: bool = option("embed identical sequences once each", True, flag="--no-dedup")
     reuse: tuple[Path, ...] = option("results to take vectors from", (), metavar="RESULTS", names="reuse_names")
+    cpus: int | None = option("processes at most (default: one for each core)", None)
     strict: bool = option("a record that would be rejected ends the run", False)
     alphabet: str = option("protein: take what looks like nucleotides", "auto", choices=ALPHABETS)
     gaps: str = option("what becomes of - and inner . (unknown: read as X)", "remove", choices=GAPS)
@@ -211,7 +212,7 @@ class EmbedConfig(VectorConfig):
     device: str = option("where to compute", "auto", choices=DEVICES)
     token_budget: int | None = option("tokens per batch (default: measured from free memory)", None)
     attempt: int = option("each further one halves the budget", 1)
-    workers: int = option("loader processes", 2)
+    workers: int | None = option("loader processes (default: none for a short shard)", None)
     prefetch: int = option("batches each worker prepares ahead", 4)
     threads: int | None = option("CPU threads (default: all)", None)
 

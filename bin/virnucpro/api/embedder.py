@@ -24,8 +24,8 @@ from virnucpro.config import ALPHABETS, DEFAULT_MODEL, DEVICES, GAPS, VectorConf
 from virnucpro.data import VarlenCollator
 from virnucpro.errors import DataError
 from virnucpro.fasta import Record, Rejected
-from virnucpro.model.describe import describe_model
 from virnucpro.model.esm2 import PackedEsm2
+from virnucpro.model.kept_descriptions import describe_once
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model
 from virnucpro.output.contracts import ModelDescription
@@ -174,7 +174,7 @@ class Embedder(VectorConfig):
             torch.set_num_threads(self.threads)
         device = select_device(self.device, self.precision)
         path = find_model(str(self.model), self.model_cache)
-        described = describe_model(path)
+        described = describe_once(path)
         precision = precision_on(device.type, self.precision)
         budget = token_budget(Esm2Config.from_description(described), precision, device, self.token_budget, 1)
         return _Loaded(path, described, load_model(path, precision, device), device, budget)

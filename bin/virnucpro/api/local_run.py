@@ -23,7 +23,7 @@ from virnucpro.errors import ExitCode, UsageError, VirnucproError, run_reporting
 from virnucpro.machine import usable_cores
 from virnucpro.merge.config import MergeConfig
 from virnucpro.merge.merge import merge
-from virnucpro.model.describe import describe_model
+from virnucpro.model.kept_descriptions import describe_once
 from virnucpro.output.atomic import publish_directory, remove_tree
 from virnucpro.output.contracts import RunSummary, SplitSummary
 from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
@@ -57,7 +57,7 @@ def run(config: RunConfig) -> RunSummary:
     gpus = _gpus(config)
     config = replace(config, precision=precision_on("cuda" if gpus else "cpu", config.precision))
     model = find_model(config.model, config.model_cache)
-    described = describe_model(model)
+    described = describe_once(model)
     with _work_folder(config, described.weights_sha256) as work:
         model_json, results = work / "model.json", work / "results"
         described.write(model_json)
@@ -136,7 +136,6 @@ def _told(kind: type[Told], config: RunConfig, **others: Any) -> Told:
 
 def _shard_task(config: RunConfig, work: Path, model: Path, shard: int, gpus: Sequence[str]) -> EmbedConfig:
     device = "cuda" if gpus else "cpu"
-    cores = min(CORES[device], usable_cores())
     return _told(
         EmbedConfig,
         config,
@@ -145,8 +144,7 @@ def _shard_task(config: RunConfig, work: Path, model: Path, shard: int, gpus: Se
         model_json=work / "model.json",
         outdir=work / shard_name(shard),
         device=device,
-        threads=cores,
-        workers=max(cores // 2, 1),
+        threads=min(CORES[device], usable_cores()),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from virnucpro.errors import DataError, UsageError
 from virnucpro.fasta import Record, Rejected, normalise, rejection, scan_records
 from virnucpro.fasta_source import nucleotide_share
+from virnucpro.plain_text import visible
 
 #: A FASTA file, sequences by id, or sequences alone, whose ids are their places in the list.
 Sequences: TypeAlias = str | os.PathLike[str] | Mapping[str, str] | Iterable[str]
@@ -49,7 +50,7 @@ def read_sequences(sequences: Sequences, *, gaps: str, alphabet: str) -> Iterato
 def in_words(rejected: Iterable[Rejected]) -> str:
     """The first few rejected records, each with its reason."""
     records = iter(rejected)
-    shown = [rejection(each.id, each.reason) for each in islice(records, _REASONS_SHOWN)]
+    shown = [visible(rejection(each.id, each.reason)) for each in islice(records, _REASONS_SHOWN)]
     return "; ".join(shown) + (" and so on" if next(records, None) else "")
 
 

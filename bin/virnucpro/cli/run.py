@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from virnucpro.cli.program import run_program
 from virnucpro.config import RunConfig
+from virnucpro.plain_text import visible
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,4 +17,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(config: RunConfig) -> None:
     from virnucpro.api.local_run import run
 
-    print(*run(config).verdict, f"Results: {config.outdir}", sep="\n")
+    print(*run(config).verdict, visible(f"Results: {config.outdir}"), sep="\n")

@@ -19,6 +19,7 @@ from virnucpro.output.atomic import PartialParquet
 from virnucpro.output.files import NEIGHBOURS_FILE
 from virnucpro.output.schema import NEIGHBOURS_SCHEMA, encode_metadata
 from virnucpro.pipeline.device import select_device
+from virnucpro.plain_text import visible
 
 Array = npt.NDArray[Any]
 
@@ -56,7 +57,7 @@ def neighbours(config: NeighboursConfig) -> Path:
     with PartialParquet(path, schema, compression="zstd") as file:
         for table in pair_tables(run, reference, cosines, groups, config.neighbours, schema):
             file.write(table)
-    where = "one another" if among is None else f"{len(reference.groups):,} of {among}"
+    where = "one another" if among is None else visible(f"{len(reference.groups):,} of {among}")
     seconds = time.perf_counter() - begun
     print(f"{config.neighbours} nearest of {len(run.groups):,} records among {where}: {seconds:.1f} s on {device.type}")
     return path
