@@ -4,12 +4,20 @@ import importlib
 
 __version__ = "0.1.0"
 
+#: What this package offers to Python -> its module.
+_HOMES = {
+    "Embedder": "virnucpro.api.embedder",
+    "embed": "virnucpro.api.embedder",
+    "flat_map": "virnucpro.api.tables",
+    "nearest": "virnucpro.api.tables",
+}
+
 
 def __getattr__(name: str) -> object:
-    """``embed`` and ``Embedder``, loaded when they are asked for: all programs import this module, few need torch.
+    """What ``_HOMES`` lists, loaded when it is asked for: all programs import this module, few need torch.
 
     Named by text and not by an import statement, since a task runs again when what it imports was edited.
     """
-    if name in ("Embedder", "embed"):
-        return getattr(importlib.import_module("virnucpro.api.embedder"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -227,7 +227,14 @@ class RunConfig(SplitConfig):
     model_cache: Path | None = option("where downloaded models are kept", None)
     gpus: int | None = option("GPUs to use, 0 for the CPU (default: those present)", None, least=0)
     token_budget: int | None = option("tokens per batch (default: measured from free memory)", None)
+    neighbours: int | None = option("so many exact nearest neighbours of each record (default: none)", None)
+    reference: Path | None = option("results in which neighbours are looked for (default: the run itself)", None)
     report: bool = option("draw no page of the run", True, flag="--no-report")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reference is not None and self.neighbours is None:
+            raise UsageError("--reference says where to look for --neighbours; give their number too")
 
 
 @dataclass(frozen=True)

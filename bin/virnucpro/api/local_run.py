@@ -18,12 +18,13 @@ from typing import Any, Final, TypeVar
 
 from virnucpro import __version__
 from virnucpro.api.models import find_model
-from virnucpro.config import Config, EmbedConfig, RunConfig, SplitConfig, precision_on
+from virnucpro.config import Config, EmbedConfig, NeighboursConfig, RunConfig, SplitConfig, precision_on
 from virnucpro.errors import ExitCode, UsageError, VirnucproError, run_reporting_errors
 from virnucpro.machine import usable_cores
 from virnucpro.merge.config import MergeConfig
 from virnucpro.merge.merge import merge
 from virnucpro.model.kept_descriptions import describe_once
+from virnucpro.neighbours.neighbours import neighbours
 from virnucpro.output.atomic import publish_directory, remove_tree
 from virnucpro.output.contracts import RunSummary, SplitSummary
 from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
@@ -71,8 +72,11 @@ def run(config: RunConfig) -> RunSummary:
         folders = tuple(work / shard_name(shard) for shard in shards)
         remove_tree(results)
         summary = merge(_told(MergeConfig, config, shard_dirs=folders, **parts, **inputs))
+        if config.neighbours is not None:
+            device = "cuda" if gpus else "cpu"
+            neighbours(NeighboursConfig(results, config.neighbours, results, config.reference, device=device))
         if config.report:
-            report(results, results / "report")
+            report(results, results / "report", config.reference)
         publish_directory(results, config.outdir)
         remove_tree(work)
     return summary

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 
 from virnucpro.config import NeighboursConfig
@@ -42,25 +45,37 @@ def neighbours(config: NeighboursConfig) -> Path:
     device = select_device(config.device, "fp32")
     run = Results.open(config.results)
     reference = run if config.reference is None else Results.open(config.reference)
-    run.check_comparable(reference)
-    try:
-        cosines, groups = search(run, reference, config.neighbours + 1, device)
-    except torch.OutOfMemoryError as error:
-        raise TryAgainError(
-            f"the neighbours do not fit into the memory of {device}; free it, or use the CPU"
-        ) from error
     among = None if config.reference is None else config.reference_name or str(config.reference)
-    facts = {**run.metadata, "neighbours": config.neighbours, "reference": among, "column": run.column}
-    schema = NEIGHBOURS_SCHEMA.with_metadata(encode_metadata(facts))
+    tables = nearest_pairs(run, reference, config.neighbours, device, among)
+    first = next(tables)
     config.outdir.mkdir(parents=True, exist_ok=True)
     path = config.outdir / NEIGHBOURS_FILE
-    with PartialParquet(path, schema, compression="zstd") as file:
-        for table in pair_tables(run, reference, cosines, groups, config.neighbours, schema):
+    with PartialParquet(path, first.schema, compression="zstd") as file:
+        for table in chain((first,), tables):
             file.write(table)
     where = "one another" if among is None else visible(f"{len(reference.groups):,} of {among}")
     seconds = time.perf_counter() - begun
     print(f"{config.neighbours} nearest of {len(run.groups):,} records among {where}: {seconds:.1f} s on {device.type}")
     return path
+
+
+def nearest_pairs(
+    run: Results, reference: Results, count: int, device: torch.device, among: str | None
+) -> Iterator[pa.Table]:
+    """Yield tables of pairs, at least one; ``among`` is what the user calls the reference.
+
+    Raises:
+        DataError: the vectors cannot be compared.
+        TryAgainError: no memory on the GPU.
+    """
+    run.check_comparable(reference)
+    try:
+        cosines, groups = search(run, reference, count + 1, device)
+    except torch.OutOfMemoryError as error:
+        raise TryAgainError(f"no memory for neighbours on {device}; free it, or look for them on the CPU") from error
+    facts = {**run.metadata, "neighbours": count, "reference": among, "column": run.column}
+    schema = NEIGHBOURS_SCHEMA.with_metadata(encode_metadata(facts))
+    yield from pair_tables(run, reference, cosines, groups, count, schema)
 
 
 def search(run: Results, reference: Results, count: int, device: torch.device) -> tuple[Array, Array]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,10 +16,12 @@ import torch
 
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.output.files import embedding_parts
-from virnucpro.output.schema import read_metadata, vector_columns
+from virnucpro.output.schema import decode_metadata, vector_columns
 
 #: Rows of vectors read at a time.
 _BATCH_ROWS: Final = 4096
+#: What is read of each record beside its vector.
+_FACTS: Final = ("ordinal", "id", "sequence_key")
 #: Metadata without which two vectors cannot be compared.
 _COMPARED: Final = ("weights_sha256", "layers", "pooling")
 
@@ -29,16 +32,16 @@ class Results:
 
     Attributes:
         name: what messages call them.
-        parts: the files that hold them.
         column: whose vectors are compared, of ``dim`` numbers: the first of several.
+        batches: gives them, a column alone, in order and as often as asked.
         ordinals, ids: of each record.
         groups: (N,) which distinct sequence each record has.
     """
 
     name: str
-    parts: Sequence[Path]
     column: str
     dim: int
+    batches: Callable[[], Iterator[pa.RecordBatch]]
     ordinals: npt.NDArray[np.int64]
     ids: pa.ChunkedArray
     groups: npt.NDArray[np.int64]
@@ -55,13 +58,38 @@ class Results:
         parts = embedding_parts(folder)
         if not parts:
             raise InputMissingError(f"{folder}: no embeddings/part-*.parquet in it; give the folder of a finished run")
-        metadata = read_metadata(parts[0])
-        column, dim = next(iter(vector_columns(pq.read_schema(parts[0])).items()))
-        facts = pa.concat_tables([pq.read_table(part, columns=["ordinal", "id", "sequence_key"]) for part in parts])
+        schema = pq.read_schema(parts[0])
+        facts = pa.concat_tables([pq.read_table(part, columns=list(_FACTS)) for part in parts])
+
+        def batches(column: str) -> Iterator[pa.RecordBatch]:
+            for part in parts:
+                with pq.ParquetFile(part) as file:
+                    yield from file.iter_batches(_BATCH_ROWS, columns=[column])
+
+        return cls._of(str(folder), schema, facts, batches)
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Results:
+        """A table as ``Embedder.embed`` returns it; DataError where it is none."""
+
+        def batches(column: str) -> Iterator[pa.RecordBatch]:
+            yield from table.select([column]).to_batches(_BATCH_ROWS)
+
+        return cls._of("the table", table.schema, table, batches)
+
+    @classmethod
+    def _of(
+        cls, name: str, schema: pa.Schema, facts: pa.Table, batches: Callable[[str], Iterator[pa.RecordBatch]]
+    ) -> Results:
+        metadata = decode_metadata(schema, name)
+        if missing := {*_FACTS} - {*facts.column_names}:
+            raise DataError(f"{name}: no column {', '.join(sorted(missing))}; take the whole table of embed")
+        column, dim = next(iter(vector_columns(schema).items()))
         # A dictionary numbers its values in the order in which they first occur.
         keys = facts["sequence_key"].combine_chunks().dictionary_encode()
         groups = keys.indices.to_numpy().astype(np.int64)
-        return cls(str(folder), parts, column, dim, facts["ordinal"].to_numpy(), facts["id"], groups, metadata)
+        ordinals, ids = facts["ordinal"].to_numpy(), facts["id"]
+        return cls(name, column, dim, partial(batches, column), ordinals, ids, groups, metadata)
 
     @property
     def distinct(self) -> int:
@@ -94,10 +122,8 @@ class Results:
         first = np.zeros(len(self.groups), np.bool_)
         first[np.unique(self.groups, return_index=True)[1]] = True
         read = 0
-        for part in self.parts:
-            with pq.ParquetFile(part) as file:
-                for batch in file.iter_batches(_BATCH_ROWS, columns=[self.column]):
-                    values = batch.column(0).flatten().to_numpy().reshape(-1, self.dim)
-                    chosen = first[read : read + len(values)]
-                    read += len(values)
-                    yield values[chosen].astype(np.float32, copy=False)
+        for batch in self.batches():
+            values = batch.column(0).flatten().to_numpy().reshape(-1, self.dim)
+            chosen = first[read : read + len(values)]
+            read += len(values)
+            yield values[chosen].astype(np.float32, copy=False)
