@@ -15,7 +15,7 @@ _TOOLS = "python3?|pip|git|docker|apptainer|bash|sh|zcat|conda"
 _PROGRAM = rf"(?:(?:nextflow|make|virnucpro|{_SCRIPT})(?= |$)|(?:{_TOOLS}) )"
 _COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ +)*{_PROGRAM}")
 #: Names of a tool in a sentence.
-_MENTIONS = {"nextflow run", "nextflow config", "virnucpro", "virnucpro embed"}
+_MENTIONS = {"nextflow run", "nextflow config", "virnucpro", "virnucpro embed", "virnucpro neighbours"}
 #: How the blocks begin that hold no commands.
 _OTHER_BLOCKS = (
     "FASTA ─ SPLIT_FASTA",
