@@ -16,7 +16,7 @@ from torch import Tensor
 #: References whose greatest cosine is looked at first, so that few of all cosines have to be sorted.
 GROUP: Final = 64
 #: Cosines held at a time, by device: a CPU's stay in its cache.
-TILE_COSINES: Final = {"cpu": 1 << 21, "cuda": 1 << 28}
+TILE_COSINES: Final = {"cpu": 1 << 22, "cuda": 1 << 28}
 #: fp64 numbers of candidates' vectors held at a time, by device.
 EXACT_NUMBERS: Final = {"cpu": 1 << 21, "cuda": 1 << 27}
 #: Queries of one product.
@@ -86,30 +86,31 @@ def _nearest_of(
 def _candidates(queries: Tensor, references: Tensor, inverse: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The least fp32 cosine (Q,) of the candidates of each unit query, and their rows (Q, count)."""
     width = max(TILE_COSINES[queries.device.type] // len(queries) // GROUP, 1) * GROUP
-    best: Tensor | None = None
-    rows: Tensor | None = None
+    best = torch.full((len(queries), count), -torch.inf, device=queries.device)
+    rows = torch.zeros((len(queries), count), dtype=torch.int64, device=queries.device)
     for start in range(0, len(references), width):
         part = slice(start, start + width)
         cosines = torch.mm(queries, references[part].T).mul_(inverse[part])
-        values, places = _greatest(cosines, min(count, cosines.shape[1]))
-        places += start
-        if best is not None and rows is not None:
-            values, places = torch.cat((best, values), dim=1), torch.cat((rows, places), dim=1)
-            values, order = values.topk(min(count, values.shape[1]), dim=1)
-            places = places.gather(1, order)
-        best, rows = values, places
-    if best is None or rows is None:
-        raise ValueError("no references")
-    return best.amin(dim=1).double(), rows
+        found = _greater(cosines, best[:, -1], count)
+        if found is not None:
+            values, order = torch.cat((best, found[0]), dim=1).topk(count, dim=1)
+            best, rows = values, torch.cat((rows, found[1] + start), dim=1).gather(1, order)
+    return best[:, -1].double(), rows
 
 
-def _greatest(cosines: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` greatest of each row (Q, R) and where they stand, by way of the greatest of each group."""
-    groups = cosines.shape[1] // GROUP
-    if groups < 2 * count or cosines.shape[1] % GROUP:
-        return cosines.topk(count, dim=1, sorted=False)
-    grouped = cosines.view(len(cosines), groups, GROUP)
-    chosen = grouped.amax(dim=2).topk(count, dim=1, sorted=False).indices
+def _greater(cosines: Tensor, least: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+    """Of each row (Q, R) at least the ``count`` greatest that are above ``least`` (Q,), and where they stand.
+
+    Whole groups are taken, as many of each row as the row with the most has: after the first tiles few, or none.
+    """
+    if cosines.shape[1] % GROUP:
+        return cosines.topk(min(count, cosines.shape[1]), dim=1, sorted=False)
+    grouped = cosines.view(len(cosines), -1, GROUP)
+    greatest = grouped.amax(dim=2)
+    taken = min(count, int((greatest > least[:, None]).sum(dim=1).max()))
+    if not taken:
+        return None
+    chosen = greatest.topk(taken, dim=1, sorted=False).indices
     few = grouped.gather(1, chosen[:, :, None].expand(-1, -1, GROUP)).flatten(1)
-    values, places = few.topk(count, dim=1, sorted=False)
+    values, places = few.topk(min(count, few.shape[1]), dim=1, sorted=False)
     return values, chosen.gather(1, places // GROUP) * GROUP + places % GROUP
