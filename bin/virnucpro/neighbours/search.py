@@ -15,12 +15,12 @@ from torch import Tensor
 
 #: References whose greatest cosine is looked at first, so that few of all cosines have to be sorted.
 GROUP: Final = 64
-#: Cosines held at a time, by device: a CPU's stay in its cache.
-TILE_COSINES: Final = {"cpu": 1 << 22, "cuda": 1 << 28}
+#: Cosines held at a time, by device.
+TILE_COSINES: Final = {"cpu": 1 << 24, "cuda": 1 << 28}
 #: fp64 numbers of candidates' vectors held at a time, by device.
 EXACT_NUMBERS: Final = {"cpu": 1 << 21, "cuda": 1 << 27}
 #: Queries of one product.
-QUERIES: Final = {"cpu": 512, "cuda": 4096}
+QUERIES: Final = {"cpu": 1024, "cuda": 4096}
 #: Candidates beyond the k that are asked for.
 SPARE: Final = 14
 
