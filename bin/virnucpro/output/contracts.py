@@ -80,6 +80,7 @@ class SplitSummary(Record, remedy="split the input again with split_fasta.py", l
     max_length: int
     long_sequences: str
     keys_digest: str
+    digests: dict[str, str]
     output: VectorFacts
     shards: list[PlannedShard]
     reuse: list[ReuseEntry]
@@ -153,6 +154,7 @@ class ShardSummary(ShardRun, remedy="embed the shard again", layout={"indent": 2
     bottleneck: str
     bottleneck_cause: str
     verdict: str
+    digests: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,7 @@ class InferenceResult:
         residues: (n, D) fp16 by column for each sequence; empty where not asked for.
         record: timing and packing of the batch, which it numbers over all that the runner finished.
         recomputed: ids whose vectors were not finite in the working precision and were computed again in fp32.
+        batch: what was computed, as it was on the host.
     """
 
     sequence_ids: list[str]
@@ -46,6 +47,7 @@ class InferenceResult:
     residues: list[dict[str, torch.Tensor]]
     record: BatchRecord
     recomputed: tuple[str, ...] = ()
+    batch: PackedBatch | None = None
 
 
 class AsyncInferenceRunner:
@@ -229,7 +231,7 @@ class AsyncInferenceRunner:
         self._log(record)
         first = next(iter(output.vectors.values()))
         return InferenceResult(
-            list(batch.sequence_ids), first, index, output.vectors, output.residues, record, recomputed
+            list(batch.sequence_ids), first, index, output.vectors, output.residues, record, recomputed, batch
         )
 
     def _recompute(self, output: BatchOutput) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from virnucpro.config import SplitConfig, absolute_layers
 from virnucpro.errors import DataError
 from virnucpro.fasta_source import FastaSource
 from virnucpro.output.contracts import ModelDescription, PlannedShard, ReuseEntry, SplitSummary, VectorFacts
+from virnucpro.output.digests import file_digests
 from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
 from virnucpro.output.schema import IDENTITY_KEYS
 from virnucpro.plain_text import visible
@@ -91,7 +92,8 @@ def _split_into(work: Path, config: SplitConfig, model: ModelDescription, vector
         if ledger.result() != spool.records:
             raise AssertionError("the ledger lacks records")
     scanned.check_unchanged()
-    summary = _summary(config, vectors, spool, scanned, deduplicated, shards, reuse)
+    digests = file_digests([work / MANIFEST_FILE, work / REJECTED_FILE])
+    summary = _summary(config, vectors, spool, scanned, deduplicated, shards, reuse, digests)
     summary.write(work / SPLIT_SUMMARY_FILE)
     shutil.rmtree(spool_directory)
     return summary
@@ -192,6 +194,7 @@ def _summary(
     deduplicated: DedupTotals,
     shards: list[PlannedShard],
     reuse: list[ReuseEntry],
+    digests: dict[str, str],
 ) -> SplitSummary:
     accepted = spool.records - scanned.rejected
     saved = deduplicated.duplicate + deduplicated.reused
@@ -210,6 +213,7 @@ def _summary(
         max_length=config.max_length,
         long_sequences=config.long_sequences,
         keys_digest=f"{deduplicated.key_sum:032x}",
+        digests=digests,
         output=vectors,
         shards=shards,
         reuse=reuse,
