@@ -1,0 +1,107 @@
+"""The pipeline started as on a cluster: by a user without a name, beside a volume that pods mount too."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kube_api import served
+from kube_cluster import Cluster
+from kube_node import Image
+from pipeline_run import Run, copy_project, public_folder, run_pipeline
+
+USER, GROUP = 4321, 4322
+REGISTRY = "registry.example/lab"
+NAMES = ("virnucpro-tools:0.1.0", "virnucpro-embed:0.1.0")
+PROGRAMS = Path(__file__).parent / "image"
+AS_USER = ("setpriv", f"--reuid={USER}", f"--regid={GROUP}", "--clear-groups")
+#: What a site fills in. The head polls more often than a real one should.
+SITE = """
+k8s {{
+    namespace = 'lab'
+    serviceAccount = 'nextflow'
+    storageClaimName = 'work'
+    storageMountPath = '{volume}'
+}}
+params.container_registry = '{registry}'
+executor.pollInterval = '1 sec'
+"""
+
+
+@dataclass
+class Site:
+    """A cluster and what its user has: ``volume`` is mounted here and in pods, ``head`` is only here."""
+
+    cluster: Cluster
+    volume: Path
+    head: Path
+    kubeconfig: Path
+
+    def run(
+        self,
+        *arguments: str,
+        name: str = "run",
+        config: str = "",
+        environment: Mapping[str, str] | None = None,
+        inputs: Path | None = None,
+        project: Path | None = None,
+        prefix: tuple[str, ...] = AS_USER,
+        seconds: float = 300,
+    ) -> Run:
+        """`nextflow run -profile k8s` to its end, with ``config`` over the site's own."""
+        return run_pipeline(
+            self.launch_folder(name),
+            *self.arguments(*arguments),
+            inputs=inputs or self.volume / "inputs",
+            environment={**self.environment(), **(environment or {})},
+            configs=(self.site_config(config),),
+            python_env=None,
+            project=project or self.volume / "project",
+            prefix=prefix,
+            seconds=seconds,
+        )
+
+    def arguments(self, *arguments: str) -> tuple[str, ...]:
+        return ("-profile", "k8s", "-work-dir", str(self.volume / "work"), "--precision", "fp32", *arguments)
+
+    def launch_folder(self, name: str = "run") -> Path:
+        folder = self.head / name
+        folder.mkdir(exist_ok=True)
+        os.chown(folder, USER, GROUP)
+        return folder
+
+    def environment(self) -> dict[str, str]:
+        home = str(self.head)
+        return {"HOME": home, "NXF_HOME": f"{home}/.nextflow", "KUBECONFIG": str(self.kubeconfig)}
+
+    def site_config(self, more: str = "") -> Path:
+        path = self.head / "site.config"
+        path.write_text(SITE.format(volume=self.volume, registry=REGISTRY) + more)
+        return path
+
+
+@contextmanager
+def site(inputs: Path, devices: int = 3, **settings: object) -> Iterator[Site]:
+    """A cluster with so many GPUs, whose volume holds the pipeline and ``inputs``."""
+    with public_folder() as folder:
+        for name in ("volume", "head"):
+            (folder / name).mkdir()
+            os.chown(folder / name, USER, GROUP)
+        (folder / "volume" / "inputs").mkdir()
+        for file in inputs.iterdir():
+            shutil.copy(file, folder / "volume" / "inputs")
+        copy_project(folder / "volume" / "project")
+        images = {f"{REGISTRY}/{name}": Image((PROGRAMS,)) for name in NAMES}
+        cluster = Cluster(
+            folder / "cluster",
+            claims={"work": folder / "volume"},
+            images=images,
+            devices=[f"GPU-{number}" for number in range(devices)],
+            **settings,  # type: ignore[arg-type]
+        )
+        with served(cluster) as kubeconfig:
+            yield Site(cluster, folder / "volume", folder / "head", kubeconfig)
