@@ -22,6 +22,7 @@ RIGHTS = frozenset(
     | {("get", "pods/log"), ("create", "jobs"), ("get", "jobs/status"), ("delete", "jobs")}
 )
 GRACE = 30.0
+UNTIL_PULLED = 4.0
 
 
 @dataclass
@@ -102,9 +103,13 @@ class Cluster:
 
     def _run(self, pod: Pod) -> None:
         image = self.images.get(pod.only["image"])
-        if image is None or (pod.fault and pod.fault.what == "lost-image"):
+        lost = pod.fault is not None and pod.fault.what == "lost-image"
+        if image is None or lost:
             pod.wait_for("ErrImagePull", f'failed to pull and unpack image "{pod.only["image"]}": not found')
-            return
+            if image is None:
+                return
+            # A node asks again, until the registry answers.
+            time.sleep(UNTIL_PULLED)
         context = pod.spec.get("securityContext", {})
         if context.get("runAsNonRoot") and context.get("runAsUser", 0) == 0:
             pod.wait_for("CreateContainerConfigError", "container's runAsUser breaks non-root policy")
@@ -211,9 +216,14 @@ class Cluster:
     def job(self, name: str) -> Json:
         if name not in self.jobs:
             raise Refused(404, f'jobs.batch "{name}" not found', "jobs", name)
-        (*_, pod) = self.select({"job-name": name}) or [None]
-        counts = {"succeeded": int(pod.phase == "Succeeded"), "failed": int(pod.phase == "Failed")} if pod else {}
-        return {**self.jobs[name], "status": counts}
+        (pod,) = [each for each in self.pods if each.labels.get("job-name") == name]
+        status: Json = {}
+        if pod.phase == "Succeeded":
+            status = {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]}
+        elif pod.phase == "Failed" or pod.removed:
+            message = "Job has reached the specified backoff limit"
+            status = {"failed": 1, "conditions": [{"type": "Failed", "status": "True", "message": message}]}
+        return {**self.jobs[name], "status": status}
 
     def delete_job(self, name: str) -> Json:
         job = self.job(name)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 #: What can befall a pod.
 #: evicted, evicted-at-once: its node is short of something, and ends it with or without notice;
 #: node-gone: the node and the pod with it, killed and then removed; node-shutdown: the node is switched off;
-#: oom: the kernel kills all of it; pending: no node ever takes it; lost-image: the registry does not answer.
+#: oom: the kernel kills all of it; pending: no node ever takes it; lost-image: the registry does not answer
+#: for some seconds.
 POD_FAULTS = ("evicted", "evicted-at-once", "node-gone", "node-shutdown", "oom", "pending", "lost-image")
 
 

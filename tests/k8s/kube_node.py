@@ -8,6 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,15 +27,16 @@ MEMORY_CGROUPS = Path("/sys/fs/cgroup/memory")
 class Image:
     """What a name in a registry stands for: ``programs`` come first in its PATH, ``environment`` is its own."""
 
-    programs: tuple[Path, ...] = ()
-    environment: Json = field(default_factory=dict)
+    programs: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    content: tuple[Path, ...] = ()
 
     def variables(self) -> dict[str, str]:
-        path = [*map(str, self.programs), f"{sys.prefix}/bin", "/usr/local/bin", "/usr/bin"]
+        path = [str(self.programs), f"{sys.prefix}/bin", "/usr/local/bin", "/usr/bin"]
         return {"PATH": ":".join(path), "HOME": "/", **self.environment}
 
     def folders(self) -> list[Path]:
-        return [*SYSTEM, *PYTHON, *self.programs]
+        return [*SYSTEM, *PYTHON, self.programs, *self.content]
 
 
 def why_not() -> str | None:
@@ -82,8 +86,7 @@ class Container:
     def _limited(self, limits: Json) -> Path | None:
         if "memory" not in limits or not limits_memory():
             return None
-        cgroup = MEMORY_CGROUPS / f"virnucpro-{os.getpid()}-{self.folder.name}"
-        cgroup.mkdir()
+        cgroup = Path(tempfile.mkdtemp(prefix="virnucpro-k8s-", dir=MEMORY_CGROUPS))
         (cgroup / "memory.limit_in_bytes").write_text(str(int(quantity(limits["memory"]))))
         return cgroup
 
@@ -113,9 +116,15 @@ class Container:
         code = self.process.wait()
         return code if code >= 0 else 128 - code
 
-    def remove(self) -> None:
-        if self.cgroup is not None and self.cgroup.exists():
-            self.cgroup.rmdir()
+    def remove(self, seconds: float = 10) -> None:
+        """Give its cgroup back, once the kernel is done with what was killed in it."""
+        deadline = time.monotonic() + seconds
+        while self.cgroup is not None and time.monotonic() < deadline:
+            try:
+                self.cgroup.rmdir()
+                return
+            except OSError:
+                time.sleep(0.05)
 
 
 def identity(context: Json) -> list[str]:

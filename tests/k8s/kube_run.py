@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +14,14 @@ from pathlib import Path
 from kube_api import served
 from kube_cluster import Cluster
 from kube_node import Image
-from pipeline_run import Run, copy_project, public_folder, run_pipeline
+from runtimes.pipeline_run import PROJECT, Run, copy_project, public_folder, run_pipeline
 
 USER, GROUP = 4321, 4322
 REGISTRY = "registry.example/lab"
 NAMES = ("virnucpro-tools:0.1.0", "virnucpro-embed:0.1.0")
-PROGRAMS = Path(__file__).parent / "image"
+HERE = Path(__file__).parent
+#: Without a GPU's driver: what a pod is told to compute on its GPU it computes on the CPU.
+ON_CPU = Image(HERE / "image")
 AS_USER = ("setpriv", f"--reuid={USER}", f"--regid={GROUP}", "--clear-groups")
 #: What a site fills in. The head polls more often than a real one should.
 SITE = """
@@ -84,9 +88,24 @@ class Site:
         return path
 
 
+def recorded(folder: Path, seconds: float = 1, faults: str = "") -> Image:
+    """An image that hands out what record_shards.py left in ``folder``; ``faults`` are words SHARD:TRY:CODE."""
+    environment = {"RECORDED": str(folder), "SECONDS": str(seconds), "FAULTS": faults}
+    named = {f"VIRNUCPRO_TEST_{name}": value for name, value in environment.items()}
+    return Image(HERE / "recorded_image", named, (folder,))
+
+
+def record(inputs: Path, residues: int, folder: Path) -> Path:
+    """Embed ``inputs`` in shards of so many residues, for `recorded`."""
+    script = str(HERE / "record_shards.py")
+    command = [sys.executable, script, str(inputs / "few.fasta"), str(inputs / "model.pt"), str(residues), str(folder)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(PROJECT / "bin")})
+    return folder
+
+
 @contextmanager
-def site(inputs: Path, devices: int = 3, **settings: object) -> Iterator[Site]:
-    """A cluster with so many GPUs, whose volume holds the pipeline and ``inputs``."""
+def site(inputs: Path, image: Image = ON_CPU, devices: int = 3, **settings: object) -> Iterator[Site]:
+    """A cluster with so many GPUs, whose volume holds the pipeline and ``inputs``, and whose images are all this one."""
     with public_folder() as folder:
         for name in ("volume", "head"):
             (folder / name).mkdir()
@@ -95,11 +114,10 @@ def site(inputs: Path, devices: int = 3, **settings: object) -> Iterator[Site]:
         for file in inputs.iterdir():
             shutil.copy(file, folder / "volume" / "inputs")
         copy_project(folder / "volume" / "project")
-        images = {f"{REGISTRY}/{name}": Image((PROGRAMS,)) for name in NAMES}
         cluster = Cluster(
             folder / "cluster",
             claims={"work": folder / "volume"},
-            images=images,
+            images={f"{REGISTRY}/{name}": image for name in NAMES},
             devices=[f"GPU-{number}" for number in range(devices)],
             **settings,  # type: ignore[arg-type]
         )
