@@ -102,6 +102,11 @@ class Cluster:
         return [device for device in self.devices if device not in held]
 
     def _run(self, pod: Pod) -> None:
+        if pod.fault and pod.fault.what == "refused":
+            pod.state = None
+            pod.failed("UnexpectedAdmissionError", "Allocate failed due to rpc error: no healthy devices present")
+            self.schedule()
+            return
         image = self.images.get(pod.only["image"])
         lost = pod.fault is not None and pod.fault.what == "lost-image"
         if image is None or lost:
@@ -131,9 +136,8 @@ class Cluster:
         code = container.wait()
         with self.lock:
             done.set()
-            if not pod.ended:
-                reason = "OOMKilled" if code == 137 and container.over_memory() else "Completed" if code == 0 else "Error"
-                pod.terminated(code, reason, started)
+            out_of_memory = code == 137 and (pod.reason == "OOMKilled" or container.over_memory())
+            pod.terminated(code, "OOMKilled" if out_of_memory else "Completed" if code == 0 else "Error", started)
             pod.gone.set()
         container.remove()
         self.schedule()
@@ -148,16 +152,13 @@ class Cluster:
         elif fault.what == "evicted-at-once":
             self._fail(pod, "Evicted", "The node was low on resource: ephemeral-storage.", 0)
         elif fault.what == "node-shutdown":
-            self._fail(pod, "Shutdown", "Node is shutting down.", 0)
+            self._fail(pod, "Terminated", "Pod was terminated in response to imminent node shutdown.", GRACE)
         elif fault.what == "node-gone":
             with self.lock:
                 pod.deleted = pod.removed = True
             container.kill()
         elif fault.what == "oom":
-            with self.lock:
-                started = str((pod.state or {})["running"]["startedAt"])
-                container.kill()
-                pod.terminated(137, "OOMKilled", started)
+            self._fail(pod, "OOMKilled", "", 0)
 
     def _time_limit(self, pod: Pod, done: threading.Event) -> None:
         if not done.wait(pod.spec["activeDeadlineSeconds"]):
@@ -165,12 +166,11 @@ class Cluster:
 
     def _fail(self, pod: Pod, reason: str, message: str, grace: float) -> None:
         assert pod.container is not None
+        pod.reason, pod.message = reason, message
         if grace:
             pod.container.stop(grace)
         else:
             pod.container.kill()
-        with self.lock:
-            pod.failed(reason, message)
 
     def find(self, name: str) -> Pod:
         for pod in self.pods:

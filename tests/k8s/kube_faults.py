@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 
 #: What can befall a pod.
 #: evicted, evicted-at-once: its node is short of something, and ends it with or without notice;
-#: node-gone: the node and the pod with it, killed and then removed; node-shutdown: the node is switched off;
-#: oom: the kernel kills all of it; pending: no node ever takes it; lost-image: the registry does not answer
-#: for some seconds.
-POD_FAULTS = ("evicted", "evicted-at-once", "node-gone", "node-shutdown", "oom", "pending", "lost-image")
+#: node-shutdown: its node is switched off, with notice; node-gone: without, and the pod is removed;
+#: refused: its node, asked to run it, cannot; oom: the kernel kills all of it; pending: no node ever takes it;
+#: lost-image: the registry does not answer for some seconds.
+POD_FAULTS = (
+    *("evicted", "evicted-at-once", "node-shutdown", "node-gone"),
+    *("refused", "oom", "pending", "lost-image"),
+)
 
 
 @dataclass

@@ -80,12 +80,12 @@ class Pod:
         self.phase = "Succeeded" if code == 0 else "Failed"
 
     def failed(self, reason: str, message: str) -> None:
-        """Ended by its node, which says no more of its container."""
-        self.state, self.phase, self.reason, self.message = None, "Failed", reason, message
+        """Ended by its node."""
+        self.phase, self.reason, self.message = "Failed", reason, message
 
     def to_json(self) -> Json:
         status: Json = {"phase": self.phase, "conditions": [self._scheduled()]}
-        if self.reason:
+        if self.reason and self.message:
             status |= {"reason": self.reason, "message": self.message}
         if self.state is not None:
             status["containerStatuses"] = [{"name": self.only["name"], "image": self.only["image"], "state": self.state}]

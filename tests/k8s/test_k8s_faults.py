@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from kube_cluster import GPU
-from kube_faults import CallFault, Faults, PodFault, RandomFaults
+from kube_faults import POD_FAULTS, CallFault, Faults, PodFault, RandomFaults
 from kube_node import limits_memory, why_not
 from kube_run import Site, record, recorded, site
 from runtimes.pipeline_run import Run, run_pipeline, small_fasta, small_model
@@ -27,48 +27,49 @@ def memory_of_tries(here: Site, shard: int) -> list[str]:
     return [pod.only["resources"]["limits"]["memory"] for pod in here.cluster.of_task(f"EMBED_SHARD_shard-{shard:05}")]
 
 
-def cached(run: Run) -> dict[str, str]:
+def outcomes(run: Run) -> dict[str, str]:
     """Process or shard -> what became of it."""
     return {row["name"].split(",")[0].replace("EMBED_SHARD (", ""): row["status"] for row in run.trace()}
 
 
 def test_lost_pods_go_again(inputs: Path, recordings: Path, local: Run) -> None:
-    """Those in `uncounted` have no limit, and Nextflow calls what replaces them aborted; -resume makes that again."""
-    counted = ("evicted", "evicted-at-once", "oom")
-    uncounted = ("node-gone", "node-shutdown")
-    whats = (*counted, *uncounted, "lost-image")
-    faults = Faults(pods=[PodFault(f"EMBED_SHARD_shard-{shard:05}", what) for shard, what in enumerate(whats)])
+    exits = {"evicted": "143", "evicted-at-once": "-", "node-shutdown": "143", "oom": "-"}
+    faults = Faults(pods=[PodFault(f"EMBED_SHARD_shard-{shard:05}", what) for shard, what in enumerate(exits)])
     with site(inputs, recorded(recordings), devices=6, faults=faults) as here:
         run = here.run(*SIX)
         assert run.code == 0, run.output
         assert run.vectors() == local.vectors()
-        for shard, what in enumerate(whats):
-            again = "16384Mi" if what in uncounted else "32768Mi"
-            assert memory_of_tries(here, shard) == ["16384Mi", again], what
-        # What could not pull its image stays, starts when it can, and is not used.
-        assert here.cluster.wait_until_idle() == []
+        for shard, code in enumerate(exits.values()):
+            assert run.tries(f"shard-{shard:05}") == [("FAILED", code), ("COMPLETED", "0")]
+            assert memory_of_tries(here, shard) == ["16384Mi", "32768Mi"]
         made = len(here.cluster.pods)
-
         again = here.run("-resume", *SIX)
-        assert again.code == 0, again.output
-        statuses = cached(again)
-        assert [statuses[f"shard-{shard:05}"] for shard in range(3)] == ["CACHED"] * 3
-        assert [statuses[f"shard-{shard:05}"] for shard in range(3, 6)] == ["COMPLETED"] * 3
-        assert len(here.cluster.pods) == made + 3
-        assert again.vectors() == local.vectors()
+        assert set(outcomes(again).values()) == {"CACHED"}
+        assert len(here.cluster.pods) == made
 
 
-def test_as_jobs_lost_nodes_count_and_nothing_is_computed_again(inputs: Path, recordings: Path, local: Run) -> None:
-    faults = Faults(pods=[PodFault("EMBED_SHARD_shard-00002", "node-gone", tries=(1, 2))])
-    config = "k8s.computeResourceType = 'Job'\n"
+@pytest.mark.parametrize("kind", ["Pod", "Job"])
+def test_pods_of_which_no_status_is_left_go_again_and_once_more_on_resume(
+    kind: str, inputs: Path, recordings: Path, local: Run
+) -> None:
+    """Nextflow keeps no record of such a try, or of what replaced it. A lost pod has no limit of tries; a job has."""
+    whats = ("refused", "node-gone", "lost-image")
+    faults = Faults(pods=[PodFault(f"EMBED_SHARD_shard-{shard:05}", what) for shard, what in enumerate(whats)])
+    config = f"k8s.computeResourceType = '{kind}'\n"
     with site(inputs, recorded(recordings), devices=6, faults=faults) as here:
         run = here.run(*SIX, config=config)
         assert run.code == 0, run.output
-        assert memory_of_tries(here, 2) == ["16384Mi", "32768Mi", "49152Mi"]
+        assert run.vectors() == local.vectors()
+        uncounted = "16384Mi" if kind == "Pod" else "32768Mi"
+        assert [memory_of_tries(here, shard)[1:] for shard in range(3)] == [["32768Mi"], [uncounted], ["32768Mi"]]
+        # What could not pull its image stays, starts when it can, and is not used.
+        assert here.cluster.wait_until_idle() == []
         made = len(here.cluster.pods)
         again = here.run("-resume", *SIX, config=config)
-        assert set(cached(again).values()) == {"CACHED"}
-        assert len(here.cluster.pods) == made
+        assert again.code == 0, again.output
+        made_again = sorted(name for name, status in outcomes(again).items() if status != "CACHED")
+        assert made_again == ["MERGE_EMBEDDINGS (shards: 6)", *(f"shard-{shard:05}" for shard in range(3))]
+        assert len(here.cluster.pods) == made + 4
         assert again.vectors() == local.vectors()
 
 
@@ -83,7 +84,7 @@ def test_exit_codes_and_limits(inputs: Path, recordings: Path, local: Run) -> No
         run = here.run(*SIX, config=config)
         assert run.code == 0, run.output
         assert run.vectors() == local.vectors()
-        for shard, code in enumerate(["75", "74", "137", "-", "137"]):
+        for shard, code in enumerate(["75", "74", "137", "143", "137"]):
             assert run.tries(f"shard-{shard:05}")[0][1] == code
             assert memory_of_tries(here, shard) == ["800Mi", "1600Mi"]
         assert run.tries("shard-00005") == [("COMPLETED", "0")]
@@ -161,7 +162,7 @@ def test_an_image_that_is_not_there_ends_the_run_after_four_tries(inputs: Path, 
 
 
 def test_two_hundred_shards_with_random_faults_end_whole(tmp_path: Path) -> None:
-    """Nodes go, pods are evicted and killed, images are late, calls fail, tasks end with 74, 75 and 137."""
+    """Everything that may happen to a pod, and to calls what is tried again; tasks end with 74, 75 and 137."""
     inputs = tmp_path / "inputs"
     inputs.mkdir()
     small_model(inputs / "model.pt")
@@ -182,5 +183,5 @@ def test_two_hundred_shards_with_random_faults_end_whole(tmp_path: Path) -> None
         assert all(len(pod.devices) == pod.limit(GPU) for pod in here.cluster.pods)
     shards = {pod.task for pod in here.cluster.of_task("EMBED_SHARD")}
     assert len(shards) == 200
-    assert {"evicted", "evicted-at-once", "node-gone", "node-shutdown", "oom", "lost-image", "500", "reset"} == set(faults.met)
+    assert set(faults.met) == {*POD_FAULTS, "500", "reset"} - {"pending"}
     assert len(here.cluster.of_task("EMBED_SHARD")) > 240
