@@ -21,7 +21,8 @@ RIGHTS = frozenset(
     {("create", "pods"), ("get", "pods"), ("list", "pods"), ("delete", "pods"), ("get", "pods/status")}
     | {("get", "pods/log"), ("create", "jobs"), ("get", "jobs/status"), ("delete", "jobs")}
 )
-GRACE = 30.0
+#: Seconds from a pod's SIGTERM to its SIGKILL; Kubernetes gives 30.
+GRACE = 5.0
 UNTIL_PULLED = 4.0
 
 
@@ -61,7 +62,7 @@ class Cluster:
             name = pod["metadata"]["name"]
             account = pod["spec"].get("serviceAccountName", "default")
             if account not in ("default", self.account):
-                message = f'error looking up service account {self.namespace}/{account}: serviceaccount "{account}" not found'
+                message = f'error looking up service account {self.namespace}/{account}: not found'
                 raise Refused(403, f'pods "{name}" is forbidden: {message}', "pods", name)
             if any(each.name == name and not each.removed for each in self.pods):
                 raise Refused(409, f'pods "{name}" already exists', "pods", name)

@@ -1,4 +1,4 @@
-"""A pod's container on this machine: a process in namespaces of its own, with what its specification says and no more."""
+"""A pod's container on this machine: a process in namespaces of its own, with what its specification says alone."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ REASONS = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Already
 REASONS |= {429: "TooManyRequests", 500: "InternalError"}
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818
     """An answer of the API server that is an error."""
 
     def __init__(self, code: int, message: str, kind: str = "", name: str = "") -> None:
@@ -61,7 +61,7 @@ def faults_of_resources(resources: Json) -> Iterator[str]:
 
 
 def faults_of_pod(pod: Json) -> Iterator[str]:
-    """What of a pod's specification no API server would take; that of pods as Nextflow makes them, with one container."""
+    """What of a pod no API server would take. Pods are those that Nextflow makes, with one container."""
     metadata, spec = pod["metadata"], pod["spec"]
     if not NAME.fullmatch(metadata["name"]) or len(metadata["name"]) > 63:
         yield f"metadata.name: Invalid value: {metadata['name']!r}"

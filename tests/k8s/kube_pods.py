@@ -88,7 +88,8 @@ class Pod:
         if self.reason and self.message:
             status |= {"reason": self.reason, "message": self.message}
         if self.state is not None:
-            status["containerStatuses"] = [{"name": self.only["name"], "image": self.only["image"], "state": self.state}]
+            named = {"name": self.only["name"], "image": self.only["image"]}
+            status["containerStatuses"] = [{**named, "state": self.state}]
         metadata = {**self.manifest["metadata"], "uid": self.identifier, "creationTimestamp": self.created}
         spec = {**self.spec, "nodeName": "node-0"} if self.placed else self.spec
         return {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": spec, "status": status}

@@ -10,11 +10,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kube_api import served
 from kube_cluster import Cluster
 from kube_node import Image
-from runtimes.pipeline_run import PROJECT, Run, copy_project, public_folder, run_pipeline
+from runtimes.pipeline_run import (
+    PROJECT,
+    Run,
+    copy_project,
+    pipeline_command,
+    pipeline_environment,
+    public_folder,
+    run_pipeline,
+)
 
 USER, GROUP = 4321, 4322
 REGISTRY = "registry.example/lab"
@@ -69,6 +78,16 @@ class Site:
             seconds=seconds,
         )
 
+    def command(self, *arguments: str, config: str = "") -> list[str]:
+        """What `run` starts, for a test that does so itself, as `started` says."""
+        configs = (self.site_config(config),)
+        inputs, project = self.volume / "inputs", self.volume / "project"
+        words = self.arguments(*arguments)
+        return [*AS_USER, *pipeline_command(*words, inputs=inputs, configs=configs, python_env=None, project=project)]
+
+    def started(self) -> dict[str, Any]:
+        return {"cwd": self.launch_folder(), "env": pipeline_environment(self.environment())}
+
     def arguments(self, *arguments: str) -> tuple[str, ...]:
         return ("-profile", "k8s", "-work-dir", str(self.volume / "work"), "--precision", "fp32", *arguments)
 
@@ -105,7 +124,7 @@ def record(inputs: Path, residues: int, folder: Path) -> Path:
 
 @contextmanager
 def site(inputs: Path, image: Image = ON_CPU, devices: int = 3, **settings: object) -> Iterator[Site]:
-    """A cluster with so many GPUs, whose volume holds the pipeline and ``inputs``, and whose images are all this one."""
+    """A cluster with so many GPUs, whose volume holds the pipeline and ``inputs``, and whose images are this one."""
     with public_folder() as folder:
         for name in ("volume", "head"):
             (folder / name).mkdir()

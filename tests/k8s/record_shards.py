@@ -2,8 +2,8 @@
 
     record_shards.py FOLDER/few.fasta FOLDER/model.pt RESIDUES OUT
 
-leaves in OUT the shards, as SPLIT_FASTA cuts them, and the folder that EMBED_SHARD makes of each. Only the loader is not
-the pipeline's: its worker processes take seconds a shard to start.
+leaves in OUT the shards, as SPLIT_FASTA cuts them, and the folder that EMBED_SHARD makes of each. Only the loader is
+not the pipeline's: its worker processes take seconds a shard to start.
 """
 
 from __future__ import annotations

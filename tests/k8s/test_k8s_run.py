@@ -1,4 +1,4 @@
-"""From FASTA to results in pods, on a stand-in for a cluster: what is asked of it, what a pod sees, what is left of it."""
+"""From FASTA to results in pods, on a stand-in for a cluster: what is asked of it, what a pod sees, what is left."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import pytest
 from kube_cluster import GPU, RIGHTS
 from kube_node import why_not
 from kube_pods import Pod
-from kube_run import AS_USER, GROUP, ON_CPU, REGISTRY, USER, Site, recorded, site
-from runtimes.pipeline_run import Run, copy_project, pipeline_command, pipeline_environment
+from kube_run import GROUP, ON_CPU, REGISTRY, USER, Site, recorded, site
+from model.hub_server import serve
+from model.official_models import save_official
+from runtimes.pipeline_run import Run, copy_project
 
 pytestmark = [pytest.mark.k8s, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
 
@@ -89,27 +91,45 @@ def assert_sees_nothing_of_the_host(lines: list[str], here: Site) -> None:
     assert beside == {here.volume, *here.volume.parents} - {Path("/"), Path("/var")}
 
 
+def test_another_resource_than_whole_gpus_is_asked_for_by_its_name(inputs: Path, recordings: Path) -> None:
+    """A pod with a request and no limit of it would be refused."""
+    resource = "nvidia.com/mig-1g.10gb"
+    with site(inputs, recorded(recordings)) as here:
+        run = here.run("-stub", "--gpu_type", resource, "--report", "false")
+        assert run.code == 0, run.output
+        asked = [pod.only["resources"] for pod in here.cluster.of_task("EMBED_SHARD")]
+        assert [(each["limits"][resource], each["requests"][resource]) for each in asked] == [(1, 1)] * 2
+        assert not any(GPU in each["limits"] for each in asked)
+
+
+def test_weights_are_fetched_by_a_pod_onto_the_volume(tmp_path: Path, inputs: Path) -> None:
+    name = "esm2_t6_8M_UR50D"
+    official = save_official(name, tmp_path / name, dense=True)
+    with serve(f"facebook/{name}", official) as hub, site(inputs) as here:
+        reached = f"env {{ HF_ENDPOINT = '{hub.address}'\nHF_HUB_OFFLINE = '0' }}\n"
+        command = here.command("--report", "false", config=reached)
+        command[command.index("--model") + 1] = name
+        run = subprocess.run(command, **here.started(), capture_output=True, text=True, timeout=300)
+        assert run.returncode == 0, run.stdout
+        kept = here.volume / ".cache" / "virnucpro" / "models" / name
+        assert (kept / "config.json").exists()
+        staged = {path.resolve() for path in (here.volume / "work").glob(f"*/*/model/{name}")}
+        assert staged == {kept}
+        assert hub.fetched().count("model.safetensors") == 1
+
+
 @pytest.mark.parametrize("kind", ["Pod", "Job"])
 def test_ctrl_c_leaves_nothing_running_and_resume_computes_only_the_rest(
     kind: str, inputs: Path, recordings: Path, local: Run
 ) -> None:
     config = f"k8s.computeResourceType = '{kind}'\n"
     with site(inputs, recorded(recordings, seconds=60), devices=2) as here:
-        configs = (here.site_config(config),)
-        arguments = here.arguments(*SIX)
-        command = pipeline_command(
-            *arguments,
-            **{"inputs": here.volume / "inputs", "configs": configs, "python_env": None},
-            project=here.volume / "project",
-        )
         with (here.head / "output").open("w") as output:
-            run = subprocess.Popen(
-                [*AS_USER, *command],
-                **{"cwd": here.launch_folder(), "env": pipeline_environment(here.environment())},
-                **{"stdout": output, "stderr": output, "start_new_session": True},
-            )
+            command = here.command(*SIX, config=config)
+            streams = {"stdout": output, "stderr": output}
+            run = subprocess.Popen(command, **here.started(), **streams, start_new_session=True)
             try:
-                wait_until(lambda: len(running(here)) == 2, 120, "two shards run")
+                wait_until(lambda: len(programs_begun(here)) == 4, 120, "two shards run")
                 wait_until(lambda: len(here.cluster.of_task("EMBED_SHARD")) == 6, 30, "the others wait")
             finally:
                 os.killpg(run.pid, signal.SIGINT)
@@ -126,8 +146,9 @@ def test_ctrl_c_leaves_nothing_running_and_resume_computes_only_the_rest(
         assert again.vectors() == local.vectors()
 
 
-def running(here: Site) -> list[Pod]:
-    return [pod for pod in here.cluster.of_task("EMBED_SHARD") if pod.phase == "Running"]
+def programs_begun(here: Site) -> list[Path]:
+    """Of tasks whose programs began: DESCRIBE_MODEL and SPLIT_FASTA first, then shards."""
+    return list((here.volume / "work").glob("*/*/.command.err"))
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
