@@ -100,7 +100,7 @@ def cause(report) {
     def refused = report =~ '(?s)"message": "((?:[^"\\\\]|\\\\.)*)".*"code": (\\d+)'
     if (refused) {
         def message = new groovy.json.JsonSlurper().parseText("[\"${refused[0][1]}\"]")[0]
-        return "${message}; ${refused[0][2] == '403' ? 'Kubernetes in docs/runtimes.md lists the rights of a run' : 'run again with -resume'}"
+        return "${message}; ${refused[0][2] == '403' ? 'docs/clouds.md lists the rights of a run' : 'run again with -resume'}"
     }
     return report?.readLines()?.dropWhile { line -> !line.startsWith('Caused by:') }?.drop(1)?.find { line -> line.trim() }?.trim()
 }

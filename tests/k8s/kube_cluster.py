@@ -16,10 +16,10 @@ from kube_objects import Json, Refused, checked_pod
 from kube_pods import Pod, now
 
 GPU = "nvidia.com/gpu"
-#: What Nextflow needs of its service account's role.
+#: What Nextflow needs of its service account's role, as docs/clouds.md has it.
 RIGHTS = frozenset(
-    {("create", "pods"), ("get", "pods"), ("list", "pods"), ("delete", "pods"), ("get", "pods/status")}
-    | {("get", "pods/log"), ("create", "jobs"), ("get", "jobs/status"), ("delete", "jobs")}
+    {("create", "pods"), ("delete", "pods"), ("list", "pods"), ("get", "pods/status"), ("get", "pods/log")}
+    | {("create", "jobs"), ("delete", "jobs"), ("get", "jobs/status")}
 )
 #: Seconds from a pod's SIGTERM to its SIGKILL; Kubernetes gives 30.
 GRACE = 5.0

@@ -1,4 +1,4 @@
-"""What can go wrong between Nextflow, an API server and nodes, and how each ends; as docs/runtimes.md has it."""
+"""What can go wrong between Nextflow, an API server and nodes, and how each ends; as docs/clouds.md has it."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -10,13 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from kube_cluster import GPU, RIGHTS
 from kube_node import why_not
 from kube_pods import Pod
 from kube_run import GROUP, ON_CPU, REGISTRY, USER, Site, recorded, site
 from model.hub_server import serve
 from model.official_models import save_official
-from runtimes.pipeline_run import Run, copy_project
+from runtimes.pipeline_run import PROJECT, Run, copy_project
 
 pytestmark = [pytest.mark.k8s, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
 
@@ -26,6 +28,14 @@ SIX = ("--shard_residues", "240", "--report", "false")
 
 def process_of(pod: Pod) -> str:
     return pod.labels["nextflow.io/processName"]
+
+
+def test_the_documented_role_is_the_one_that_runs_here_have() -> None:
+    page = (PROJECT / "docs" / "clouds.md").read_text()
+    manifest = next(text for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "kind: Role\n" in text)
+    role = next(part for part in yaml.safe_load_all(manifest) if part["kind"] == "Role")
+    pairs = {(verb, what) for rule in role["rules"] for verb in rule["verbs"] for what in rule["resources"]}
+    assert pairs == RIGHTS
 
 
 def test_from_fasta_to_results(inputs: Path, local: Run) -> None:
@@ -172,7 +182,7 @@ def test_an_account_without_rights_is_told_in_one_line_of_which(
         run = here.run(*SIX)
         assert run.code == 1
         (line,) = [each for each in run.output.splitlines() if each.startswith("No results: ")]
-        assert what in line and 'User "system:serviceaccount:lab:nextflow"' in line and "docs/runtimes.md" in line
+        assert what in line and 'User "system:serviceaccount:lab:nextflow"' in line and "docs/clouds.md" in line
         assert here.cluster.wait_until_idle() == []
 
 
