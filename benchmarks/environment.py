@@ -6,16 +6,13 @@ import csv
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "bin"))
-
-from virnucpro.machine import processor_name  # noqa: E402
+from benchmarks import ROOT
+from virnucpro.machine import processor_name
 
 RESULTS = ROOT / "benchmarks" / "results"
 

@@ -11,7 +11,8 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
-from inputs import SHAPES, random_esm2
+
+from benchmarks.inputs import SHAPES, random_esm2
 
 OFFICIAL = {
     "8M": "esm2_t6_8M_UR50D",

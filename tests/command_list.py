@@ -78,11 +78,13 @@ def resolved(command: str, folder: Path) -> None:
 
 def helped(command: str, folder: Path) -> None:
     """The program starts, and knows each option; where choices are listed, each word that stands for one is there."""
-    start, script = re.findall(r"^(.*?)(benchmarks/\w+\.py)", command)[0]
-    # A sentence names the program alone; how to start it stands at its head.
-    told = re.search(rf"^ *(.*python )(?={script})", (folder / script).read_text(), re.MULTILINE)
-    text = bash(f"{start or (told[1] if told else 'PYTHONPATH=bin python ')}{script} --help", folder)
-    assert text.startswith(f"usage: {Path(script).name}")
+    module = re.findall(r"benchmarks[./]\w+[./]\w+", command)[0].replace("/", ".")
+    # A sentence may name the program alone; how to start it stands at its head.
+    source = (folder / module.replace(".", "/")).with_suffix(".py").read_text()
+    (start,) = set(re.findall(rf"^ *(.*python -m ){module}", source, re.MULTILINE)) or {"python -m "}
+    assert start in command or "python" not in command
+    text = bash(f"{start}{module} --help", folder)
+    assert re.match(rf"usage: .*\b{module.rpartition('.')[2]}\b", text)
     for option in re.findall(r"(--[\w-]+)(?: ([^-\s]\S*))?", command):
         assert option[0] in text, option
         choices = re.search(rf"{option[0]} \{{(.+?)\}}", text)
@@ -154,26 +156,28 @@ COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
     "make test-modules PROFILE=docker": Lacks(DAEMON, listed_by_make),
     "make bench-gpu FASTA=proteins": Lacks(GPU, listed_by_make),
     "make bench-cpu": Lacks(TIME, listed_by_make),
-    "benchmarks/bench_engines.py FASTA --size SIZE": Lacks(GPU, helped),
-    "benchmarks/bench_kernels.py --model SIZE --dtype bf16|fp16|fp8": Lacks(GPU, helped),
-    "benchmarks/bench_process.py FASTA CHECKPOINT --size SIZE": Lacks(GPU, helped),
-    "benchmarks/bench_two_gpus.py FASTA --model CHECKPOINT --out benchmarks/results": Lacks(GPU, helped),
-    "benchmarks/bench_sampling.py FASTA": Lacks(GPU, helped),
-    "benchmarks/bench_monitor.py FASTA": Lacks(GPU, helped),
-    "benchmarks/bench_attention.py --dtype fp16|bf16": Lacks(GPU, helped),
-    "benchmarks/bench_paths.py FASTA": Lacks(GPU, helped),
-    "benchmarks/bench_eight_bits.py": Lacks(GPU, helped),
-    "benchmarks/bench_containers.py": Lacks(DAEMON, helped),
-    "benchmarks/bench_head_node.py": Lacks(TIME, helped),
-    "benchmarks/bench_merge.py": Lacks(TIME, helped),
-    "benchmarks/bench_report.py": Lacks(TIME, helped),
-    "benchmarks/bench_split.py": Lacks(TIME, helped),
-    "python benchmarks/bench_parity.py FASTA --size 650M": Lacks(GPU, helped),
-    "python benchmarks/bench_parity.py FASTA --checkpoint CHECKPOINT": Lacks(GPU, helped),
-    "python benchmarks/bench_split.py --records 5000000": Lacks(TIME, helped),
-    "PYTHONPATH=bin python benchmarks/bench_merge.py --rows 5000000 --dim 320 --shards 50 --duplicates 0.5": Lacks(
+    "python -m benchmarks.peers.bench_engines FASTA --size SIZE": Lacks(GPU, helped),
+    "python -m benchmarks.measurements.bench_kernels --model SIZE --dtype bf16|fp16|fp8": Lacks(GPU, helped),
+    "python -m benchmarks.measurements.bench_process FASTA CHECKPOINT --size SIZE": Lacks(GPU, helped),
+    "python -m benchmarks.measurements.bench_two_gpus FASTA --model CHECKPOINT --out benchmarks/results": Lacks(
+        GPU, helped
+    ),
+    "python -m benchmarks.measurements.bench_sampling FASTA": Lacks(GPU, helped),
+    "python -m benchmarks.measurements.bench_monitor FASTA": Lacks(GPU, helped),
+    "python -m benchmarks.measurements.bench_attention --dtype fp16|bf16": Lacks(GPU, helped),
+    "python -m benchmarks.measurements.bench_paths FASTA": Lacks(GPU, helped),
+    "benchmarks/measurements/bench_eight_bits.py": Lacks(GPU, helped),
+    "benchmarks/measurements/bench_containers.py": Lacks(DAEMON, helped),
+    "benchmarks/measurements/bench_head_node.py": Lacks(TIME, helped),
+    "benchmarks/measurements/bench_merge.py": Lacks(TIME, helped),
+    "benchmarks/measurements/bench_report.py": Lacks(TIME, helped),
+    "benchmarks/measurements/bench_split.py": Lacks(TIME, helped),
+    "python -m benchmarks.peers.bench_parity FASTA --size 650M": Lacks(GPU, helped),
+    "python -m benchmarks.peers.bench_parity FASTA --checkpoint CHECKPOINT": Lacks(GPU, helped),
+    "python -m benchmarks.measurements.bench_split --records 5000000": Lacks(TIME, helped),
+    "python -m benchmarks.measurements.bench_merge --rows 5000000 --dim 320 --shards 50 --duplicates 0.5": Lacks(
         TIME, helped
     ),
-    "python benchmarks/bench_head_node.py --shards 100 1000 10000": Lacks(TIME, helped),
-    "python benchmarks/scale.py": Run(None),
+    "python -m benchmarks.measurements.bench_head_node --shards 100 1000 10000": Lacks(TIME, helped),
+    "python -m benchmarks.pages.scale": Run(None),
 }

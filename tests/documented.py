@@ -10,7 +10,7 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[1]
 PAGES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md"))]
 
-_SCRIPT = r"(?:\./)?(?:benchmarks|bin|containers|examples|tools)/\w+\.(?:py|sh)"
+_SCRIPT = r"(?:\./)?(?:bin|containers|examples|tools)/\w+\.(?:py|sh)|benchmarks/\w+/\w+\.py"
 _PROGRAM = rf"(?:(?:nextflow|make|{_SCRIPT})(?= |$)|(?:python3?|pip|git|docker|apptainer|bash|sh|zcat|conda) )"
 _COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ +)*{_PROGRAM}")
 #: Names of a tool in a sentence.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from result_tables import Row, files, number, read_rows
+from benchmarks.pages.result_tables import Row, files, number, read_rows
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 ROWS = [row for path in files(RESULTS, "attention-*.csv") for row in read_rows(path)]

@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from bench_eight_bits import FORMATS, e4m3_rows, int8_rows, rotated_int8_rows, rounded
-from inputs import random_esm2
-from parity_page import parity_page
+from benchmarks.inputs import random_esm2
+from benchmarks.measurements.bench_eight_bits import FORMATS, e4m3_rows, int8_rows, rotated_int8_rows, rounded
+from benchmarks.pages.parity_page import parity_page
 
 from virnucpro.data.tokens import tokenise
 

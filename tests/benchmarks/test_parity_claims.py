@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench_parity import trained_reference
-from inputs import random_esm2
-from parity_page import keeps_low_parts
+from benchmarks.inputs import random_esm2
+from benchmarks.pages.parity_page import keeps_low_parts
+from benchmarks.peers.bench_parity import trained_reference
 
 from virnucpro.data.tokens import tokenise
 from virnucpro.fasta import read_records
-from virnucpro.model.parameters import LOW_QUERIES_HEAD_DIM, ParameterBuilder, expected_shapes
+from virnucpro.model.parameters import LOW_QUERIES_HEAD_DIM, ParameterBuilder
 from virnucpro.model.registry import MODELS, Esm2Config
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +48,6 @@ def test_trained_weights_have_outlying_channels_and_sharp_heads_and_random_ones_
 @pytest.mark.parametrize("head_dim", sorted({config.head_dim for config in MODELS.values()}))
 def test_the_page_names_the_models_that_keep_low_parts(head_dim: int) -> None:
     config = Esm2Config("one", 1, 2 * head_dim, 2)
-    state = {name: torch.zeros(shape) for name, shape in expected_shapes(config).items()}
+    state = {name: torch.zeros(shape) for name, shape in config.shapes().items()}
     layer = ParameterBuilder(config, state, torch.float16, torch.device("cpu")).fused_layer(0)
     assert layer.low_queries == keeps_low_parts(head_dim, LOW_QUERIES_HEAD_DIM)

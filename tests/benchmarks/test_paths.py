@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from inputs import SHAPES
-from result_tables import number, read_rows
+from benchmarks.inputs import SHAPES
+from benchmarks.pages.result_tables import number, read_rows
 
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.layers import FusedLayer, PlainLayer
-from virnucpro.model.parameters import LOW_STREAM_HEAD_DIM, expected_shapes
+from virnucpro.model.parameters import LOW_STREAM_HEAD_DIM
 from virnucpro.model.paths import FASTER, FUSED_FOR_ACCURACY, prefers_fused
 from virnucpro.model.registry import MODELS, Esm2Config
 
@@ -62,5 +62,5 @@ def test_the_model_is_built_in_the_form_of_the_table(width: int, heads: int, for
     if not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9:
         pytest.skip("no NVIDIA Hopper GPU")
     config = Esm2Config("one", 1, width, heads)
-    state = {name: torch.zeros(shape) for name, shape in expected_shapes(config).items()}
+    state = {name: torch.zeros(shape) for name, shape in config.shapes().items()}
     assert isinstance(PackedEsm2.from_state(config, state, "fp16", "cuda")._layers[0], form)

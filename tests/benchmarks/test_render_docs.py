@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from render_docs import PLOT, render
-from result_tables import Goal, constant, cut, parameters_of
+from benchmarks.pages.render_docs import PLOT, render
+from benchmarks.pages.result_tables import Goal, constant, cut, parameters_of
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -161,8 +161,8 @@ def test_a_result_file_that_no_section_knows_is_listed(tmp_path: Path) -> None:
     for name in ("merge-large", "head_node", "unheard"):
         write(tmp_path / f"{name}.csv", [{"seconds": 1}])
     page = render(tmp_path)[PERFORMANCE]
-    assert "| `benchmarks/results/merge-large.csv` | `benchmarks/bench_merge.py` |" in page
-    assert "| `benchmarks/results/head_node.csv` | `benchmarks/bench_head_node.py` |" in page
+    assert "| `benchmarks/results/merge-large.csv` | `benchmarks/measurements/bench_merge.py` |" in page
+    assert "| `benchmarks/results/head_node.csv` | `benchmarks/measurements/bench_head_node.py` |" in page
     assert "| `benchmarks/results/unheard.csv` | - |" in page
 
 
@@ -179,7 +179,7 @@ def test_sizes_are_read_from_names() -> None:
 
 
 def test_constants_are_read_from_the_source() -> None:
-    from inputs import SHARP_LOGITS
+    from benchmarks.inputs import SHARP_LOGITS
 
     from virnucpro.model.parameters import LOW_QUERIES_HEAD_DIM
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import tune
+from benchmarks.measurements import tune
 
 from virnucpro.kernels import tiles
 

@@ -7,14 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import draw_page
 import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from environment import write_csv
-from two_gpus_checks import (
+from benchmarks.environment import write_csv
+from benchmarks.measurements.two_gpus_checks import (
     Likeness,
     Task,
     by_device,
@@ -29,9 +28,10 @@ from two_gpus_checks import (
     task_rows,
     tries,
 )
-from two_gpus_kill import WRITTEN_SHARE, kill_one, shard_of, vectors_written
-from two_gpus_runs import repeat_fasta
-from two_gpus_section import two_gpus_section
+from benchmarks.measurements.two_gpus_kill import WRITTEN_SHARE, kill_one, shard_of, vectors_written
+from benchmarks.measurements.two_gpus_runs import repeat_fasta
+from benchmarks.pages import draw_page
+from benchmarks.pages.two_gpus_section import two_gpus_section
 
 from virnucpro.fasta import read_records
 from virnucpro.output.writer import ShardWriter

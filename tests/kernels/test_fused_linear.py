@@ -17,8 +17,8 @@ from virnucpro.kernels.fused_linear import (
     row_statistics,
     row_statistics_ref,
 )
+from virnucpro.kernels.high_low import HighLow
 from virnucpro.kernels.hopper_epilogue import ends_with_piece
-from virnucpro.kernels.parts import Parts
 from virnucpro.kernels.rotary import rotary_ref_
 
 PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
@@ -53,7 +53,7 @@ def test_interleaved_queries_and_keys_give_the_same_logits() -> None:
     statistics = row_statistics_ref(x)
     turned = torch.cat([*(interleave_pairs(part, heads) for part in weight[: 2 * width].split(width)), weight[-width:]])
     zeros = torch.zeros(3 * width).double()
-    ours, _ = norm_linear_rotary_ref(Parts(x), statistics, Parts(turned), zeros, torch.arange(11), cos, sin)
+    ours, _ = norm_linear_rotary_ref(HighLow(x), statistics, HighLow(turned), zeros, torch.arange(11), cos, sin)
     plain = F.linear(F.layer_norm(x, (width,)), weight)
     rotary_ref_(plain, torch.arange(11), cos, sin, heads)
     logits = [torch.einsum("qnh,knh->nqk", *qkv.view(11, 3, heads, head_dim)[:, :2].unbind(1)) for qkv in (ours, plain)]
@@ -66,8 +66,8 @@ def test_row_statistics(kernel_device: str) -> None:
     assert relative_error(row_statistics(x), row_statistics_ref(x.double())) <= 1e-6
 
 
-def in_fp64(parts: Parts) -> Parts:
-    return Parts(parts.high.double() if parts.low is None else parts.high.double() + parts.low.double())
+def in_fp64(parts: HighLow) -> HighLow:
+    return HighLow(parts.high.double() if parts.low is None else parts.high.double() + parts.low.double())
 
 
 @PRECISIONS
@@ -76,8 +76,8 @@ def test_norm_linear_gelu(kernel_device: str, dtype: torch.dtype, width: int) ->
     x = stream(width, dtype, kernel_device)
     weight, bias = folded(4 * width, width, dtype, kernel_device)
     statistics = row_statistics(x)
-    arguments = Parts(x), statistics, Parts(weight), bias
-    truth = norm_linear_gelu_ref(Parts(x.double()), row_statistics_ref(x.double()), in_fp64(Parts(weight)), bias)
+    arguments = HighLow(x), statistics, HighLow(weight), bias
+    truth = norm_linear_gelu_ref(HighLow(x.double()), row_statistics_ref(x.double()), in_fp64(HighLow(weight)), bias)
     assert_as_accurate(norm_linear_gelu(*arguments), norm_linear_gelu_ref(*arguments), truth, dtype)
 
 
@@ -88,9 +88,9 @@ def test_norm_linear_rotary(kernel_device: str, dtype: torch.dtype, heads: int, 
     x = stream(width, dtype, kernel_device)
     weight, bias = folded(3 * width, width, dtype, kernel_device)
     rotation = (positions(LENGTHS, kernel_device), *tables(max(LENGTHS), head_dim // 2, kernel_device))
-    arguments = Parts(x), row_statistics(x), Parts(weight), bias, *rotation
+    arguments = HighLow(x), row_statistics(x), HighLow(weight), bias, *rotation
     truth = norm_linear_rotary_ref(
-        Parts(x.double()), row_statistics_ref(x.double()), in_fp64(Parts(weight)), bias, *rotation
+        HighLow(x.double()), row_statistics_ref(x.double()), in_fp64(HighLow(weight)), bias, *rotation
     )
     turned, low = norm_linear_rotary(*arguments)
     assert low is None
@@ -106,9 +106,9 @@ def test_low_parts_hold_what_rounding_took(kernel_device: str, dtype: torch.dtyp
     x[:, 1::2] = -x[:, ::2]
     weight, bias = folded(3 * width, width, dtype, kernel_device)
     rotation = (positions(LENGTHS, kernel_device), *tables(max(LENGTHS), head_dim // 2, kernel_device))
-    arguments = Parts(x), row_statistics(x), Parts(weight), bias, *rotation
+    arguments = HighLow(x), row_statistics(x), HighLow(weight), bias, *rotation
     truth, _ = norm_linear_rotary_ref(
-        Parts(x.double()), row_statistics_ref(x.double()), in_fp64(Parts(weight)), bias, *rotation
+        HighLow(x.double()), row_statistics_ref(x.double()), in_fp64(HighLow(weight)), bias, *rotation
     )
     turned, low = norm_linear_rotary(*arguments, low_parts=True)
     assert low is not None
@@ -126,10 +126,10 @@ def test_linear_residual(kernel_device: str, dtype: torch.dtype, width: int, fea
     hidden = random(TOKENS, features, dtype=dtype, device=kernel_device, seed=5)
     weight = random(width, features, dtype=dtype, device=kernel_device, seed=6) * features**-0.5
     bias = random(width, device=kernel_device, seed=7)
-    ours, twin, truth = (Parts(x.clone()), Parts(x.clone()), Parts(x.double()))
-    statistics = linear_residual_(ours, hidden, Parts(weight), bias)
-    linear_residual_ref_(twin, hidden, Parts(weight), bias)
-    linear_residual_ref_(truth, hidden.double(), in_fp64(Parts(weight)), bias)
+    ours, twin, truth = (HighLow(x.clone()), HighLow(x.clone()), HighLow(x.double()))
+    statistics = linear_residual_(ours, hidden, HighLow(weight), bias)
+    linear_residual_ref_(twin, hidden, HighLow(weight), bias)
+    linear_residual_ref_(truth, hidden.double(), in_fp64(HighLow(weight)), bias)
     assert_as_accurate(ours.high, twin.high, truth.high, dtype)
     assert relative_error(statistics.sum(1), row_statistics_ref(truth.high).sum(1)) <= EPSILON[dtype]
 
@@ -138,36 +138,36 @@ def test_linear_residual(kernel_device: str, dtype: torch.dtype, width: int, fea
 @pytest.mark.parametrize("width", [320, 96])
 def test_products_count_the_bits_of_low_parts(kernel_device: str, dtype: torch.dtype, width: int) -> None:
     """With low parts of stream and weight, the queries' own high and low parts have nearly twice the bits."""
-    x = Parts.of(stream(width, torch.float32, kernel_device), dtype)
+    x = HighLow.of(stream(width, torch.float32, kernel_device), dtype)
     weight, bias = folded(3 * width, width, torch.float32, kernel_device)
-    weights = Parts.of(weight, dtype)
+    weights = HighLow.of(weight, dtype)
     rotation = (positions(LENGTHS, kernel_device), *tables(max(LENGTHS), 8, kernel_device))
     exact = in_fp64(x)
     truth, _ = norm_linear_rotary_ref(exact, row_statistics_ref(exact.high), in_fp64(weights), bias, *rotation)
 
-    def error(stream: Parts, matrix: Parts) -> float:
+    def error(stream: HighLow, matrix: HighLow) -> float:
         turned, low = norm_linear_rotary(stream, row_statistics(x.wide()), matrix, bias, *rotation, low_parts=True)
         assert low is not None
         queries = slice(0, 2 * width)
         return relative_error(turned[:, queries].double() + low.double(), truth[:, queries])
 
     whole = error(x, weights)
-    assert error(Parts(x.high), weights) > 20 * whole
-    assert error(x, Parts(weights.high)) > 20 * whole
+    assert error(HighLow(x.high), weights) > 20 * whole
+    assert error(x, HighLow(weights.high)) > 20 * whole
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("width", "features"), [(320, 1280), (96, 384)])
 def test_residual_in_two_parts(kernel_device: str, dtype: torch.dtype, width: int, features: int) -> None:
-    x = Parts.of(stream(width, torch.float32, kernel_device), dtype)
+    x = HighLow.of(stream(width, torch.float32, kernel_device), dtype)
     assert x.low is not None
     hidden = random(TOKENS, features, dtype=dtype, device=kernel_device, seed=5)
-    weight = Parts.of((random(width, features, seed=6) * features**-0.5).to(kernel_device), dtype)
+    weight = HighLow.of((random(width, features, seed=6) * features**-0.5).to(kernel_device), dtype)
     bias = random(width, device=kernel_device, seed=7)
-    truth, alone = in_fp64(x), Parts(x.high.clone())
+    truth, alone = in_fp64(x), HighLow(x.high.clone())
     linear_residual_ref_(truth, hidden.double(), in_fp64(weight), bias)
     statistics = linear_residual_(x, hidden, weight, bias)
-    linear_residual_(alone, hidden, Parts(weight.high), bias)
+    linear_residual_(alone, hidden, HighLow(weight.high), bias)
     whole = relative_error(in_fp64(x).high, truth.high)
     assert relative_error(alone.high, truth.high) > 20 * whole
     assert whole <= EPSILON[dtype] ** 2 + 4 * EPSILON[torch.float32]
@@ -176,7 +176,7 @@ def test_residual_in_two_parts(kernel_device: str, dtype: torch.dtype, width: in
 
 def test_a_piece_holds_turned_columns_alone_or_low_parts_are_refused() -> None:
     out = torch.zeros(1, 96)
-    assert ends_with_piece(960, 64, Parts(out, out))
-    assert not ends_with_piece(96, 64, Parts(out))
+    assert ends_with_piece(960, 64, HighLow(out, out))
+    assert not ends_with_piece(96, 64, HighLow(out))
     with pytest.raises(ValueError, match="a multiple of 64"):
-        ends_with_piece(96, 64, Parts(out, out))
+        ends_with_piece(96, 64, HighLow(out, out))

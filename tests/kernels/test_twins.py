@@ -17,8 +17,8 @@ import virnucpro.kernels
 from virnucpro.kernels import hopper_linear
 from virnucpro.kernels.attention import varlen_attention
 from virnucpro.kernels.fused_linear import row_statistics_ref
+from virnucpro.kernels.high_low import HighLow
 from virnucpro.kernels.hopper_epilogue import BIAS, GELU, RESIDUAL, ROTARY
-from virnucpro.kernels.parts import Parts
 from virnucpro.kernels.pooling import pool, pool_ref
 
 interpreting = os.environ.get("TRITON_INTERPRET") == "1"
@@ -65,8 +65,8 @@ def statistics() -> torch.Tensor:
     return row_statistics_ref(stream())
 
 
-def weight(outputs: int, features: int = WIDTH) -> Parts:
-    return Parts(random(outputs, features, seed=outputs))
+def weight(outputs: int, features: int = WIDTH) -> HighLow:
+    return HighLow(random(outputs, features, seed=outputs))
 
 
 #: The arguments of each kernel that must be given, made anew for each call, as it may change them.
@@ -86,10 +86,10 @@ ARGUMENTS: dict[str, Callable[[], tuple[Any, ...]]] = {
     ),
     "gelu_quantise": lambda: (stream(),),
     "linear_gelu": lambda: (stream(), random(48, WIDTH), random(48)),
-    "linear_residual_": lambda: (Parts(stream()), random(TOKENS, 48), weight(WIDTH, 48), random(WIDTH)),
-    "norm_linear_gelu": lambda: (Parts(stream()), statistics(), weight(48), random(48)),
+    "linear_residual_": lambda: (HighLow(stream()), random(TOKENS, 48), weight(WIDTH, 48), random(WIDTH)),
+    "norm_linear_gelu": lambda: (HighLow(stream()), statistics(), weight(48), random(48)),
     "norm_linear_rotary": lambda: (
-        Parts(stream().bfloat16()), statistics(), weight(3 * WIDTH), random(3 * WIDTH), *rotation()
+        HighLow(stream().bfloat16()), statistics(), weight(3 * WIDTH), random(3 * WIDTH), *rotation()
     ),
     "pool": lambda: (stream(), boundaries(LENGTHS), "mean"),
     "rotary_": lambda: (random(TOKENS, 3 * WIDTH), *rotation(), HEADS),
@@ -203,7 +203,7 @@ def test_low_parts_that_attention_cannot_read_are_refused() -> None:
 def test_what_an_epilogue_would_not_heed_is_refused(
     epilogue: int, low: bool, half: int | None, options: dict[str, Any], message: str
 ) -> None:
-    out = Parts(stream(), stream() if low else None)
+    out = HighLow(stream(), stream() if low else None)
     turn = None if half is None else (positions(LENGTHS), *tables(max(LENGTHS), half))
     with pytest.raises(ValueError, match=message):
-        hopper_linear.launch(Parts(stream()), weight(WIDTH), random(WIDTH), out, epilogue, rotation=turn, **options)
+        hopper_linear.launch(HighLow(stream()), weight(WIDTH), random(WIDTH), out, epilogue, rotation=turn, **options)

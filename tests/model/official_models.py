@@ -10,9 +10,11 @@ from esm import ESM2
 from model.esm2_reference import ALPHABET, hugging_face_config, hugging_face_state
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import EsmConfig, EsmModel
 
+from virnucpro.model.families import ESM_1B, ESM_2
 from virnucpro.model.parameters import trained_inv_freq
-from virnucpro.model.registry import MODELS
+from virnucpro.model.registry import MODELS, Esm2Config
 
 
 def save_official(name: str, folder: Path, *, dense: bool = False) -> Path:
@@ -24,13 +26,13 @@ def save_official(name: str, folder: Path, *, dense: bool = False) -> Path:
     config = MODELS[name]
     folder.mkdir(parents=True)
     with torch.device("meta"):
-        shape = ESM2(config.layers, config.embed_dim, config.heads, alphabet=ALPHABET)
+        named, settings = _esm2(config) if config.family is ESM_2 else _esm1(config)
     generator = torch.Generator().manual_seed(config.layers)
     state = {
         key: trained_inv_freq(config.head_dim) if key.endswith("inv_freq") else _weight(key, value, generator, dense)
-        for key, value in hugging_face_state(shape).items()
+        for key, value in named.items()
     }
-    (folder / "config.json").write_text(json.dumps(hugging_face_config(shape)))
+    (folder / "config.json").write_text(json.dumps(settings))
     if dense:
         save_file(state, folder / "model.safetensors")
     else:
@@ -38,8 +40,34 @@ def save_official(name: str, folder: Path, *, dense: bool = False) -> Path:
     return folder
 
 
+def _esm2(config: Esm2Config) -> tuple[dict[str, Tensor], dict[str, object]]:
+    model = ESM2(config.layers, config.embed_dim, config.heads, alphabet=ALPHABET)
+    return hugging_face_state(model), hugging_face_config(model)
+
+
+def _esm1(config: Esm2Config) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """ESM-1b or ESM-1v, as transformers names it."""
+    settings = EsmConfig(
+        vocab_size=33,
+        mask_token_id=32,
+        pad_token_id=1,
+        hidden_size=config.embed_dim,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        intermediate_size=4 * config.embed_dim,
+        max_position_embeddings=1026,
+        position_embedding_type="absolute",
+        emb_layer_norm_before=config.family is ESM_1B,
+        token_dropout=True,
+        layer_norm_eps=1e-5,
+    )
+    model = EsmModel(settings, add_pooling_layer=False)
+    floating = {f"esm.{key}": value for key, value in model.state_dict().items() if value.is_floating_point()}
+    return floating, settings.to_dict()
+
+
 def _weight(key: str, like: Tensor, generator: torch.Generator, dense: bool) -> Tensor:
     stored = like.shape if dense or like.dim() == 1 else (like.shape[0], 1)
     value = torch.randn(stored, generator=generator) * 0.02
-    is_scale = key.endswith(("LayerNorm.weight", "layer_norm_after.weight"))
+    is_scale = key.endswith(("LayerNorm.weight", "layer_norm_after.weight", "layer_norm.weight"))
     return (value + is_scale).half().expand(like.shape)

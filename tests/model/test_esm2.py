@@ -84,7 +84,7 @@ def test_no_layer_is_computed_above_the_highest_asked_for() -> None:
             return self.layer(*arguments)
 
     layers = [Counted(number, layer) for number, layer in enumerate(whole._layers, start=1)]
-    model = PackedEsm2(whole.config, "fp32", whole._table_VD, layers, whole._final_norm)
+    model = PackedEsm2(whole.config, "fp32", whole._embedding, layers, whole._final_norm)
     for asked, computed in (((0,), []), ((1,), [1]), ((2, 0), [1, 2]), ((1, 3), [1, 2, 3])):
         called.clear()
         packed_states(model, ["MKTAY"], asked)

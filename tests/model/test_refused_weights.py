@@ -47,7 +47,6 @@ def hugging_face_keys(*keys: str) -> dict[str, Tensor]:
             },
             "T5 (ProtT5",
         ),
-        (fair_esm_keys("embed_positions.weight", "layers.0.fc1.weight"), "ESM-1b or ESM-1v"),
         (
             {
                 f"encoder.{key}": value
@@ -80,7 +79,7 @@ def test_other_families_by_their_names(weights: dict[str, Tensor], family: str, 
         ({"model_type": "bert"}, "another family, BERT (ProtBert"),
         ({"model_type": "t5"}, "another family, T5 (ProtT5"),
         ({"model_type": "esmc"}, "another family, ESM C or ESM3"),
-        ({"position_embedding_type": "absolute"}, "another family, ESM-1b or ESM-1v"),
+        ({"position_embedding_type": "absolute"}, "not the ESM-1v of 2 layers of width 32 that it says"),
         ({"is_folding_model": True}, "another family, ESMFold"),
         ({"vocab_size": 446}, "vocab_size is 446, but ESM-2 has 33"),
         ({"is_decoder": True}, "is_decoder is True, but ESM-2 has False"),

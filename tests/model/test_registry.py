@@ -20,6 +20,8 @@ def test_official_sizes() -> None:
         "esm2_t33_650M_UR50D": (33, 1280, 20, 64),
         "esm2_t36_3B_UR50D": (36, 2560, 40, 64),
         "esm2_t48_15B_UR50D": (48, 5120, 40, 128),
+        "esm1b_t33_650M_UR50S": (33, 1280, 20, 64),
+        **{f"esm1v_t33_650M_UR90S_{member}": (33, 1280, 20, 64) for member in range(1, 6)},
     }
     assert all(name == model.name and model.ffn_dim == 4 * model.embed_dim for name, model in MODELS.items())
     assert hub_repository("esm2_t33_650M_UR50D") == "facebook/esm2_t33_650M_UR50D"

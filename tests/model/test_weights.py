@@ -16,7 +16,7 @@ from esm2_reference import packed_states, save_fair_esm, save_hugging_face, shar
 
 from virnucpro.errors import ExitCode, InputMissingError, ModelError, VirnucproError
 from virnucpro.model.esm2 import PackedEsm2
-from virnucpro.model.parameters import expected_shapes, inv_freq_key, trained_inv_freq
+from virnucpro.model.parameters import inv_freq_key, trained_inv_freq
 from virnucpro.model.weights import load_model, read_checkpoint, weight_files
 
 PROTEINS = ["MKTAYIAKQRQISFVKSHFSRQ", "G", "ACDEFGHIKLMNPQRSTVWY" * 5]
@@ -46,7 +46,7 @@ def test_fair_esm_layouts(tmp_path: Path, model: ESM2, layout: str) -> None:
     config, state, source = read_checkpoint(path)
     assert (config.name, config.layers, config.embed_dim, config.heads) == ("tiny", 2, 32, 2)
     assert config.token_dropout and source == "fair-esm"
-    assert {key: tuple(value.shape) for key, value in state.items()} == expected_shapes(config)
+    assert {key: tuple(value.shape) for key, value in state.items()} == config.shapes()
     assert_same_model(path, model)
 
 
@@ -56,7 +56,7 @@ def test_hugging_face_layouts(tmp_path: Path, model: ESM2, layout: str, prefix: 
     folder = save_hugging_face(model, tmp_path / "tiny", layout, prefix)
     config, state, source = read_checkpoint(folder)
     assert (config.name, config.layers, config.embed_dim, config.heads) == ("tiny", 2, 32, 2)
-    assert source == "huggingface" and state.keys() == expected_shapes(config).keys()
+    assert source == "huggingface" and state.keys() == config.shapes().keys()
     assert len(weight_files(folder)) == (2 if layout.startswith("sharded") else 1)
     assert_same_model(folder, model)
 

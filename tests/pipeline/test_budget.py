@@ -9,7 +9,7 @@ import torch
 
 from virnucpro.config import CPU_TOKEN_BUDGET, MAX_TOKEN_BUDGET
 from virnucpro.errors import TryAgainError
-from virnucpro.model.parameters import ParameterBuilder, dtype_of, expected_shapes
+from virnucpro.model.parameters import ParameterBuilder, dtype_of
 from virnucpro.model.registry import MODELS, Esm2Config
 from virnucpro.pipeline.budget import bytes_per_token, token_budget, tokens_that_fit, weight_bytes, whole_waves
 
@@ -51,7 +51,7 @@ def bytes_held(part: object) -> int:
 @pytest.mark.parametrize("fused", [True, False])
 def test_weights_are_counted_as_the_layers_hold_them(precision: str, fused: bool) -> None:
     config = Esm2Config("wide", 1, 1280, 20)
-    state = {name: torch.zeros(shape) for name, shape in expected_shapes(config).items()}
+    state = {name: torch.zeros(shape) for name, shape in config.shapes().items()}
     builder = ParameterBuilder(config, state, dtype_of(precision), CPU)
     layer = builder.form(precision, fused=fused)(0)
     assert weight_bytes(config, precision) == pytest.approx(bytes_held(layer), rel=0.005)

@@ -22,8 +22,8 @@ from virnucpro.kernels import hopper_linear
 from virnucpro.kernels.device import uses_hopper
 from virnucpro.kernels.fp8_linear import E4M3_MAX, Quantised, restored
 from virnucpro.kernels.fused_linear import chunks_of, row_moments_ref, row_statistics_ref, turn_pairs_
+from virnucpro.kernels.high_low import HighLow
 from virnucpro.kernels.hopper_epilogue import GELU, RESIDUAL, ROTARY
-from virnucpro.kernels.parts import Parts
 
 STREAM_RMS: Final = 0.25
 
@@ -100,7 +100,7 @@ def fp8_norm_linear_rotary(
         return fp8_norm_linear_rotary_ref(x, statistics, weight, bias_3D, positions_T, cos_PH, sin_PH, eps)
     qkv_T3D = x[0].new_empty((x[0].shape[0], weight[0].shape[0]), dtype=torch.bfloat16)
     hopper_linear.launch(
-        Parts(x[0]), Parts(weight[0]), bias_3D, Parts(qkv_T3D), ROTARY, statistics=statistics,
+        HighLow(x[0]), HighLow(weight[0]), bias_3D, HighLow(qkv_T3D), ROTARY, statistics=statistics,
         rotation=(positions_T, cos_PH, sin_PH), eps=eps, weight_scale_N=weight[1], row_scale_M=x[1],
     )  # fmt: skip
     return qkv_T3D
@@ -121,7 +121,7 @@ def fp8_norm_linear_gelu(
         return fp8_norm_linear_gelu_ref(x, statistics, weight, bias_F, factor, eps)
     out_TF = x[0].new_empty((x[0].shape[0], weight[0].shape[0]))
     hopper_linear.launch(
-        Parts(x[0]), Parts(weight[0]), bias_F, Parts(out_TF), GELU, statistics=statistics, eps=eps,
+        HighLow(x[0]), HighLow(weight[0]), bias_F, HighLow(out_TF), GELU, statistics=statistics, eps=eps,
         weight_scale_N=weight[1], row_scale_M=x[1], factor=factor,
     )  # fmt: skip
     return out_TF
@@ -176,7 +176,7 @@ def fp8_linear_residual_(
     statistics = x_TD.new_empty((2, chunks_of(x_TD.shape[1]), x_TD.shape[0]), dtype=torch.float32)
     assert earlier.shape == statistics.shape
     hopper_linear.launch(
-        Parts(h_TF), Parts(weight_DF), bias_D, Parts(x_TD), RESIDUAL, statistics=statistics, eps=eps,
+        HighLow(h_TF), HighLow(weight_DF), bias_D, HighLow(x_TD), RESIDUAL, statistics=statistics, eps=eps,
         weight_scale_N=scale_D1, row_scale_M=copy[1], factor=STREAM_RMS, copy_MN=copy[0], earlier=earlier,
     )  # fmt: skip
     return statistics

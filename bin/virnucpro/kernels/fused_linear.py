@@ -12,7 +12,7 @@ left behind. The residual stream is then read and written once a sublayer, and n
 Rotary pairs are neighbours here (elements 2i and 2i+1 of a head): `interleave_pairs` brings the rows of the query and
 key weights into that order. Attention does not see it, for queries and keys are permuted alike.
 
-The residual stream and the weights come as `Parts`: a low part makes the products count its bits as well.
+The residual stream and the weights come as `HighLow`: a low part makes the products count its bits as well.
 
 Shapes: T tokens, D embedding width, F feed-forward width, P positions of the table, H half of the head dimension.
 """
@@ -24,8 +24,8 @@ import torch.nn.functional as F
 
 from virnucpro.kernels import hopper_linear
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_hopper, uses_triton
+from virnucpro.kernels.high_low import HighLow
 from virnucpro.kernels.hopper_epilogue import GELU, RESIDUAL, ROTARY
-from virnucpro.kernels.parts import Parts
 
 
 def fold_norm(
@@ -89,7 +89,7 @@ def row_moments_ref(statistics: torch.Tensor, width: int, eps: float) -> tuple[t
 
 
 def _product_of_normalised_ref(
-    x_TD: Parts, statistics: torch.Tensor, weight_FD: Parts, bias_F: torch.Tensor, eps: float
+    x_TD: HighLow, statistics: torch.Tensor, weight_FD: HighLow, bias_F: torch.Tensor, eps: float
 ) -> torch.Tensor:
     """In fp32; of operands without low parts as a product of 16-bit numbers gives it."""
     mean, deviation = row_moments_ref(statistics, x_TD.high.shape[1], eps)
@@ -100,14 +100,14 @@ def _product_of_normalised_ref(
 
 
 def norm_linear_gelu_ref(
-    x_TD: Parts, statistics: torch.Tensor, weight_FD: Parts, bias_F: torch.Tensor, eps: float = 1e-5
+    x_TD: HighLow, statistics: torch.Tensor, weight_FD: HighLow, bias_F: torch.Tensor, eps: float = 1e-5
 ) -> torch.Tensor:
     """`norm_linear_gelu` in plain PyTorch."""
     return F.gelu(_product_of_normalised_ref(x_TD, statistics, weight_FD, bias_F, eps)).to(x_TD.high.dtype)
 
 
 def norm_linear_gelu(
-    x_TD: Parts, statistics: torch.Tensor, weight_FD: Parts, bias_F: torch.Tensor, eps: float = 1e-5
+    x_TD: HighLow, statistics: torch.Tensor, weight_FD: HighLow, bias_F: torch.Tensor, eps: float = 1e-5
 ) -> torch.Tensor:
     """``gelu(LN(x) Wᵀ + b)`` with the LayerNorm's gain and offset folded into the weight by `fold_norm`.
 
@@ -123,7 +123,7 @@ def norm_linear_gelu(
     """
     if uses_hopper(x_TD.high):
         out_TF = x_TD.high.new_empty((x_TD.high.shape[0], weight_FD.high.shape[0]))
-        hopper_linear.launch(x_TD, weight_FD, bias_F, Parts(out_TF), GELU, statistics=statistics, eps=eps)
+        hopper_linear.launch(x_TD, weight_FD, bias_F, HighLow(out_TF), GELU, statistics=statistics, eps=eps)
         return out_TF
     return norm_linear_gelu_ref(x_TD, statistics, weight_FD, bias_F, eps)
 
@@ -138,9 +138,9 @@ def turn_pairs_(x_T2D: torch.Tensor, positions_T: torch.Tensor, cos_PH: torch.Te
 
 
 def norm_linear_rotary_ref(
-    x_TD: Parts,
+    x_TD: HighLow,
     statistics: torch.Tensor,
-    weight_3DD: Parts,
+    weight_3DD: HighLow,
     bias_3D: torch.Tensor,
     positions_T: torch.Tensor,
     cos_PH: torch.Tensor,
@@ -148,22 +148,22 @@ def norm_linear_rotary_ref(
     eps: float = 1e-5,
     *,
     low_parts: bool = False,
-) -> Parts:
+) -> HighLow:
     """`norm_linear_rotary` in plain PyTorch."""
     dtype, turned = x_TD.high.dtype, 2 * x_TD.high.shape[1]
     qkv_T3D = _product_of_normalised_ref(x_TD, statistics, weight_3DD, bias_3D, eps)
     turn_pairs_(qkv_T3D[:, :turned], positions_T, cos_PH, sin_PH)
     if not low_parts:
-        return Parts(qkv_T3D.to(dtype))
-    high_T3D, low_T3D = Parts.of(qkv_T3D, dtype)
+        return HighLow(qkv_T3D.to(dtype))
+    high_T3D, low_T3D = HighLow.of(qkv_T3D, dtype)
     assert low_T3D is not None
-    return Parts(high_T3D, low_T3D[:, :turned].contiguous())
+    return HighLow(high_T3D, low_T3D[:, :turned].contiguous())
 
 
 def norm_linear_rotary(
-    x_TD: Parts,
+    x_TD: HighLow,
     statistics: torch.Tensor,
-    weight_3DD: Parts,
+    weight_3DD: HighLow,
     bias_3D: torch.Tensor,
     positions_T: torch.Tensor,
     cos_PH: torch.Tensor,
@@ -171,7 +171,7 @@ def norm_linear_rotary(
     eps: float = 1e-5,
     *,
     low_parts: bool = False,
-) -> Parts:
+) -> HighLow:
     """Queries, keys and values of ``LN(x)`` side by side, queries and keys rotated.
 
     Args:
@@ -195,12 +195,12 @@ def norm_linear_rotary(
     rotation = (positions_T, cos_PH, sin_PH)
     tokens, width = x_TD.high.shape
     low_T2D = x_TD.high.new_empty((tokens, 2 * width)) if low_parts else None
-    qkv = Parts(x_TD.high.new_empty((tokens, 3 * width)), low_T2D)
+    qkv = HighLow(x_TD.high.new_empty((tokens, 3 * width)), low_T2D)
     hopper_linear.launch(x_TD, weight_3DD, bias_3D, qkv, ROTARY, statistics=statistics, rotation=rotation, eps=eps)
     return qkv
 
 
-def linear_residual_ref_(x_TD: Parts, h_TF: torch.Tensor, weight_DF: Parts, bias_D: torch.Tensor) -> torch.Tensor:
+def linear_residual_ref_(x_TD: HighLow, h_TF: torch.Tensor, weight_DF: HighLow, bias_D: torch.Tensor) -> torch.Tensor:
     """`linear_residual_` in plain PyTorch."""
     wide = x_TD.wide()
     product = F.linear(h_TF.to(wide.dtype), weight_DF.wide().to(wide.dtype), bias_D.to(wide.dtype))
@@ -212,7 +212,7 @@ def linear_residual_ref_(x_TD: Parts, h_TF: torch.Tensor, weight_DF: Parts, bias
     return row_statistics_ref(total)
 
 
-def linear_residual_(x_TD: Parts, h_TF: torch.Tensor, weight_DF: Parts, bias_D: torch.Tensor) -> torch.Tensor:
+def linear_residual_(x_TD: HighLow, h_TF: torch.Tensor, weight_DF: HighLow, bias_D: torch.Tensor) -> torch.Tensor:
     """``x += h Wᵀ + b`` in place; returns the statistics of the new rows for the layer that follows.
 
     Args:
@@ -227,6 +227,6 @@ def linear_residual_(x_TD: Parts, h_TF: torch.Tensor, weight_DF: Parts, bias_D: 
     if uses_hopper(x_TD.high):
         tokens, width = x_TD.high.shape
         statistics = h_TF.new_empty((2, chunks_of(width, low=x_TD.low is not None), tokens), dtype=torch.float32)
-        hopper_linear.launch(Parts(h_TF), weight_DF, bias_D, x_TD, RESIDUAL, statistics=statistics)
+        hopper_linear.launch(HighLow(h_TF), weight_DF, bias_D, x_TD, RESIDUAL, statistics=statistics)
         return statistics
     return linear_residual_ref_(x_TD, h_TF, weight_DF, bias_D)

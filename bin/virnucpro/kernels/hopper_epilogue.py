@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from virnucpro.kernels.device import gl, gluon_jit, hopper
-from virnucpro.kernels.parts import Parts
+from virnucpro.kernels.high_low import HighLow
 
 BIAS, GELU, ROTARY, RESIDUAL = range(4)
 HEAD_DIMS = (16, 32, 64, 128)  # of which a piece of a tile holds a whole number
@@ -17,7 +17,7 @@ HEAD_DIMS = (16, 32, 64, 128)  # of which a piece of a tile holds a whole number
 
 def check_epilogue(
     epilogue: int,
-    out_MN: Parts,
+    out_MN: HighLow,
     statistics: torch.Tensor | None,
     rotation: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None,
     copy_MN: torch.Tensor | None,
@@ -39,7 +39,7 @@ def check_epilogue(
         raise ValueError(f"low parts of queries and keys need a head dimension of {', '.join(map(str, HEAD_DIMS))}")
 
 
-def ends_with_piece(turned: int, width: int, out_MN: Parts) -> bool:
+def ends_with_piece(turned: int, width: int, out_MN: HighLow) -> bool:
     """True where no piece of ``width`` columns holds both columns that are turned and others.
 
     Raises:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from virnucpro.kernels.device import gl, gluon_jit, hopper, launch_guard, multiprocessors, tensor_descriptor
+from virnucpro.kernels.high_low import HighLow
 from virnucpro.kernels.hopper_epilogue import (
     BIAS,
     GELU,
@@ -35,7 +36,6 @@ from virnucpro.kernels.hopper_epilogue import (
 )
 from virnucpro.kernels.hopper_product import multiply, produce, tile_of
 from virnucpro.kernels.linear_gelu import gelu_polynomial
-from virnucpro.kernels.parts import Parts
 from virnucpro.kernels.rotary import rotary_
 
 _gelu = gluon_jit(gelu_polynomial)
@@ -230,7 +230,7 @@ def _describe(matrix: torch.Tensor | None, *block: int) -> Any:
     return tensor_descriptor.from_tensor(matrix, list(block), _layout(8 * matrix.element_size()))
 
 
-def _tiling(out_MN: Parts, epilogue: int, half: int) -> tuple[int, int, int]:
+def _tiling(out_MN: HighLow, epilogue: int, half: int) -> tuple[int, int, int]:
     """Columns of a piece and of a tile, and as many slots of the ring as the tiles of the output leave room for."""
     if epilogue == RESIDUAL and out_MN.low is not None:
         return 128, LOW_RESIDUAL_BLOCK_N, 5
@@ -240,10 +240,10 @@ def _tiling(out_MN: Parts, epilogue: int, half: int) -> tuple[int, int, int]:
 
 
 def launch(
-    x_MK: Parts,
-    weight_NK: Parts,
+    x_MK: HighLow,
+    weight_NK: HighLow,
     bias_N: torch.Tensor,
-    out_MN: Parts,
+    out_MN: HighLow,
     epilogue: int,
     *,
     statistics: torch.Tensor | None = None,

@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from virnucpro.errors import ModelError, UsageError
 from virnucpro.kernels.attention import attention_backend
 from virnucpro.kernels.device import uses_hopper
+from virnucpro.model.embedding import Embedding
 from virnucpro.model.layers import EncoderLayer, LayerNorm, Packing
 from virnucpro.model.parameters import (
-    MASK,
     ParameterBuilder,
     dtype_of,
     inv_freq_key,
@@ -38,19 +37,19 @@ class PackedEsm2:
         self,
         config: Esm2Config,
         precision: str,
-        table_VD: Tensor,
+        embedding: Embedding,
         layers: Sequence[EncoderLayer],
         final_norm: LayerNorm,
     ) -> None:
         self.config = config
         self.precision = precision
-        self._table_VD = table_VD
+        self._embedding = embedding
         self._layers = tuple(layers)
         self._final_norm = final_norm
 
     @property
     def device(self) -> torch.device:
-        return self._table_VD.device
+        return self._embedding.table.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -59,7 +58,7 @@ class PackedEsm2:
     @property
     def attention_backend(self) -> str:
         """What computes attention for this model, by the name that ``kernels.attention`` gives it."""
-        return attention_backend(self._table_VD)
+        return attention_backend(torch.empty(0, dtype=self.dtype, device=self.device))
 
     @classmethod
     def from_state(
@@ -84,9 +83,9 @@ class PackedEsm2:
         if fused is None:
             fused = uses_hopper(torch.empty(0, dtype=dtype, device=device)) and prefers_fused(config, precision)
         layer = builder.form(precision, fused=fused)
-        table_VD = builder.embedding_table(wide=fused and precision != "fp8")
+        embedding = builder.embedding(wide=fused and precision != "fp8")
         layers = [layer(index) for index in range(config.layers)]
-        return cls(config, precision, table_VD, layers, builder.layer_norm("emb_layer_norm_after"))
+        return cls(config, precision, embedding, layers, builder.layer_norm("emb_layer_norm_after"))
 
     @classmethod
     def from_fair_esm(
@@ -138,7 +137,7 @@ class PackedEsm2:
         with torch.inference_mode():
             wanted = self._check_layers(layers)
             packing = Packing(cu_seqlens, positions_T, max_seqlen)
-            return self._run(self._embed(ids_T, cu_seqlens, masked), packing, wanted)
+            return self._run(self._embedding(ids_T, packing, masked), packing, wanted)
 
     __call__ = forward
 
@@ -164,24 +163,6 @@ class PackedEsm2:
         if last == self.config.layers:
             kept[last] = self._layers[-1].finish(stream, self._final_norm)
         return kept
-
-    def _embed(self, ids_T: Tensor, cu_seqlens: Tensor, masked: bool | None) -> Tensor:
-        """(T, D) embeddings; the table already holds the scale of a sequence without <mask> and zeros for <mask>."""
-        x_TD = functional.embedding(ids_T, self._table_VD)
-        if self.config.token_dropout and masked is not False:
-            masks_T = ids_T == MASK
-            if masked or bool(masks_T.any()):
-                x_TD = (x_TD / _unmasked_share(masks_T, cu_seqlens)[:, None]).to(x_TD.dtype)
-        return x_TD
-
-
-def _unmasked_share(masks_T: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """(T,) share of tokens, <cls> and <eos> included, that are not <mask> in each token's own sequence."""
-    offsets = cu_seqlens.long()
-    lengths_S = offsets.diff()
-    counted = functional.pad(masks_T.long().cumsum(0), (1, 0))
-    share_S = 1 - counted[offsets].diff().float() / lengths_S
-    return share_S.repeat_interleave(lengths_S, output_size=masks_T.numel())
 
 
 def _undo_bfloat16(inv_freq_H: Tensor) -> Tensor:

@@ -27,9 +27,9 @@ from virnucpro.kernels.fused_linear import (
     norm_linear_rotary,
     row_statistics,
 )
+from virnucpro.kernels.high_low import HighLow
 from virnucpro.kernels.layer_norm import add_layer_norm
 from virnucpro.kernels.linear_gelu import linear_gelu
-from virnucpro.kernels.parts import Parts
 from virnucpro.kernels.rotary import rotary_
 
 LAYER_NORM_EPS: Final = 1e-5
@@ -138,7 +138,7 @@ class Fp8FeedForward:
 class Stream(NamedTuple):
     """The residual stream (T, D) between two layers, and what the layer's form leaves pending on it."""
 
-    x: Parts
+    x: HighLow
     pending: Tensor | None
     copy: Quantised | None = None
 
@@ -175,7 +175,7 @@ class PlainLayer(Generic[Hidden]):
     rotary: RotaryTable
 
     def begin(self, embedded_TD: Tensor) -> Stream:
-        return Stream(Parts(embedded_TD), None)
+        return Stream(HighLow(embedded_TD), None)
 
     def __call__(self, stream: Stream, packing: Packing) -> Stream:
         x_TD = stream.x.high
@@ -196,10 +196,10 @@ class PlainLayer(Generic[Hidden]):
 
 
 @dataclass(frozen=True, slots=True)
-class PartsLinear:
+class HighLowLinear:
     """Weight (out, in), with a low part where it is kept, and fp32 bias (out,) of one projection."""
 
-    weight: Parts
+    weight: HighLow
     bias: Tensor
 
 
@@ -213,16 +213,16 @@ class FusedLayer:
 
     dtype: torch.dtype
     heads: int
-    qkv: PartsLinear
-    out: PartsLinear
-    up: PartsLinear
-    down: PartsLinear
+    qkv: HighLowLinear
+    out: HighLowLinear
+    up: HighLowLinear
+    down: HighLowLinear
     rotary: RotaryTable
     low_queries: bool
     low_stream: bool
 
     def begin(self, embedded_TD: Tensor) -> Stream:
-        x_TD = Parts.of(embedded_TD, self.dtype) if self.low_stream else Parts(embedded_TD.to(self.dtype))
+        x_TD = HighLow.of(embedded_TD, self.dtype) if self.low_stream else HighLow(embedded_TD.to(self.dtype))
         return Stream(x_TD, row_statistics(embedded_TD, chunks_of(embedded_TD.shape[1], low=self.low_stream)))
 
     def __call__(self, stream: Stream, packing: Packing) -> Stream:
@@ -262,7 +262,7 @@ class Fp8FusedLayer:
 
     def begin(self, embedded_TD: Tensor) -> Stream:
         statistics = row_statistics(embedded_TD, chunks_of(embedded_TD.shape[1]))
-        return Stream(Parts(embedded_TD), statistics, fused_fp8.quantise_stream(embedded_TD, statistics))
+        return Stream(HighLow(embedded_TD), statistics, fused_fp8.quantise_stream(embedded_TD, statistics))
 
     def __call__(self, stream: Stream, packing: Packing) -> Stream:
         (x_TD, _), earlier, copy = stream

@@ -16,7 +16,9 @@ from virnucpro.errors import UsageError
 from virnucpro.kernels.fp8_linear import Quantised, quantise_rows
 from virnucpro.kernels.fused_fp8 import hidden_factor
 from virnucpro.kernels.fused_linear import fold_norm, interleave_pairs
-from virnucpro.kernels.parts import Parts
+from virnucpro.kernels.high_low import HighLow
+from virnucpro.model.embedding import MASK, Embedding
+from virnucpro.model.families import ESM_2, FIRST_NORM, FIRST_POSITION, FREQUENCIES, POSITION_TABLE
 from virnucpro.model.layers import (
     EncoderLayer,
     FeedForward,
@@ -25,15 +27,14 @@ from virnucpro.model.layers import (
     Fp8LayerNorm,
     Fp8Linear,
     FusedLayer,
+    HighLowLinear,
     LayerNorm,
     Linear,
-    PartsLinear,
     PlainLayer,
     RotaryTable,
 )
-from virnucpro.model.registry import VOCABULARY_SIZE, Esm2Config
+from virnucpro.model.registry import Esm2Config
 
-MASK: Final = 32
 #: 15 % of training tokens were chosen and 80 % of those masked; embeddings are scaled to that share of unmasked ones.
 TRAINING_MASK_SHARE: Final = 0.15 * 0.8
 #: What each precision keeps the residual stream in.
@@ -59,13 +60,19 @@ class ParameterBuilder:
         self._low_weights = self._low_stream and dtype == torch.bfloat16
         self._rotaries: list[tuple[Tensor, RotaryTable]] = []
 
-    def embedding_table(self, *, wide: bool) -> Tensor:
-        """(V, D), ``wide`` in fp32 where the residual stream has more bits than the model's precision."""
+    def embedding(self, *, wide: bool) -> Embedding:
+        """``wide`` in fp32 where the residual stream has more bits than the model's precision."""
         table_VD = self._take("embed_tokens.weight", torch.float32)
         if self._config.token_dropout:
             table_VD *= 1 - TRAINING_MASK_SHARE
             table_VD[MASK] = 0.0
-        return table_VD if wide and self._low_stream else table_VD.to(self._dtype)
+        dtype = torch.float32 if wide and self._low_stream else self._dtype
+        tensors = self._config.family.tensors
+        if POSITION_TABLE not in tensors:
+            return Embedding(table_VD.to(dtype), dtype, self._config.token_dropout)
+        positions_PD = self._take(POSITION_TABLE, torch.float32)[FIRST_POSITION:]
+        norm = self.layer_norm(FIRST_NORM) if f"{FIRST_NORM}.weight" in tensors else None
+        return Embedding(table_VD, dtype, self._config.token_dropout, positions_PD, norm)
 
     def form(self, precision: str, *, fused: bool) -> Callable[[int], EncoderLayer]:
         """Which of the forms below the layers have."""
@@ -105,10 +112,10 @@ class ParameterBuilder:
         return FusedLayer(
             dtype=self._dtype,
             heads=self._config.heads,
-            qkv=self._in_parts(*self._folded_qkv(prefix)),
-            out=self._in_parts(*self._take_linear(prefix + "self_attn.out_proj")),
-            up=self._in_parts(*self._folded(prefix + "fc1", self.layer_norm(prefix + "final_layer_norm"))),
-            down=self._in_parts(*self._take_linear(prefix + "fc2")),
+            qkv=self._high_low(*self._folded_qkv(prefix)),
+            out=self._high_low(*self._take_linear(prefix + "self_attn.out_proj")),
+            up=self._high_low(*self._folded(prefix + "fc1", self.layer_norm(prefix + "final_layer_norm"))),
+            down=self._high_low(*self._take_linear(prefix + "fc2")),
             rotary=self._rotary(index),
             low_queries=self._config.head_dim in (16, LOW_QUERIES_HEAD_DIM),
             low_stream=self._low_stream,
@@ -145,8 +152,10 @@ class ParameterBuilder:
     def _folded(self, prefix: str, norm: LayerNorm) -> tuple[Tensor, Tensor]:
         return fold_norm(*self._take_linear(prefix), norm.weight, norm.bias)
 
-    def _in_parts(self, weight: Tensor, bias: Tensor) -> PartsLinear:
-        return PartsLinear(Parts.of(weight, self._dtype) if self._low_weights else Parts(weight.to(self._dtype)), bias)
+    def _high_low(self, weight: Tensor, bias: Tensor) -> HighLowLinear:
+        return HighLowLinear(
+            HighLow.of(weight, self._dtype) if self._low_weights else HighLow(weight.to(self._dtype)), bias
+        )
 
     def layer_norm(self, prefix: str) -> LayerNorm:
         return LayerNorm(self._take(prefix + ".weight", torch.float32), self._take(prefix + ".bias", torch.float32))
@@ -178,32 +187,20 @@ def _stack(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def expected_shapes(config: Esm2Config) -> dict[str, tuple[int, ...]]:
-    """Canonical keys of a whole checkpoint with the shape of each tensor."""
-    width, ffn = config.embed_dim, config.ffn_dim
-    shapes: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (VOCABULARY_SIZE, width)}
-    linears = {f"self_attn.{part}_proj": (width, width) for part in ("q", "k", "v", "out")}
-    linears |= {"fc1": (ffn, width), "fc2": (width, ffn)}
-    for index in range(config.layers):
-        prefix = f"layers.{index}."
-        for name, shape in linears.items():
-            shapes[f"{prefix}{name}.weight"] = shape
-            shapes[f"{prefix}{name}.bias"] = shape[:1]
-        for name in ("self_attn_layer_norm", "final_layer_norm"):
-            shapes |= {f"{prefix}{name}.weight": (width,), f"{prefix}{name}.bias": (width,)}
-        shapes[inv_freq_key(index)] = (config.head_dim // 2,)
-    return shapes | {"emb_layer_norm_after.weight": (width,), "emb_layer_norm_after.bias": (width,)}
-
-
 def inv_freq_key(layer: int) -> str:
     """Canonical state-dict key of a layer's rotary frequencies."""
-    return f"layers.{layer}.self_attn.rot_emb.inv_freq"
+    return FREQUENCIES.replace("*", str(layer))
 
 
-def trained_inv_freq(head_dim: int) -> Tensor:
-    """(head_dim / 2,) fp32 rotary frequencies as ESM-2 was trained with: RoFormer's formula, rounded to fp16."""
+def trained_inv_freq(head_dim: int, base: float | None = ESM_2.rotary_base) -> Tensor:
+    """(head_dim / 2,) fp32 rotary frequencies as ESM-2 was trained with: RoFormer's formula, rounded to fp16.
+
+    Without a base they are zeros, which turn nothing.
+    """
+    if base is None:
+        return torch.zeros(head_dim // 2)
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-    return (1.0 / (10000**exponents)).half().float()
+    return (1.0 / (base**exponents)).half().float()
 
 
 def dtype_of(precision: str) -> torch.dtype:

@@ -1,6 +1,7 @@
 """Which form of the layers runs where kernels for both exist, on Hopper: by width and precision, from measurements.
 
-``benchmarks/bench_paths.py`` measures both forms; tests/benchmarks/test_paths.py holds the table to its newest results.
+``benchmarks/measurements/bench_paths.py`` measures both forms; tests/benchmarks/test_paths.py holds the table to its
+newest results.
 """
 
 from __future__ import annotations

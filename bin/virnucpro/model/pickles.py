@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, Final, TypeVar
 import torch
 
 from virnucpro.errors import ModelError
-from virnucpro.model.families import ADVICE
 from virnucpro.model.file_formats import is_safetensors
+from virnucpro.model.strangers import ADVICE
 
 _Content = TypeVar("_Content")
 

@@ -8,9 +8,11 @@ from types import MappingProxyType
 from typing import Final
 
 from virnucpro.errors import ModelError
+from virnucpro.model.families import ESM_1B, ESM_1V, ESM_2, Family
 from virnucpro.output.contracts import ModelDescription
 
-VOCABULARY_SIZE: Final = 33
+#: More than any model has; each layer that a config.json claims costs time and memory before a file is looked at.
+MOST_LAYERS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Esm2Config:
         heads: attention heads; must divide ``embed_dim`` into even head dimensions.
         token_dropout: whether embeddings are rescaled for the share of masked tokens seen in training
             (true of every official ESM-2).
+        family: what tensors the encoder has, and how it tells positions.
 
     Raises:
         ModelError: the sizes do not make an ESM-2.
@@ -34,10 +37,11 @@ class Esm2Config:
     embed_dim: int
     heads: int
     token_dropout: bool = True
+    family: Family = ESM_2
 
     def __post_init__(self) -> None:
         sizes = (self.layers, self.embed_dim, self.heads)
-        if min(sizes) < 1 or self.embed_dim % (2 * self.heads):
+        if min(sizes) < 1 or self.layers > MOST_LAYERS or self.embed_dim % (2 * self.heads):
             raise ModelError(
                 f"model {self.name}: {self.layers} layers of width {self.embed_dim} with {self.heads} heads "
                 "is not an ESM-2; check that the checkpoint is complete"
@@ -56,9 +60,13 @@ class Esm2Config:
     def ffn_dim(self) -> int:
         return 4 * self.embed_dim
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Canonical names of a whole checkpoint with the shape of each tensor."""
+        return self.family.shapes(self.layers, {"D": self.embed_dim, "F": self.ffn_dim, "H": self.head_dim // 2})
 
-def _official(name: str, layers: int, embed_dim: int, heads: int) -> tuple[str, Esm2Config]:
-    return name, Esm2Config(name, layers, embed_dim, heads)
+
+def _official(name: str, layers: int, embed_dim: int, heads: int, family: Family = ESM_2) -> tuple[str, Esm2Config]:
+    return name, Esm2Config(name, layers, embed_dim, heads, family=family)
 
 
 MODELS: Final = MappingProxyType(
@@ -70,6 +78,8 @@ MODELS: Final = MappingProxyType(
             _official("esm2_t33_650M_UR50D", 33, 1280, 20),
             _official("esm2_t36_3B_UR50D", 36, 2560, 40),
             _official("esm2_t48_15B_UR50D", 48, 5120, 40),
+            _official("esm1b_t33_650M_UR50S", 33, 1280, 20, ESM_1B),
+            *(_official(f"esm1v_t33_650M_UR90S_{member}", 33, 1280, 20, ESM_1V) for member in range(1, 6)),
         )
     )
 )

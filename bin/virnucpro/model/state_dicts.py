@@ -11,29 +11,27 @@ from typing import Final
 from torch import Tensor
 
 from virnucpro.errors import ModelError
-from virnucpro.model import hugging_face
 from virnucpro.model.checkpoint_files import PROMPTS, adapter_report
-from virnucpro.model.families import ADVICE, adapter_of, family_of, has_prompts, quantised_by
-from virnucpro.model.parameters import expected_shapes, inv_freq_key, trained_inv_freq
+from virnucpro.model.families import FAIR_ESM, FAMILIES, HUGGING_FACE, Family, canonical_name, nearest_family
+from virnucpro.model.hugging_face import SHARED_INV_FREQ
+from virnucpro.model.parameters import inv_freq_key, trained_inv_freq
 from virnucpro.model.registry import MODELS, Esm2Config
+from virnucpro.model.strangers import ADVICE, adapter_of, family_of, has_prompts, quantised_by
 
-FAIR_ESM: Final = "fair-esm"
-HUGGING_FACE: Final = "huggingface"
 _LEARNED_POSITIONS: Final = "embeddings.position_embeddings.weight"
 _ONE_MODEL: Final = "so that it is not clear which counts; save the state_dict() of one model"
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How one package names an ESM-2.
+    """How one package names an encoder.
 
     Args:
         source: the package.
         anchor: the key that tells the layout, and before which stands the prefix of the encoder.
-        parts: first names of what belongs to the encoder.
-        heads: first names that the package itself puts beside them.
+        parts, heads: first names of what belongs to the encoder, and of what the package puts beside it.
         closed: last names of prefixes under which the package puts nothing else.
-        idle: keys that play no part in a model with rotary positions.
+        idle: keys that play no part in families that have no such tensor.
     """
 
     source: str
@@ -63,10 +61,6 @@ _LAYOUTS: Final = (
 )
 #: What torch.compile and the wrappers of FSDP put into names, at any depth.
 _TRANSPARENT: Final = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-_FAIR_ESM_KEY: Final = re.compile(
-    r"^(embed_tokens\.weight|emb_layer_norm_after\.(weight|bias)|layers\.\d+\.(self_attn\.rot_emb\.inv_freq|"
-    r"(self_attn\.[qkv]_proj|self_attn\.out_proj|self_attn_layer_norm|final_layer_norm|fc1|fc2)\.(weight|bias)))$"
-)
 _LAYER: Final = re.compile(r"^(encoder\.)?layers?\.\d+\.")
 _ESM_FOLD: Final = re.compile(r"(^|\.)esm_s_combine$")
 #: PEFT's name for a layer that it has put an adapter around.
@@ -82,6 +76,7 @@ class EncoderWeights:
     Args:
         source: ``fair-esm`` or ``huggingface``, the layout of the names.
         state: canonical keys -> tensors.
+        idle: canonical keys that a family without such a tensor is to ignore.
         strangers: names that lie inside the encoder and are no part of an ESM-2.
         left_out: names of the heads beside it.
         has_learned_positions: whether a table of positions lies there, which a rotary model does not use.
@@ -89,9 +84,15 @@ class EncoderWeights:
 
     source: str
     state: dict[str, Tensor] = field(default_factory=dict)
+    idle: set[str] = field(default_factory=set)
     strangers: list[str] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
     has_learned_positions: bool = False
+
+    @property
+    def family(self) -> Family:
+        """The family whose tensors these are, but for what is missing or surplus."""
+        return nearest_family(self.state.keys())
 
 
 def holds_encoder(keys: Iterable[object]) -> bool:
@@ -119,10 +120,13 @@ def find_encoder(path: Path, pairs: Iterable[tuple[str, object]]) -> EncoderWeig
             raise ModelError(f"{path}: '{key}' occurs twice, {_ONE_MODEL}")
         else:
             heads.add(_head_name(key, prefix))
-    _refuse_others(path, [inner for _, inner, _ in inside], [key for key, _ in named])
+    names = {_canonical(inner, layout) or inner for _, inner, _ in inside if inner not in layout.idle}
+    if not any(family.holds(names) for family in FAMILIES):
+        _refuse_others(path, [inner for _, inner, _ in inside], [key for key, _ in named])
     for key, inner, value in inside:
         if canonical := _canonical(inner, layout):
             _add(path, found.state, key, canonical, value)
+            found.idle |= {canonical} if inner in layout.idle else set()
         elif inner not in layout.idle:
             found.strangers.append(inner)
     found.has_learned_positions = any(inner == _LEARNED_POSITIONS for _, inner, _ in inside)
@@ -184,9 +188,8 @@ def _belongs(inner: str, prefix: str, layout: _Layout) -> bool:
 
 
 def _canonical(key: str, layout: _Layout) -> str | None:
-    if layout.source == FAIR_ESM:
-        return key if _FAIR_ESM_KEY.match(key) else None
-    return _SHARED if key in hugging_face.SHARED_INV_FREQ else hugging_face.canonical_key(key)
+    shared = layout.source == HUGGING_FACE and key in SHARED_INV_FREQ
+    return _SHARED if shared else canonical_name(key, layout.source)
 
 
 def _head_name(key: str, prefix: str) -> str:
@@ -226,10 +229,7 @@ def sizes_from_tensors(path: Path, name: str, encoder: EncoderWeights) -> Esm2Co
     if frequencies is not None and frequencies.numel():
         heads = embed_dim // (2 * frequencies.numel())
     elif encoder.has_learned_positions:
-        raise ModelError(
-            f"{path}: has learned positions and no rotary frequencies, as ESM-1b and ESM-1v; "
-            "if it is an ESM-2, put its config.json beside it"
-        )
+        raise ModelError(f"{path}: may be an ESM-1b, or an ESM-2 with idle positions; put its config.json beside it")
     elif official:
         heads = official[0]
     else:
@@ -237,7 +237,7 @@ def sizes_from_tensors(path: Path, name: str, encoder: EncoderWeights) -> Esm2Co
             f"{path}: does not tell its number of attention heads ({layers} layers of width {embed_dim}, no "
             "rot_emb.inv_freq); put its config.json beside it, or save it with inv_freq"
         )
-    return Esm2Config(name, layers, embed_dim, heads)
+    return Esm2Config(name, layers, embed_dim, heads, family=encoder.family)
 
 
 def complete_state(
@@ -245,35 +245,42 @@ def complete_state(
 ) -> dict[str, Tensor]:
     """The whole canonical state of an encoder of these sizes.
 
-    A checkpoint without any rotary frequencies, as some converters leave it, gets those of training.
+    A checkpoint without any rotary frequencies, as some converters leave it, gets those of training; a family that has
+    no rotation gets zeros, which turn nothing.
 
     Raises:
         ModelError: a tensor is missing, surplus or of another shape.
     """
-    state = dict(encoder.state)
-    keys = [inv_freq_key(index) for index in range(config.layers)]
+    shapes = config.shapes()
+    state = {key: value for key, value in encoder.state.items() if key in shapes or key not in encoder.idle}
     shared = state.pop(_SHARED, None)
+    keys = [inv_freq_key(index) for index in range(config.layers)]
+    frequencies = dict.fromkeys(keys, trained_inv_freq(config.head_dim, config.family.rotary_base))
     if shared is not None:
         twice = next((key for key in keys if key in state), None)
         if twice:
             raise ModelError(f"{path}: '{twice}' occurs twice, {_ONE_MODEL}")
         state.update(dict.fromkeys(keys, shared))
-    elif not any(key in state for key in keys):
+    elif frequencies.keys() <= shapes.keys() and not any(key in state for key in keys):
         if not trained_frequencies:
             raise ModelError(
                 f"{path}: has no rotary frequencies, and config.json asks for others than ESM-2's; {ADVICE}"
             )
-        state.update(dict.fromkeys(keys, trained_inv_freq(config.head_dim)))
+        state.update(frequencies)
     _check_keys(path, config, state, encoder.strangers)
-    return state
+    return frequencies | state
 
 
 def _check_keys(path: Path, config: Esm2Config, state: Mapping[str, Tensor], strangers: list[str]) -> None:
-    shapes = expected_shapes(config)
+    shapes = config.shapes()
+    family = config.family.name
     surplus = sorted([*strangers, *(state.keys() - shapes.keys())])
     faults = {
         "lacks": (sorted(shapes.keys() - state.keys()), "the file is not whole: save or download it again"),
-        "has beyond an ESM-2 encoder": (surplus, "without those its vectors would be others: give a plain ESM-2"),
+        f"has beyond an {family} encoder": (
+            surplus,
+            f"without those its vectors would be others: give a plain {family}",
+        ),
         "has in another shape": (
             sorted(key for key in shapes if key in state and state[key].shape != shapes[key]),
             "give weights and sizes of one model",
@@ -283,7 +290,7 @@ def _check_keys(path: Path, config: Esm2Config, state: Mapping[str, Tensor], str
     if found:
         advice = next(advice for keys, advice in reversed(faults.values()) if keys)
         sizes = f"{config.layers} layers of width {config.embed_dim}"
-        raise ModelError(f"{path}: not the ESM-2 of {sizes} that it says: it {', and '.join(found)}; {advice}")
+        raise ModelError(f"{path}: not the {family} of {sizes} that it says: it {', and '.join(found)}; {advice}")
 
 
 def _first_few(keys: list[str]) -> str:

@@ -17,19 +17,18 @@ from torch import Tensor
 from virnucpro.errors import ModelError
 from virnucpro.model.checkpoint_files import CheckpointFiles, locate
 from virnucpro.model.esm2 import PackedEsm2
-from virnucpro.model.families import ADVICE
+from virnucpro.model.families import FAIR_ESM, HUGGING_FACE
 from virnucpro.model.hugging_face import has_trained_frequencies, hugging_face_config
 from virnucpro.model.pickles import load_weights
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.state_dicts import (
-    FAIR_ESM,
-    HUGGING_FACE,
     EncoderWeights,
     complete_state,
     find_encoder,
     holds_encoder,
     sizes_from_tensors,
 )
+from virnucpro.model.strangers import ADVICE
 
 __all__ = ["FAIR_ESM", "HUGGING_FACE", "Checkpoint", "load_model", "open_checkpoint", "read_checkpoint", "weight_files"]
 
@@ -113,13 +112,14 @@ def _sizes(path: Path, files: CheckpointFiles, content: object, encoder: Encoder
     """Sizes from the checkpoint's own settings, else from its tensors; and whether its frequencies are the trained."""
     if encoder.source == HUGGING_FACE and files.config is not None:
         config, settings = hugging_face_config(files.config, files.name)
-        return config, has_trained_frequencies(settings)
+        return config, has_trained_frequencies(config, settings)
     settings = _settings(content)
     sizes = [settings.get(key) for key in ("layers", "embed_dim", "attention_heads")]
     layers, embed_dim, heads = (size if type(size) is int else None for size in sizes)
     if encoder.source == HUGGING_FACE or layers is None or embed_dim is None or heads is None:
         return sizes_from_tensors(path, files.name, encoder), True
-    return Esm2Config(files.name, layers, embed_dim, heads, bool(settings.get("token_dropout", True))), True
+    dropout = bool(settings.get("token_dropout", True))
+    return Esm2Config(files.name, layers, embed_dim, heads, dropout, encoder.family), True
 
 
 def _settings(content: object) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from virnucpro.monitor.metrics import STARTUP, wait_statistics
 from virnucpro.monitor.run_verdict import matrix_limit, million_more, run_bottleneck, run_time_spent, run_verdict
 from virnucpro.monitor.schema import BATCHES_SCHEMA, GPU_METRICS_SCHEMA, SHARDS_SCHEMA
 from virnucpro.monitor.tables import write_table
+from virnucpro.output.atomic import PartialParquet
 from virnucpro.output.contracts import CostEstimate, RunDevice, ShardFigures
 from virnucpro.output.files import BATCHES_FILE, GPU_METRICS_FILE, SHARDS_FILE
 
@@ -40,9 +41,9 @@ def merge_metrics(folders: Sequence[Path], shards: Sequence[Row], outdir: Path) 
     """
     outdir.mkdir(parents=True, exist_ok=True)
     for name, schema in ((BATCHES_FILE, BATCHES_SCHEMA), (GPU_METRICS_FILE, GPU_METRICS_SCHEMA)):
-        with pq.ParquetWriter(outdir / name, schema, compression="zstd") as writer:
+        with PartialParquet(outdir / name, schema, compression="zstd") as file:
             for table in _gathered([folder / name for folder in folders], schema):
-                writer.write_table(table, row_group_size=max(table.num_rows, 1))
+                file.write(table)
     write_table(outdir / SHARDS_FILE, pa.Table.from_pylist(list(shards), SHARDS_SCHEMA))
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from virnucpro.monitor.probes import Sample
 from virnucpro.monitor.schema import BATCHES_SCHEMA, GPU_METRICS_SCHEMA
+from virnucpro.output.atomic import PartialParquet
 from virnucpro.output.contracts import ShardRun
 
 FloatArray = npt.NDArray[np.float64]
@@ -75,8 +75,9 @@ def samples_table(run: ShardRun, samples: Sequence[Sample]) -> pa.Table:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write one small table."""
-    pq.write_table(table, path, compression="zstd")
+    """Write one small table, whole or not at all."""
+    with PartialParquet(path, table.schema, compression="zstd") as file:
+        file.write(table)
 
 
 def _table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:

@@ -83,6 +83,15 @@ class PartialParquet:
         self._sink = pa.OSFile(str(self._temporary), "wb")
         self._writer: pq.ParquetWriter | None = pq.ParquetWriter(self._sink, schema, **storage)
 
+    def __enter__(self) -> PartialParquet:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
     @property
     def closed(self) -> bool:
         """Whether the file is finished or dropped."""

@@ -1,0 +1,117 @@
+"""Measure attention's tiles on this GPU and rewrite the package's table (``make tune``).
+
+python -m benchmarks.measurements.tune
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+from statistics import median
+
+import torch
+from benchmarks.measurements.bench_kernels import milliseconds
+
+from virnucpro.kernels import hopper_attention, tiles
+from virnucpro.kernels.attention import varlen_attention
+from virnucpro.kernels.device import triton
+from virnucpro.kernels.tiles import AttentionTiles, HopperAttentionTiles
+from virnucpro.model.parameters import LOW_QUERIES_HEAD_DIM
+
+HEAD_DIMS = (16, 32, 64, 128)
+LONGEST = (128, 256, 512, 1024)  # the last row holds for all longer ones
+CHOICES = [
+    AttentionTiles(*choice)
+    for choice in itertools.product((64, 128), (32, 64, 128), (4, 8), (2, 3, 4))
+    if choice[0] // 16 >= choice[2]  # a warp has at least 16 rows of queries
+]
+HOPPER_LONGEST = (128, 256, 448, 640, 1024)
+HOPPER_CHOICES = [HopperAttentionTiles(*choice) for choice in itertools.product((2, 3), (64, 128))]
+HEADS, TOKENS = 20, 65536
+PROCESSES = 8
+
+
+def attend(head_dim: int, length: int, choice: AttentionTiles, repeats: int, tokens: int = TOKENS) -> float:
+    """Median milliseconds over sequences of one length, infinite where the tiles do not fit the GPU."""
+    bounds = torch.arange(0, tokens + 1, length, dtype=torch.int32, device="cuda")
+    qkv = torch.randn(tokens, 3 * HEADS * head_dim, dtype=torch.float16, device="cuda")
+    low = None
+    if head_dim <= LOW_QUERIES_HEAD_DIM:
+        low = 1e-4 * torch.randn(tokens, 2 * HEADS * head_dim, dtype=torch.float16, device="cuda")
+    try:
+        return median(
+            milliseconds(
+                lambda: varlen_attention(qkv, bounds, length, HEADS, head_dim**-0.5, low, tiles=choice), repeats
+            )
+        )
+    except triton.runtime.errors.OutOfResources:
+        return float("inf")
+
+
+def attend_hopper(head_dim: int, length: int, choice: HopperAttentionTiles, repeats: int) -> float:
+    """Likewise of the kernel for Hopper."""
+    bounds = torch.arange(0, TOKENS + 1, length, dtype=torch.int32, device="cuda")
+    qkv = torch.randn(TOKENS, 3 * HEADS * head_dim, dtype=torch.float16, device="cuda")
+    out = torch.empty(TOKENS, HEADS * head_dim, dtype=torch.float16, device="cuda")
+    return median(
+        milliseconds(lambda: hopper_attention.launch(qkv, bounds, length, HEADS, head_dim**-0.5, out, choice), repeats)
+    )
+
+
+def hopper_rows() -> list[list[int]]:
+    """The fastest tiles of the kernel for Hopper."""
+    rows = []
+    for head_dim, (shorter, length) in itertools.product(
+        hopper_attention.LEAST_LENGTHS, itertools.pairwise((0, *HOPPER_LONGEST))
+    ):
+        # Three consumers have too few registers for 128 values and 128 keys a row.
+        choices = [choice for choice in HOPPER_CHOICES if head_dim * choice.key_rows < 128**2 or choice.consumers == 2]
+        sample = (shorter + length) // 2 + 5
+        times = {choice: attend_hopper(head_dim, sample, choice, 10) for choice in choices}
+        best = min(times, key=times.__getitem__)
+        print(f"heads of {head_dim}, up to {length}, Hopper: {tuple(best)} {times[best]:.3f} ms")
+        rows.append([head_dim, length if length != HOPPER_LONGEST[-1] else 1_000_000, *best])
+    return rows
+
+
+def compile_kernel(case: tuple[int, AttentionTiles]) -> None:
+    """Fill Triton's cache."""
+    attend(case[0], 64, case[1], 1, tokens=64)
+
+
+def main() -> int:
+    """Measure, print and write."""
+    with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
+        pool.map(compile_kernel, itertools.product(HEAD_DIMS, CHOICES), chunksize=1)
+    rows = []
+    for head_dim, length in itertools.product(HEAD_DIMS, LONGEST):
+        sample = length * 3 // 4 + 5  # between this row's limit and the one before, on no tile's edge
+        times = {choice: attend(head_dim, sample, choice, 10) for choice in CHOICES}
+        best = min(times, key=times.__getitem__)
+        print(f"heads of {head_dim}, up to {length}: {tuple(best)} {times[best]:.3f} ms")
+        rows.append([head_dim, length if length != LONGEST[-1] else 1_000_000, *best])
+    write_table(str(torch.cuda.get_device_capability()[0]), rows)
+    if torch.cuda.get_device_capability()[0] == 9:
+        write_table("9", hopper_rows(), "hopper_attention")
+    return 0
+
+
+def write_table(architecture: str, rows: list[list[int]], kernel: str = "attention") -> None:
+    """Put an architecture's rows of a kernel into the package's table, a line each."""
+    table = json.loads(tiles.TABLE.read_text())
+    table.setdefault(kernel, {})[architecture] = rows
+    sections = (
+        f'  "{name}": {{\n' + ",\n".join(map(show_rows, parts.items())) + "\n  }" for name, parts in table.items()
+    )
+    tiles.TABLE.write_text("{\n" + ",\n".join(sections) + "\n}\n")
+
+
+def show_rows(part: tuple[str, list[list[int]]]) -> str:
+    """One architecture's rows as the table has them."""
+    name, rows = part
+    return f'    "{name}": [\n      ' + ",\n      ".join(map(json.dumps, rows)) + "\n    ]"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
