@@ -2,29 +2,20 @@
 
     record_shards.py FOLDER/few.fasta FOLDER/model.pt RESIDUES OUT
 
-leaves in OUT the shards, as SPLIT_FASTA cuts them, and the folder that EMBED_SHARD makes of each. Only the loader is
-not the pipeline's: its worker processes take seconds a shard to start.
+leaves in OUT the shards, as SPLIT_FASTA cuts them, and the folder that EMBED_SHARD makes of each. A task takes seconds
+to import PyTorch: here it is done once.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from virnucpro.cli.fetch import main as fetch
 from virnucpro.cli.split import main as split
 from virnucpro.config import EmbedConfig
-from virnucpro.data import SequenceDataset, VarlenCollator
-from virnucpro.data.packed_stream import PackedStream
-from virnucpro.pipeline import embed
-
-
-def without_workers(config: EmbedConfig, budget: int) -> Iterator[dict[str, Any]]:
-    dataset = SequenceDataset([config.shard], max_length=None)
-    return iter(PackedStream(dataset, VarlenCollator(None, max_tokens=budget), budget))
+from virnucpro.pipeline.embed import embed_shard
 
 
 def main(fasta: str, model: str, residues: str, out: Path) -> None:
@@ -34,7 +25,6 @@ def main(fasta: str, model: str, residues: str, out: Path) -> None:
     described = ["--model-json", str(out / "model.json"), "--outdir", str(out)]
     if fetch(["--model", model, "--outdir", str(out)]) or split([*described, "--shard-residues", residues, fasta]):
         raise SystemExit("nothing to record")
-    embed._start_loader = without_workers
     for shard in sorted((out / "shards").iterdir()):
         config = EmbedConfig(
             shard=shard,
@@ -45,7 +35,7 @@ def main(fasta: str, model: str, residues: str, out: Path) -> None:
             precision="fp32",
             threads=1,
         )
-        embed.embed_shard(config)
+        embed_shard(config)
 
 
 if __name__ == "__main__":

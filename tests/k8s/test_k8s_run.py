@@ -71,7 +71,8 @@ def assert_asks_for_what_it_needs(pod: Pod, here: Site) -> None:
         assert pod.only["resources"] == {"requests": {"cpu": 4, **amounts}, "limits": amounts}
         assert pod.spec["activeDeadlineSeconds"] == 4 * 3600
     else:
-        assert pod.only["resources"] == {"requests": {"cpu": 1, "memory": "2048Mi"}, "limits": {"memory": "2048Mi"}}
+        requests = {"cpu": 4 if process == "SPLIT_FASTA" else 1, "memory": "2048Mi"}
+        assert pod.only["resources"] == {"requests": requests, "limits": {"memory": "2048Mi"}}
         assert "activeDeadlineSeconds" not in pod.spec
     assert pod.spec["securityContext"] == {"runAsNonRoot": True, "runAsUser": USER, "runAsGroup": GROUP}
     assert pod.spec["automountServiceAccountToken"] is False
