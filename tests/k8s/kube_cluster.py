@@ -146,6 +146,8 @@ class Cluster:
     def _befall(self, pod: Pod, done: threading.Event) -> None:
         fault, container = pod.fault, pod.container
         assert fault is not None and container is not None
+        while fault.begun and not (pod.folder / "log").stat().st_size and not done.wait(0.02):
+            pass
         if done.wait(fault.after):
             return
         if fault.what == "evicted":

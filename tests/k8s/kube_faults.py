@@ -38,12 +38,17 @@ class CallFault:
 
 @dataclass
 class PodFault:
-    """What befalls these tries of the task whose label begins so, ``after`` seconds from its start."""
+    """What befalls these tries of the task whose label begins so.
+
+    It does ``after`` seconds after its program has begun and printed something, or after the pod's start if not ``begun``:
+    Nextflow's script around the program may then not be ready to be told to end.
+    """
 
     task: str
     what: str
     tries: Sequence[int] = (1,)
-    after: float = 0.3
+    after: float = 0.1
+    begun: bool = True
 
 
 @dataclass
@@ -90,4 +95,4 @@ class RandomFaults(Faults):
             return super().of_pod(task, attempt)
         what = draw.choice([name for name in POD_FAULTS if name != "pending"])
         self.met.append(what)
-        return PodFault(task, what, (attempt,), draw.random())
+        return PodFault(task, what, (attempt,), draw.random(), begun=False)

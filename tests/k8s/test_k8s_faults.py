@@ -78,7 +78,7 @@ def test_exit_codes_and_limits(inputs: Path, recordings: Path, local: Run) -> No
     words = " ".join(f"shard-{shard:05}:1:{fate}" for shard, fate in enumerate(fates))
     config = (
         "process { withLabel: gpu { memory = { 800.MB * task.attempt }\n"
-        "time = { task.attempt == 1 && task.tag.startsWith('shard-00003') ? '5 sec' : '1 h' } } }\n"
+        "time = { task.attempt == 1 && task.tag.startsWith('shard-00003') ? '10 sec' : '1 h' } } }\n"
     )
     with site(inputs, recorded(recordings, faults=words), devices=6) as here:
         run = here.run(*SIX, config=config)
@@ -89,7 +89,7 @@ def test_exit_codes_and_limits(inputs: Path, recordings: Path, local: Run) -> No
             assert memory_of_tries(here, shard) == ["800Mi", "1600Mi"]
         assert run.tries("shard-00005") == [("COMPLETED", "0")]
         limits = [pod.spec["activeDeadlineSeconds"] for pod in here.cluster.of_task("EMBED_SHARD_shard-00003")]
-        assert limits == [5, 3600]
+        assert limits == [10, 3600]
         assert here.cluster.wait_until_idle() == []
 
 

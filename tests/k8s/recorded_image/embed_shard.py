@@ -12,6 +12,7 @@ while (($#)); do
     shift
 done
 [[ ${NVIDIA_VISIBLE_DEVICES:-} ]] || { echo "no device was given to this pod" >&2; exit 2; }
+echo "begun: $shard"
 sleep "${VIRNUCPRO_TEST_SECONDS:-1}"
 for fault in ${VIRNUCPRO_TEST_FAULTS:-}; do
     [[ $fault == "$(basename "$shard" .fasta):$attempt:"* ]] || continue
