@@ -8,6 +8,7 @@ include { cacheToFill ; keptModel ; modelCache } from './modules/model_cache/mai
 include { checkParameters ; codeFingerprint ; help ; lastWord ; optionsOf } from './modules/parameters/main.nf'
 include { existingPaths ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
 include { closing ; extent ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
+include { NEIGHBOURS } from './modules/neighbours/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
 
@@ -23,6 +24,10 @@ workflow {
     }
     def inputs = existingPaths('input', p.input, [type: 'file'])
     def reuse = existingPaths('reuse', p.reuse, [type: 'dir'])
+    def reference = existingPaths('reference', p.reference, [type: 'dir'])
+    if (reference.size() > 1 || (reference && !p.neighbours)) {
+        stop(2, reference.size() > 1 ? '--reference names several folders; give one' : '--reference says where to look for --neighbours; give their number too')
+    }
     def outdir = writableFolder('outdir', p.outdir)
     stageableFolders()
     def named = literal(p.model)
@@ -89,7 +94,20 @@ workflow {
         shellWords(optionsOf('merge_embeddings.py', chosen, schema)),
         codeFingerprint('merge_embeddings.py'),
     )
+    nearest_ch = channel.value([])
+    if (p.neighbours) {
+        def called = reference.collect { folder -> "--reference-name=${folder}" }
+        NEIGHBOURS(MERGE_EMBEDDINGS.out.parts, reference, p.neighbours, shellWords(called), device, codeFingerprint('neighbours.py'))
+        nearest_ch = NEIGHBOURS.out.ifEmpty([])
+    }
     if (p.report) {
-        REPORT(MERGE_EMBEDDINGS.out.parts.ifEmpty([]), MERGE_EMBEDDINGS.out.metrics, MERGE_EMBEDDINGS.out.manifest, codeFingerprint('report.py'))
+        REPORT(
+            MERGE_EMBEDDINGS.out.parts.ifEmpty([]),
+            MERGE_EMBEDDINGS.out.metrics,
+            MERGE_EMBEDDINGS.out.manifest,
+            nearest_ch,
+            reference,
+            codeFingerprint('report.py'),
+        )
     }
 }

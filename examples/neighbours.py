@@ -1,6 +1,6 @@
 """Look at a result: its first rows, and the proteins whose vectors are nearest to one protein's.
 
-python examples/neighbours.py RESULTS [PROTEIN_ID]
+python examples/neighbours.py RESULTS [PROTEIN_ID], of a run with --neighbours
 """
 
 from __future__ import annotations
@@ -19,23 +19,19 @@ def main(results: Path, protein: str) -> None:
     table = ds.dataset(results / "embeddings", format="parquet").to_table(["ordinal", "id", "length", "embedding"])
     described = pq.read_table(results / "manifest.parquet", columns=["ordinal", "description"])
     description = dict(zip(*(described[name].to_pylist() for name in described.column_names), strict=True))
-    vectors = np.stack(table["embedding"].to_numpy(zero_copy_only=False)).astype(np.float32)
-    ids, ordinals, lengths = (table[name].to_pylist() for name in ("id", "ordinal", "length"))
-    if protein not in ids:
-        sys.exit(f"no record {protein} in {results}")
+    pairs = pq.read_table(results / "neighbours.parquet", filters=[("id", "=", protein)]).to_pylist()
+    if not pairs:
+        sys.exit(f"no record {protein} with neighbours in {results}")
 
-    print(f"\n{len(ids)} rows, vectors of {vectors.shape[1]} numbers. The first rows:")
-    for row in range(min(5, len(ids))):
-        start = np.array2string(vectors[row, :4], precision=4)
-        print(f"  {ordinals[row]:>4} {ids[row]:<34} {lengths[row]:>5}  {start} ...")
+    numbers = table.schema.field("embedding").type.list_size
+    print(f"\n{table.num_rows} rows, vectors of {numbers} numbers. The first rows:")
+    for row in table.slice(0, 5).to_pylist():
+        start = np.array2string(np.array(row["embedding"][:4]), precision=4)
+        print(f"  {row['ordinal']:>4} {row['id']:<34} {row['length']:>5}  {start} ...")
 
-    centred = vectors - vectors.mean(axis=0)
-    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
-    this = ids.index(protein)
-    similarity = centred @ centred[this]
-    print(f"\nNearest to {protein} {short(description[ordinals[this]])} (cosine of centred vectors):")
-    for row in np.argsort(-similarity)[1:7]:
-        print(f"  {similarity[row]:.3f} {ids[row]:<34} {short(description[ordinals[row]])}")
+    print(f"\nNearest to {protein} {short(description[pairs[0]['ordinal']])} (cosine):")
+    for pair in pairs:
+        print(f"  {pair['cosine']:.3f} {pair['neighbour_id']:<34} {short(description[pair['neighbour_ordinal']])}")
 
 
 def short(text: str) -> str:

@@ -105,6 +105,11 @@ def installs_a_lock(command: str, folder: Path) -> None:
     assert locks and all((PROJECT / lock).exists() for lock in locks)
 
 
+def builds(command: str, folder: Path) -> None:
+    """A package comes of it; tests/test_wheel.py installs one."""
+    assert "Would install virnucpro-embed-" in bash(f"{command} --dry-run --no-deps", folder)
+
+
 def told_by_a_program(command: str, folder: Path) -> None:
     """The page repeats what a program of ours says."""
     assert any(command in source.read_text() for source in (folder / "bin").rglob("*.py"))
@@ -122,6 +127,10 @@ COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
     "nextflow lint": PartOf("test", "tools/lint_nextflow.sh"),
     "make .venv/.runtime": PartOf("demo", "uv pip install --quiet --python .venv/bin/python --require-hashes -r"),
     "make .venv/.runtime CUDA=12": Lacks("a second environment of some gigabytes", installs_a_lock),
+    "pip install .": Lacks("a second environment of some gigabytes", builds),
+    "virnucpro --help": Run(None),
+    "virnucpro embed --help": Run(None),
+    "virnucpro embed proteins.fasta -o out": Run("out"),
     "git lfs pull": Lacks("a clone whose files lie elsewhere", told_by_a_program),
     "make": Run(None),
     "make docs": Run("docs/performance.md"),

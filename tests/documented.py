@@ -11,10 +11,11 @@ PROJECT = Path(__file__).parents[1]
 PAGES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md"))]
 
 _SCRIPT = r"(?:\./)?(?:bin|containers|examples|tools)/\w+\.(?:py|sh)|benchmarks/\w+/\w+\.py"
-_PROGRAM = rf"(?:(?:nextflow|make|{_SCRIPT})(?= |$)|(?:python3?|pip|git|docker|apptainer|bash|sh|zcat|conda) )"
+_TOOLS = "python3?|pip|git|docker|apptainer|bash|sh|zcat|conda"
+_PROGRAM = rf"(?:(?:nextflow|make|virnucpro|{_SCRIPT})(?= |$)|(?:{_TOOLS}) )"
 _COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ +)*{_PROGRAM}")
 #: Names of a tool in a sentence.
-_MENTIONS = {"nextflow run", "nextflow config"}
+_MENTIONS = {"nextflow run", "nextflow config", "virnucpro", "virnucpro embed", "virnucpro neighbours"}
 #: How the blocks begin that hold no commands.
 _OTHER_BLOCKS = (
     "FASTA ─ SPLIT_FASTA",

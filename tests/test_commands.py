@@ -83,7 +83,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = copy_project(tmp_path_factory.mktemp("documented"))
     for name in ("benchmarks", "docs", "examples"):
         shutil.copytree(PROJECT / name, folder / name)
-    for name in ("Makefile", "assets", "containers", "tests", "tools", ".nextflow-dist", ".models", "pyproject.toml"):
+    linked = ("LICENSE", "Makefile", "README.md", "assets", "containers", "pyproject.toml", "tests", "tools")
+    for name in (*linked, ".models", ".nextflow-dist"):
         (folder / name).symlink_to(PROJECT / name)
     for lock in PROJECT.glob("requirements*"):
         (folder / lock.name).symlink_to(lock)
@@ -95,7 +96,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "nextflow.config").write_text(settings)
     (folder / "path").mkdir()
     (folder / "path" / "nextflow").write_text(f'#!/bin/sh\nexec {" ".join(nextflow_command())} "$@"\n')
-    (folder / "path" / "nextflow").chmod(0o755)
+    (folder / "path" / "virnucpro").write_text(
+        f'#!/bin/sh\n[ "$1" = embed ] && [ $# -gt 2 ] && set -- "$@" --model {MODEL} --gpus 0\n'
+        f'PYTHONPATH={folder}/bin exec {sys.executable} -m virnucpro "$@"\n'
+    )
+    for program in ("nextflow", "virnucpro"):
+        (folder / "path" / program).chmod(0o755)
     records = [f">{record}" for record in (PROJECT / "assets" / "proteins.fasta").read_text().split(">")[1:13]]
     (folder / "proteins.fasta").write_text("".join(records))
     (folder / "proteins.fasta.gz").write_bytes(gzip.compress("".join(records).encode()))
@@ -144,7 +150,7 @@ def test_a_snippet_of_python_reads_real_results(page: Path, number: int, finishe
     done = subprocess.run(
         [sys.executable, "-c", text],
         cwd=finished,
-        env={**os.environ, "HF_DATASETS_CACHE": str(finished / "datasets")},
+        env={**os.environ, "PYTHONPATH": str(finished / "bin"), "HF_DATASETS_CACHE": str(finished / "datasets")},
         capture_output=True,
         text=True,
         timeout=120,

@@ -75,6 +75,7 @@ def test_a_fingerprint_covers_what_its_program_imports(found: dict[str, list[str
         ("split_fasta.py", {"split", "output", "cli"}),
         ("embed_shard.py", {"data", "kernels", "model", "monitor", "output", "pipeline", "cli"}),
         ("merge_embeddings.py", {"merge", "monitor", "output", "cli"}),
+        ("neighbours.py", {"cli", "data", "kernels", "model", "monitor", "neighbours", "output", "pipeline"}),
         ("report.py", {"report", "monitor", "output", "cli"}),
         ("fetch_model.py", {"model", "kernels", "output", "cli"}),
     ],

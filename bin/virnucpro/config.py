@@ -39,6 +39,8 @@ ALPHABETS: Final = ("auto", "protein")
 GAPS: Final = ("remove", "unknown", "reject")
 DEVICES: Final = ("auto", "cuda", "cpu")
 
+#: The model of who names none.
+DEFAULT_MODEL: Final = "esm2_t33_650M_UR50D"
 #: Residues per sequence: ESM-2 was trained on crops of 1,024 tokens, two of which are <cls> and <eos>.
 DEFAULT_MAX_LENGTH: Final = 1022
 #: Residues per shard: 10 to 30 minutes of one H100 at the 650M model's 3.4e5 tokens per second.
@@ -85,17 +87,20 @@ def option(
     flag: str = "",
     metavar: str | None = None,
     names: str = "",
+    least: int = 1,
 ) -> Any:
-    """A field that is an option too, which must be given where it has no default; numbers must be at least 1.
+    """A field that is an option too, which must be given where it has no default.
 
     Args:
         text: what ``--help`` says.
         choices: the values that are legal.
-        flag: what the option is called, unless by the field's name; "*" stands for bare arguments.
+        flag: what the option is called, unless by the field's name, several with blanks between them; "*" stands for
+            bare arguments.
         metavar: what its value is called.
         names: where paths may also come from a list: the field that takes what the user calls them.
+        least: the least whole number that is legal.
     """
-    facts = {"help": text, "choices": choices, "flag": flag, "metavar": metavar, "names": names}
+    facts = {"help": text, "choices": choices, "flag": flag, "metavar": metavar, "names": names, "least": least}
     return field(default=default, metadata=facts)
 
 
@@ -105,8 +110,8 @@ class Config:
     def __post_init__(self) -> None:
         for each in fields(self):  # type: ignore[arg-type]  # every configuration is a dataclass
             value, choices = getattr(self, each.name), each.metadata.get("choices", ())
-            if type(value) is int and value < 1:
-                raise UsageError(f"--{each.name} is {value}, but must be at least 1")
+            if type(value) is int and value < (least := each.metadata.get("least", 1)):
+                raise UsageError(f"--{each.name} is {value}, but must be at least {least}")
             if isinstance(value, tuple) and each.default not in ((), MISSING):
                 _check_any(each.name, value)
             for word in (value if isinstance(value, tuple) else (value,)) if choices else ():
@@ -210,3 +215,35 @@ class EmbedConfig(VectorConfig):
     workers: int | None = option("loader processes (default: none for a short shard)", None)
     prefetch: int = option("batches each worker prepares ahead", 4)
     threads: int | None = option("CPU threads (default: all)", None)
+
+
+@dataclass(frozen=True)
+class RunConfig(SplitConfig):
+    """What ``virnucpro embed`` does: a whole run on this machine, under the pipeline's names for its parameters."""
+
+    model_json: Path = Path("model.json")
+    outdir: Path = option("folder for the results, made whole at the end", Path("results"), flag="-o --outdir")
+    model: str = option("official name, or path of a checkpoint", DEFAULT_MODEL)
+    model_cache: Path | None = option("where downloaded models are kept", None)
+    gpus: int | None = option("GPUs to use, 0 for the CPU (default: those present)", None, least=0)
+    token_budget: int | None = option("tokens per batch (default: measured from free memory)", None)
+    neighbours: int | None = option("so many exact nearest neighbours of each record (default: none)", None)
+    reference: Path | None = option("results in which neighbours are looked for (default: the run itself)", None)
+    report: bool = option("draw no page of the run", True, flag="--no-report")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reference is not None and self.neighbours is None:
+            raise UsageError("--reference says where to look for --neighbours; give their number too")
+
+
+@dataclass(frozen=True)
+class NeighboursConfig(Config):
+    """What NEIGHBOURS does."""
+
+    results: Path = option("finished results")
+    neighbours: int = option("how many for each record")
+    outdir: Path = option("where neighbours.parquet goes", Path("."))
+    reference: Path | None = option("results to look for neighbours in (default: the results themselves)", None)
+    reference_name: str | None = option("what the user calls the reference", None)
+    device: str = option("where to compute", "auto", choices=DEVICES)

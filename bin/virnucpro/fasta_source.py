@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -205,19 +205,8 @@ class FastaSource:
         raise self._error(f"{found.what}{inside}, not FASTA", line, remedy)
 
     def _check_protein(self, text: bytes, line: int) -> None:
-        letters = b""
-        for part in text.split(b"\n"):
-            if part.startswith((b">", COMMENT)):
-                continue
-            letters += part.upper().translate(None, _NOT_LETTERS)
-            if len(letters) >= NUCLEOTIDE_SAMPLE:
-                break
-        letters = letters[:NUCLEOTIDE_SAMPLE]
-        if len(letters) < NUCLEOTIDE_MINIMUM or set(letters) & set(NO_NUCLEOTIDES):
-            return
-        nucleotides = len(letters) - len(letters.translate(None, b"ACGTUN"))
-        if nucleotides >= NUCLEOTIDE_SHARE * len(letters):
-            share = f"{nucleotides} of the first {len(letters)} letters are A, C, G, T, U or N"
+        lines = (part for part in text.split(b"\n") if not part.startswith((b">", COMMENT)))
+        if share := nucleotide_share(lines):
             remedy = "translate them to protein first, or give --alphabet protein if that is what they are"
             raise self._error(f"nucleotide sequences ({share})", line, remedy)
 
@@ -226,6 +215,22 @@ class FastaSource:
 
     def _error(self, message: str, line: int | None, remedy: str) -> FastaFormatError:
         return FastaFormatError(message, file=self.name, line=line, remedy=remedy)
+
+
+def nucleotide_share(lines: Iterable[bytes]) -> str | None:
+    """What makes the first letters of sequences those of nucleotides, in words; None of proteins."""
+    letters = b""
+    for line in lines:
+        letters += line.upper().translate(None, _NOT_LETTERS)
+        if len(letters) >= NUCLEOTIDE_SAMPLE:
+            break
+    letters = letters[:NUCLEOTIDE_SAMPLE]
+    if len(letters) < NUCLEOTIDE_MINIMUM or set(letters) & set(NO_NUCLEOTIDES):
+        return None
+    nucleotides = len(letters) - len(letters.translate(None, b"ACGTUN"))
+    if nucleotides < NUCLEOTIDE_SHARE * len(letters):
+        return None
+    return f"{nucleotides} of the first {len(letters)} letters are A, C, G, T, U or N"
 
 
 def _count_newlines(text: bytes) -> int:

@@ -5,6 +5,8 @@ process REPORT {
     path parts, stageAs: 'results/embeddings/*'
     path metrics, stageAs: 'results/metrics/*'
     path manifest, stageAs: 'results/*'
+    path neighbours, stageAs: 'results/*'
+    path reference, stageAs: 'reference'
     val code
 
     output:
@@ -12,7 +14,7 @@ process REPORT {
 
     script:
     """
-    report.py --results results --outdir .
+    report.py --results results --outdir . ${reference ? '--reference reference' : ''}
     """
 
     stub:

@@ -40,7 +40,7 @@ class CallFault:
 class PodFault:
     """What befalls these tries of the task whose label begins so.
 
-    It does ``after`` seconds after its program has begun and printed something, or after the pod's start if not ``begun``:
+    It does ``after`` seconds after its program has begun and printed, or after the pod's start if not ``begun``:
     Nextflow's script around the program may then not be ready to be told to end.
     """
 

@@ -15,6 +15,7 @@ from virnucpro.merge.merge import merge
 from virnucpro.monitor.schema import BATCHES_SCHEMA, GPU_METRICS_SCHEMA, SHARDS_SCHEMA
 from virnucpro.output.schema import (
     LEDGER_SCHEMA,
+    NEIGHBOURS_SCHEMA,
     file_metadata,
     merged_residues_schema,
     results_schema,
@@ -30,6 +31,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 SCHEMAS = {
     "embeddings/part-*.parquet": results_schema({"embedding": 4}, "float32", {}),
     "residues/part-*.parquet": merged_residues_schema(shard_residues_schema({"residues": 4}, {}), {}),
+    "neighbours.parquet": NEIGHBOURS_SCHEMA,
     "manifest.parquet": LEDGER_SCHEMA,
     "metrics/batches.parquet": BATCHES_SCHEMA,
     "metrics/gpu_metrics.parquet": GPU_METRICS_SCHEMA,

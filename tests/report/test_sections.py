@@ -10,11 +10,11 @@ import pytest
 
 from virnucpro.report.device_series import DeviceSeries
 from virnucpro.report.embedding_map import EmbeddingMap, SampledRows
+from virnucpro.report.map_section import map_section
 from virnucpro.report.sections import (
     MOST_BARS,
     device_sections,
     general_statistics,
-    map_section,
     packing_section,
     parameter_section,
     record_sections,

@@ -88,7 +88,7 @@ def _add(parser: argparse.ArgumentParser, each: Field[Any], kind: Any) -> None:
         numeric, path = kind in (int, int | None), kind in (Path, Path | None)
         arguments |= {"type": int if numeric else Path if path else str, "choices": facts["choices"] or None}
         arguments["required"] = each.default is MISSING
-    parser.add_argument(flag, dest=each.name, **arguments)
+    parser.add_argument(*flag.split(), dest=each.name, **arguments)
 
 
 def _value(each: Field[Any], kind: Any, given: Any) -> Any:

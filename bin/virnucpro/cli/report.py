@@ -14,6 +14,7 @@ from virnucpro.config import Config, option
 class _ReportConfig(Config):
     results: Path = option("what merge_embeddings.py made")
     outdir: Path = option("where multiqc_report.html goes")
+    reference: Path | None = option("results in which neighbours were looked for, to map beside", None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,4 +25,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(config: _ReportConfig) -> None:
     from virnucpro.report.report import report
 
-    report(config.results, config.outdir)
+    report(config.results, config.outdir, config.reference)

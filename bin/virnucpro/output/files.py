@@ -27,6 +27,9 @@ METRICS_DIR: Final = "metrics"
 SHARDS_FILE: Final = "shards.parquet"
 RUN_SUMMARY_FILE: Final = "run_summary.json"
 
+# What NEIGHBOURS adds.
+NEIGHBOURS_FILE: Final = "neighbours.parquet"
+
 
 def part_name(number: int) -> str:
     """Name of one file of many that together hold the rows of a folder."""

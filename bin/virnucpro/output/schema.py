@@ -47,6 +47,18 @@ LEDGER_SCHEMA: Final = pa.schema(
     ]
 )
 
+#: Rows by ``ordinal`` and ``rank``, 1 being the nearest.
+NEIGHBOURS_SCHEMA: Final = pa.schema(
+    [
+        pa.field("ordinal", pa.int64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("neighbour_ordinal", pa.int64(), nullable=False),
+        pa.field("neighbour_id", pa.string(), nullable=False),
+        pa.field("cosine", pa.float32(), nullable=False),
+    ]
+)
+
 #: Metadata that must be equal for vectors to be comparable: over the shards of a run, and with reused results.
 IDENTITY_KEYS: Final = (
     "weights_sha256",

@@ -16,12 +16,11 @@ import numpy as np
 import psutil
 import torch
 
-from virnucpro.config import EmbedConfig, precision_on
+from virnucpro.config import EmbedConfig, VectorConfig, precision_on
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader, create_in_process_dataloader
 from virnucpro.data.tokens import sequence_keys
 from virnucpro.errors import DataError, InputMissingError, ModelError
 from virnucpro.machine import peak_resident_bytes, processor_name
-from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model
 from virnucpro.monitor.gpu import DEFAULT_INTERVAL_SECONDS, DeviceSampler
@@ -127,7 +126,7 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
         fallback=lambda: load_model(config.model, "fp32", device),
         sampler=sampler,
     )
-    metadata = _metadata(config, described, model, runner)
+    metadata = vector_metadata(config, described, runner)
     with ShardWriter(
         config.outdir,
         columns={name: shape.embed_dim for name in runner.plan.columns()},
@@ -149,14 +148,13 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     return ShardSummary.read(config.outdir / SHARD_SUMMARY_FILE)
 
 
-def _metadata(
-    config: EmbedConfig, described: ModelDescription, model: PackedEsm2, runner: AsyncInferenceRunner
-) -> dict[str, Any]:
+def vector_metadata(config: VectorConfig, described: ModelDescription, runner: AsyncInferenceRunner) -> dict[str, Any]:
+    """What vectors say of their origin, by ``output.schema.file_metadata``."""
     return file_metadata(
         model=described.name,
         weights_sha256=described.weights_sha256,
-        precision=model.precision,
-        attention=model.attention_backend,
+        precision=runner.model.precision,
+        attention=runner.model.attention_backend,
         layers=list(runner.plan.layers),
         pooling=list(runner.plan.pooling),
         max_length=config.max_length,

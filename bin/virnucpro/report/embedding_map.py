@@ -43,6 +43,8 @@ class EmbeddingMap:
         explained: share of the whole variance along each of the two directions.
         not_finite: sampled vectors with a NaN or an infinity; they are not on the map.
         equal: whether all vectors are the same, as no sound model makes them.
+        reference: sampled rows of the results in which neighbours were looked for, or None.
+        reference_points: where these lie, on the same directions.
     """
 
     sample: SampledRows
@@ -50,6 +52,8 @@ class EmbeddingMap:
     explained: tuple[float, float]
     not_finite: int
     equal: bool
+    reference: SampledRows | None = None
+    reference_points: np.ndarray | None = None
 
 
 def sample_rows(parts: Sequence[Path], most: int = MOST_POINTS, seed: int = _SEED) -> SampledRows | None:
@@ -105,19 +109,25 @@ def _rows_of_group(part: Path, group: int, wanted: np.ndarray, column: str) -> l
     return tables
 
 
-def map_embeddings(sample: SampledRows) -> EmbeddingMap:
-    """Project the finite vectors of a sample on their first two principal components."""
-    finite = np.isfinite(sample.vectors).all(axis=1)
-    kept = SampledRows(
-        sample.column,
-        tuple(name for name, good in zip(sample.ids, finite, strict=True) if good),
-        sample.lengths[finite],
-        sample.shards[finite],
-        sample.vectors[finite],
-    )
-    points, explained = principal_components(kept.vectors)
+def map_embeddings(sample: SampledRows, reference: SampledRows | None = None) -> EmbeddingMap:
+    """Project the finite vectors of a sample, and of a reference's beside it, on their first principal components."""
+    kept = _finite(sample)
     equal = len(kept.vectors) > 1 and bool((kept.vectors == kept.vectors[0]).all())
-    return EmbeddingMap(kept, points, explained, int((~finite).sum()), equal)
+    not_finite = len(sample.vectors) - len(kept.vectors)
+    if reference is None:
+        points, explained = principal_components(kept.vectors)
+        return EmbeddingMap(kept, points, explained, not_finite, equal)
+    beside = _finite(reference)
+    points, explained = principal_components(np.concatenate((kept.vectors, beside.vectors)))
+    here, there = points[: len(kept.vectors)], points[len(kept.vectors) :]
+    return EmbeddingMap(kept, here, explained, not_finite, equal, beside, there)
+
+
+def _finite(sample: SampledRows) -> SampledRows:
+    """The rows whose vectors hold neither NaN nor infinity."""
+    finite = np.isfinite(sample.vectors).all(axis=1)
+    ids = tuple(name for name, good in zip(sample.ids, finite, strict=True) if good)
+    return SampledRows(sample.column, ids, sample.lengths[finite], sample.shards[finite], sample.vectors[finite])
 
 
 def principal_components(vectors: np.ndarray, seed: int = _SEED) -> tuple[np.ndarray, tuple[float, float]]:

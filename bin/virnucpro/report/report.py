@@ -16,18 +16,20 @@ from virnucpro.output.files import (
     GPU_METRICS_FILE,
     MANIFEST_FILE,
     METRICS_DIR,
+    NEIGHBOURS_FILE,
     SHARDS_FILE,
     embedding_parts,
 )
 from virnucpro.output.schema import read_metadata
 from virnucpro.report.device_series import DeviceSeries, bins_for, read_device_series
 from virnucpro.report.embedding_map import map_embeddings, sample_rows
+from virnucpro.report.map_section import map_section
 from virnucpro.report.multiqc import render, require_multiqc
+from virnucpro.report.neighbour_section import neighbour_section
 from virnucpro.report.sections import (
     Section,
     device_sections,
     general_statistics,
-    map_section,
     packing_section,
     parameter_section,
     record_sections,
@@ -43,19 +45,19 @@ from virnucpro.shards import shard_name
 MOST_SHARD_LINES = 60
 
 
-def report(results: Path, outdir: Path) -> Path:
-    """Write the page of a results folder into ``outdir`` and return its path.
+def report(results: Path, outdir: Path, reference: Path | None = None) -> Path:
+    """Write the page of a results folder into ``outdir`` and return its path; ``reference`` are results to map beside.
 
     Raises:
         InputMissingError: a file of the results folder is not there.
         UsageError: MultiQC is not installed.
     """
     require_multiqc()
-    sections, header = page_content(results)
+    sections, header = page_content(results, reference)
     return render(sections, outdir, header)
 
 
-def page_content(results: Path) -> tuple[list[Section], dict[str, str]]:
+def page_content(results: Path, reference: Path | None = None) -> tuple[list[Section], dict[str, str]]:
     """The page's sections in order, and what stands at its top; needs no MultiQC.
 
     Raises:
@@ -69,7 +71,8 @@ def page_content(results: Path) -> tuple[list[Section], dict[str, str]]:
     parts = embedding_parts(results)
     metadata = read_metadata(parts[0]) if parts else {}
     header = {"Model": str(metadata.get("model", "unknown")), "Pipeline": __version__}
-    return _sections(results, shards, parts, metadata), header
+    others = [] if reference is None else embedding_parts(reference)
+    return _sections(results, shards, parts, metadata, others), header
 
 
 def _sections(
@@ -77,6 +80,7 @@ def _sections(
     shards: Sequence[Mapping[str, Any]],
     parts: Sequence[Path],
     metadata: Mapping[str, Any],
+    others: Sequence[Path],
 ) -> list[Section]:
     metrics = results / METRICS_DIR
     batches = tally_batches(metrics / BATCHES_FILE)
@@ -86,7 +90,8 @@ def _sections(
     sections: list[Section | None] = [
         verdict_section(run_verdict(shards)),
         general_statistics(shards) if shards else None,
-        map_section(map_embeddings(sample)) if sample is not None else None,
+        map_section(map_embeddings(sample, sample_rows(others))) if sample is not None else None,
+        neighbour_section(results / NEIGHBOURS_FILE),
         *device_sections(series, on_gpu),
         throughput_section(shards),
         time_section(shards),

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import html
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-
-import numpy as np
 
 from virnucpro.monitor.metrics import QUEUE_STATES
 from virnucpro.monitor.run_verdict import WORDS, time_spent
 from virnucpro.output.schema import STATUSES
 from virnucpro.report.device_series import DeviceSeries
-from virnucpro.report.embedding_map import EmbeddingMap
 from virnucpro.report.tallies import BatchTally, RecordTally, length_edges, length_histogram
 from virnucpro.shards import shard_name
 
@@ -94,7 +90,7 @@ def device_sections(series: DeviceSeries, on_gpu: bool) -> list[Section]:
             text = f"{description}, all shards on one wall clock."
             lines = series.lines[quantity]
             axis = "Minutes since the first shard began"
-            sections.append(_line_plot(name, title, text, axis, unit, lines, ymax=top))
+            sections.append(line_plot(name, title, text, axis, unit, lines, ymax=top))
     return sections
 
 
@@ -139,7 +135,7 @@ def packing_section(tally: BatchTally) -> Section | None:
     counts = [(percent + 0.5, int(count)) for percent, count in enumerate(tally.packing)]
     text = "Tokens in a batch over the token budget. The last batch of a shard is seldom full."
     axis = "% of the token budget"
-    return _line_plot("packing", "Packing efficiency", text, axis, "Batches", {"batches": counts}, xmin=0, xmax=100)
+    return line_plot("packing", "Packing efficiency", text, axis, "Batches", {"batches": counts}, xmin=0, xmax=100)
 
 
 def record_sections(tally: RecordTally) -> list[Section]:
@@ -166,7 +162,7 @@ def _lengths(tally: RecordTally) -> Section:
         for name, counts in (("records", tally.record_lengths), ("embedded", tally.embedded_lengths))
     }
     text = f"Before truncation, in bins of {edges[1] - edges[0]} residues; the last bin holds all that is longer."
-    return _line_plot("lengths", "Sequence lengths", text, "Residues", "Records", lines)
+    return line_plot("lengths", "Sequence lengths", text, "Residues", "Records", lines)
 
 
 def parameter_section(facts: Mapping[str, object]) -> Section:
@@ -184,70 +180,6 @@ def parameter_section(facts: Mapping[str, object]) -> Section:
     }
 
 
-_MAP_SCRIPT: Final = """
-<div id="embedding-map" style="height: 600px"></div>
-<script>
-(function () {
-  const map = %s;
-  const marker = (values, title) => ({
-    size: 6, opacity: 0.75, color: values, colorscale: "Viridis", showscale: true, colorbar: {title: {text: title}}
-  });
-  const trace = {
-    type: "scatter", mode: "markers", x: map.x, y: map.y, text: map.text, hovertemplate: "%%{text}<extra></extra>",
-    marker: marker(map.length, "residues")
-  };
-  const button = (label, values) => (
-    {label: label, method: "restyle", args: [{"marker.color": [values], "marker.colorbar.title.text": label}]}
-  );
-  Plotly.newPlot("embedding-map", [trace], {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: {color: "#888"},
-    margin: {t: 40, r: 10}, hovermode: "closest", modebar: {bgcolor: "rgba(0,0,0,0)"},
-    xaxis: {title: {text: map.xlab}, gridcolor: "rgba(128,128,128,0.2)", zeroline: false},
-    yaxis: {title: {text: map.ylab}, gridcolor: "rgba(128,128,128,0.2)", zeroline: false},
-    updatemenus: [{
-      type: "buttons", direction: "right", x: 0, xanchor: "left", y: 1.08, yanchor: "bottom",
-      buttons: [button("residues", map.length), button("shard", map.shard)]
-    }]
-  }, {responsive: true, displaylogo: false});
-})();
-</script>
-"""
-
-
-def map_section(found: EmbeddingMap) -> Section:
-    """The map of the embeddings, drawn by the Plotly that MultiQC puts on the page."""
-    sample = found.sample
-    hover = [
-        f"{html.escape(name[:80] or 'no id')}<br>{length:,} residues<br>{shard_name(shard) if shard >= 0 else 'reused'}"
-        for name, length, shard in zip(sample.ids, sample.lengths.tolist(), sample.shards.tolist(), strict=True)
-    ]
-    first, second = (f"PC{axis}, {100 * share:.1f} % of the variance" for axis, share in enumerate(found.explained, 1))
-    drawn = {
-        "x": np.round(found.points[:, 0].astype(np.float64), 4).tolist(),
-        "y": np.round(found.points[:, 1].astype(np.float64), 4).tolist(),
-        "text": hover,
-        "length": sample.lengths.tolist(),
-        "shard": sample.shards.tolist(),
-        "xlab": first,
-        "ylab": second,
-    }
-    column = f"<code>{html.escape(sample.column)}</code>"
-    text = f"The first two principal components of {len(sample.ids):,} sampled vectors of {column}."
-    if found.not_finite:
-        text += f" <strong>{found.not_finite:,} sampled vectors hold NaN or infinity and are not drawn.</strong>"
-    if found.equal:
-        text += " <strong>All sampled vectors are equal: something is broken.</strong>"
-    # Inside a script element only this sequence could end it early.
-    payload = json.dumps(drawn, allow_nan=False).replace("</", "<\\/")
-    return {
-        "id": "map",
-        "section_name": "Embedding map",
-        "description": text,
-        "plot_type": "html",
-        "data": _MAP_SCRIPT % payload,
-    }
-
-
 def _by_shard(name: str, title: str, text: str, unit: str, values: Mapping[int, Mapping[str, float]]) -> Section | None:
     """Stacked bars, one per shard; with many shards, lines over their numbers."""
     if not values:
@@ -256,10 +188,11 @@ def _by_shard(name: str, title: str, text: str, unit: str, values: Mapping[int, 
         return _bars(name, title, text, unit, {shard_name(shard): dict(values[shard]) for shard in sorted(values)})
     parts = dict.fromkeys(part for counts in values.values() for part in counts)
     lines = {part: [(shard, values[shard].get(part, 0)) for shard in sorted(values)] for part in parts}
-    return _line_plot(name, title, text, "Shard", unit, lines)
+    return line_plot(name, title, text, "Shard", unit, lines)
 
 
-def _line_plot(name: str, title: str, text: str, xlab: str, ylab: str, lines: Lines, **options: object) -> Section:
+def line_plot(name: str, title: str, text: str, xlab: str, ylab: str, lines: Lines, **options: object) -> Section:
+    """Lines of (x, y) points by name."""
     options = {key: value for key, value in options.items() if value is not None}
     pconfig = _plot(name, title, xlab, ylab, ymin=0, style="lines", smooth_points=_SMOOTH_POINTS, **options)
     pconfig["showlegend"] = 1 < len(lines) <= _MOST_LEGENDS

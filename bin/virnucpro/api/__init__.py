@@ -1,0 +1,1 @@
+"""What others call: from Python, or for a whole run on this machine without Nextflow."""

@@ -1,0 +1,268 @@
+"""Sequences in, an Arrow table of vectors out, by the pipeline's own engine, rules and metadata.
+
+S distinct sequences, D embedding dimensions.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, TypedDict, Unpack
+
+import numpy as np
+import pyarrow as pa
+import torch
+import xxhash
+from tqdm.auto import tqdm
+
+from virnucpro.api.models import find_model
+from virnucpro.api.sequences import Sequences, in_words, read_sequences
+from virnucpro.config import ALPHABETS, DEFAULT_MODEL, DEVICES, GAPS, VectorConfig, option, precision_on
+from virnucpro.data import VarlenCollator
+from virnucpro.errors import DataError
+from virnucpro.fasta import Record, Rejected
+from virnucpro.model.esm2 import PackedEsm2
+from virnucpro.model.kept_descriptions import describe_once
+from virnucpro.model.registry import Esm2Config
+from virnucpro.model.weights import load_model
+from virnucpro.output.contracts import ModelDescription
+from virnucpro.output.schema import LEDGER_FACTS, LEDGER_SCHEMA, embedding_type, encode_metadata, residues_type
+from virnucpro.output.writer import vector_array
+from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult
+from virnucpro.pipeline.budget import token_budget
+from virnucpro.pipeline.device import select_device
+from virnucpro.pipeline.embed import vector_metadata
+from virnucpro.shards import SPECIAL_TOKENS
+
+#: Seconds of work before a progress bar is worth showing.
+_BAR_AFTER = 1.0
+
+
+class EmbedderOptions(TypedDict, total=False):
+    """What ``embed`` takes by name: the fields of ``Embedder``, where each is explained."""
+
+    model: str | Path
+    model_cache: Path | None
+    device: str
+    token_budget: int | None
+    threads: int | None
+    gaps: str
+    alphabet: str
+    strict: bool
+    deduplicate: bool
+    progress: bool
+    max_length: int
+    long_sequences: str
+    layers: Sequence[int]
+    pooling: Sequence[str]
+    per_residue: bool
+    precision: str
+    embedding_dtype: str
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model on its device."""
+
+    path: Path
+    described: ModelDescription
+    model: PackedEsm2
+    device: torch.device
+    budget: int
+
+
+@dataclass(frozen=True, eq=False)
+class Embedder(VectorConfig):
+    """Embeds proteins with a model that stays loaded from the first call, or the start of a ``with`` block, on.
+
+    Vectors are those of the pipeline for the same sequences, options and device. For use by one thread at a time.
+
+    Args:
+        model: official name, or path of a checkpoint.
+        model_cache: where downloaded models are kept; the pipeline's own folder unless given.
+        device: ``auto`` takes a GPU where there is one, else the CPU.
+        token_budget: tokens per batch; measured unless given.
+        threads: CPU threads of this process; as torch has them unless given.
+        gaps: ``-`` and inner ``.`` are removed (``remove``), read as X (``unknown``), or ``reject`` the record.
+        alphabet: ``auto`` refuses nucleotides, ``protein`` takes what looks like them.
+        strict: raise DataError where a record would be rejected.
+        deduplicate: compute identical sequences once.
+        progress: show a bar where the work takes longer than a second.
+        max_length, long_sequences, layers, pooling, per_residue, precision, embedding_dtype: as the parameters of the
+            pipeline, see docs/usage.md.
+
+    Attributes:
+        rejected: records of the last call that have no row, each with its reason.
+
+    Raises:
+        UsageError: an option that makes no sense.
+    """
+
+    model: str | Path = DEFAULT_MODEL
+    model_cache: Path | None = None
+    device: str = option("where to compute", "auto", choices=DEVICES)
+    token_budget: int | None = None
+    threads: int | None = None
+    gaps: str = option("what becomes of - and inner .", "remove", choices=GAPS)
+    alphabet: str = option("protein: take what looks like nucleotides", "auto", choices=ALPHABETS)
+    strict: bool = False
+    deduplicate: bool = True
+    progress: bool = True
+    rejected: list[Rejected] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "pooling"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        super().__post_init__()
+
+    def embed(self, sequences: Sequences) -> pa.Table:
+        """Embed a list of sequences, a mapping of ids to sequences, or a FASTA file, plain or compressed.
+
+        Returns:
+            A row for each record that is not rejected, in input order: ``ordinal`` (its place in the input), ``id``,
+            ``length``, ``truncated``, ``sequence_key``, and the vectors, (D,) each, under the names that they have in
+            the pipeline's results: ``embedding`` where there is one layer and pooling. The schema's metadata are
+            those of results.
+
+        Warns:
+            UserWarning: some records are rejected: symbols that are no residues, or none left.
+
+        Raises:
+            VirnucproError: sequences or model cannot be used; the message says what to do.
+        """
+        records = self._accepted(sequences)
+        limit = self.residue_limit
+        keys = [xxhash.xxh3_128_hexdigest(record.sequence[:limit].encode()) for record in records]
+        first: dict[str | int, int] = {}
+        places = [first.setdefault(key if self.deduplicate else row, len(first)) for row, key in enumerate(keys)]
+        distinct = [""] * len(first)
+        for record, place in zip(records, places, strict=True):
+            distinct[place] = record.sequence[:limit]
+        vectors = self._vectors(distinct)
+        if len(distinct) < len(records):
+            vectors = vectors.take(pa.array(places))
+        facts = {
+            "ordinal": [record.ordinal for record in records],
+            "id": [record.id for record in records],
+            "length": [len(record.sequence) for record in records],
+            "truncated": [limit is not None and len(record.sequence) > limit for record in records],
+            "sequence_key": keys,
+        }
+        fields = [LEDGER_SCHEMA.field(name).with_nullable(False) for name in LEDGER_FACTS]
+        columns = [pa.array(facts[each.name], each.type) for each in fields]
+        schema = pa.schema([*fields, *vectors.schema], metadata=vectors.schema.metadata)
+        return pa.Table.from_arrays([*columns, *vectors.columns], schema=schema)
+
+    def close(self) -> None:
+        """Let go of the model; a further call loads it again."""
+        if self.__dict__.pop("_loaded", None) is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def __enter__(self) -> Self:
+        self._loaded  # noqa: B018  # loads the model now
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @cached_property
+    def _loaded(self) -> _Loaded:
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        device = select_device(self.device, self.precision)
+        path = find_model(str(self.model), self.model_cache)
+        described = describe_once(path)
+        precision = precision_on(device.type, self.precision)
+        budget = token_budget(Esm2Config.from_description(described), precision, device, self.token_budget, 1)
+        return _Loaded(path, described, load_model(path, precision, device), device, budget)
+
+    def _accepted(self, sequences: Sequences) -> list[Record]:
+        """The records to embed; those to reject are kept, and told of."""
+        self.rejected.clear()
+        records: list[Record] = []
+        for record in read_sequences(sequences, gaps=self.gaps, alphabet=self.alphabet):
+            if isinstance(record, Record):
+                records.append(record)
+            else:
+                self.rejected.append(record)
+        if not records and not self.rejected:
+            raise DataError("no sequence in the input; give protein sequences")
+        if self.rejected:
+            count = f"{len(self.rejected)} of {len(records) + len(self.rejected)} records rejected"
+            message = f"{count}: {in_words(self.rejected)}"
+            if self.strict or not records:
+                raise DataError(f"{message}; correct the sequences")
+            warnings.warn(f"{message}; they have no row", stacklevel=3)
+        return records
+
+    def _vectors(self, sequences: Sequence[str]) -> pa.Table:
+        """Columns of vectors, a row for each sequence in the order given."""
+        loaded = self._loaded
+        runner = AsyncInferenceRunner(
+            loaded.model,
+            loaded.device,
+            monitor_interval=0,
+            layers=self.layers,
+            pooling=self.pooling,
+            per_residue=self.per_residue,
+            fallback=lambda: load_model(loaded.path, "fp32", loaded.device),
+        )
+        # In the order of a shard: batches, and with them the last bits of vectors, are those of the pipeline.
+        order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
+        items = ({"id": str(row), "sequence": sequences[row]} for row in order)
+        batches = VarlenCollator(None, loaded.budget).pack(items)
+        results = self._with_progress(runner.run(batches), sum(map(len, sequences)) + SPECIAL_TOKENS * len(sequences))
+        columns = _in_order(results, runner, len(sequences), self.embedding_dtype)
+        metadata = vector_metadata(self, loaded.described, runner)
+        fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
+        schema = pa.schema(fields, metadata=encode_metadata(metadata))
+        return pa.Table.from_arrays(list(columns.values()), schema=schema)
+
+    def _with_progress(self, results: Iterator[InferenceResult], tokens: int) -> Iterator[InferenceResult]:
+        options: dict[str, Any] = {"unit": " tokens", "unit_scale": True, "delay": _BAR_AFTER, "leave": False}
+        with tqdm(total=tokens, disable=not self.progress, **options) as bar:
+            for result in results:
+                yield result
+                bar.update(result.record.tokens)
+
+
+def embed(sequences: Sequences, **options: Unpack[EmbedderOptions]) -> pa.Table:
+    """Embed a list of sequences, a mapping of ids to sequences, or a FASTA file, with a model loaded for this call.
+
+    Where there are several calls, ``Embedder`` keeps the model loaded between them; it explains options, table and
+    errors.
+    """
+    with Embedder(**options) as embedder:  # type: ignore[arg-type]  # it takes lists where it keeps tuples
+        return embedder.embed(sequences)
+
+
+def _in_order(
+    results: Iterator[InferenceResult], runner: AsyncInferenceRunner, rows: int, dtype: str
+) -> dict[str, pa.Array]:
+    """Arrow columns of (S, D) vectors by name, and of residues where there are any; row numbers come as ids."""
+    dim = runner.model.config.embed_dim
+    vectors = {name: np.empty((rows, dim), dtype) for name in runner.plan.columns()}
+    residues: dict[str, list[Any]] = {name: [None] * rows for name in runner.plan.residue_columns()}
+    for result in results:
+        places = np.array(result.sequence_ids, np.int64)
+        for name, column in vectors.items():
+            with np.errstate(over="ignore"):
+                column[places] = result.columns[name].numpy()
+            if not np.isfinite(column[places]).all():
+                raise DataError(f"a vector does not fit {dtype}; take embedding_dtype='float32'")
+        for place, states in zip(places.tolist(), result.residues, strict=False):
+            for name, held in residues.items():
+                held[place] = states[name].numpy()
+    columns = {name: vector_array(column, embedding_type(dtype, dim)) for name, column in vectors.items()}
+    return columns | {name: _residues_array(held, dim) for name, held in residues.items()}
+
+
+def _residues_array(states: Sequence[np.ndarray], dim: int) -> pa.Array:
+    """One (length, D) float16 array for each sequence as an Arrow column."""
+    kind = residues_type(dim)
+    offsets = np.concatenate(([0], np.cumsum([len(each) for each in states])))
+    values = vector_array(np.ascontiguousarray(np.concatenate(states)), kind.value_type)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, type=kind)

@@ -1,0 +1,216 @@
+"""A whole run on this machine without Nextflow: the pipeline's steps in its order, with its retries and results."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
+
+from virnucpro import __version__
+from virnucpro.api.models import find_model
+from virnucpro.config import Config, EmbedConfig, NeighboursConfig, RunConfig, SplitConfig, precision_on
+from virnucpro.errors import ExitCode, UsageError, VirnucproError, run_reporting_errors
+from virnucpro.machine import usable_cores
+from virnucpro.merge.config import MergeConfig
+from virnucpro.merge.merge import merge
+from virnucpro.model.kept_descriptions import describe_once
+from virnucpro.neighbours.neighbours import neighbours
+from virnucpro.output.atomic import publish_directory, remove_tree
+from virnucpro.output.contracts import RunSummary, SplitSummary
+from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
+from virnucpro.report.multiqc import require_multiqc
+from virnucpro.report.report import report
+from virnucpro.shards import shard_name
+from virnucpro.split.split import split
+
+Told = TypeVar("Told", bound=Config)
+
+#: As ``conf/base.config`` has them: how often a shard is tried, and the cores of a task with and without a GPU.
+TRIES: Final = 4
+CORES: Final = {"cuda": 4, "cpu": 8}
+_FACTS_FILE: Final = "run.json"
+
+
+def run(config: RunConfig) -> RunSummary:
+    """Write ``config.outdir`` as the pipeline does, but for what Nextflow says of itself; returns the run's summary.
+
+    Shards that a run finished before it was interrupted are kept beside ``config.outdir``, and the same run goes on
+    from there.
+
+    Raises:
+        UsageError: ``config.outdir`` holds something, or another run is at work on it.
+        VirnucproError: input, model or a shard; where a shard's own process failed, it has said why.
+    """
+    if config.report:
+        require_multiqc()
+    if config.outdir.exists() and (not config.outdir.is_dir() or any(config.outdir.iterdir())):
+        raise UsageError(f"{config.outdir}: exists already and is not empty; remove it or name another --outdir")
+    gpus = _gpus(config)
+    config = replace(config, precision=precision_on("cuda" if gpus else "cpu", config.precision))
+    model = find_model(config.model, config.model_cache)
+    described = describe_once(model)
+    with _work_folder(config, described.weights_sha256) as work:
+        model_json, results = work / "model.json", work / "results"
+        described.write(model_json)
+        parts = {"model_json": model_json, "split_summary": work / SPLIT_SUMMARY_FILE}
+        if not parts["split_summary"].exists():
+            split(_told(SplitConfig, config, model_json=model_json, outdir=work, shards_at_least=max(len(gpus), 1)))
+        shards = [shard.shard for shard in SplitSummary.read(parts["split_summary"]).shards]
+        waiting = [shard for shard in shards if not (work / shard_name(shard)).exists()]
+        _embed_shards([_shard_task(config, work, model, shard, gpus) for shard in waiting], gpus)
+        inputs = {"manifest": work / MANIFEST_FILE, "rejected": work / REJECTED_FILE, "outdir": results}
+        folders = tuple(work / shard_name(shard) for shard in shards)
+        remove_tree(results)
+        summary = merge(_told(MergeConfig, config, shard_dirs=folders, **parts, **inputs))
+        if config.neighbours is not None:
+            device = "cuda" if gpus else "cpu"
+            neighbours(NeighboursConfig(results, config.neighbours, results, config.reference, device=device))
+        if config.report:
+            report(results, results / "report", config.reference)
+        publish_directory(results, config.outdir)
+        remove_tree(work)
+    return summary
+
+
+def _gpus(config: RunConfig) -> list[str]:
+    """Names of the GPUs to use, as CUDA_VISIBLE_DEVICES takes them; none for the CPU.
+
+    Raises:
+        UsageError: fewer are there than were asked for, or this PyTorch cannot use them.
+    """
+    import torch
+
+    from virnucpro.pipeline.device import select_device
+
+    if config.gpus == 0:
+        return []
+    present = torch.cuda.device_count()
+    if not present and config.gpus is None:
+        select_device("auto", config.precision)
+    if present < (config.gpus or 0):
+        raise UsageError(f"--gpus is {config.gpus}, but {present} are visible; ask for fewer, or 0 for the CPU")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(present)]
+    return names[: present if config.gpus is None else config.gpus]
+
+
+@contextmanager
+def _work_folder(config: RunConfig, weights_sha256: str) -> Iterator[Path]:
+    """The folder of what is not finished: a new one, or that of an interrupted run of the same facts."""
+    outdir = config.outdir.absolute()
+    work = outdir.with_name(f".{outdir.name}.run")
+    outdir.parent.mkdir(parents=True, exist_ok=True)
+    with outdir.with_name(f".{outdir.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{outdir}: another run is at work on it; wait, or name another --outdir") from None
+        facts = _facts(config, weights_sha256)
+        if not (work / _FACTS_FILE).exists() or (work / _FACTS_FILE).read_text() != facts:
+            remove_tree(work)
+            work.mkdir()
+            (work / _FACTS_FILE).write_text(facts)
+        yield work
+        Path(lock.name).unlink()
+
+
+def _facts(config: RunConfig, weights_sha256: str) -> str:
+    """What two runs have in common if one can go on where the other ended; input from a pipe never has."""
+    files = [path.absolute() for path in config.inputs if path.is_file()]
+    states = [(facts.st_size, facts.st_mtime_ns) for facts in (path.stat() for path in files)]
+    piped = None if len(files) == len(config.inputs) else os.getpid()
+    return json.dumps([__version__, weights_sha256, asdict(config), files, states, piped], default=str)
+
+
+def _told(kind: type[Told], config: RunConfig, **others: Any) -> Told:
+    """What a step is told: what the run was told under the same names, and what it knows itself."""
+    names = [each.name for each in fields(kind) if hasattr(config, each.name)]  # type: ignore[arg-type]  # a dataclass
+    return kind(**{**{name: getattr(config, name) for name in names}, **others})
+
+
+def _shard_task(config: RunConfig, work: Path, model: Path, shard: int, gpus: Sequence[str]) -> EmbedConfig:
+    device = "cuda" if gpus else "cpu"
+    return _told(
+        EmbedConfig,
+        config,
+        shard=work / SHARDS_DIR / f"{shard_name(shard)}.fasta",
+        model=model,
+        model_json=work / "model.json",
+        outdir=work / shard_name(shard),
+        device=device,
+        threads=min(CORES[device], usable_cores()),
+    )
+
+
+def _embed_shards(tasks: Sequence[EmbedConfig], gpus: Sequence[str]) -> None:
+    """Embed shards, each in a process of its own, as many at once as there are GPUs."""
+    free: SimpleQueue[str] = SimpleQueue()
+    for gpu in gpus or ("",):
+        free.put(gpu)
+
+    def embed_one(task: EmbedConfig) -> None:
+        gpu = free.get()
+        try:
+            _embed_with_retries(task, gpu)
+        finally:
+            free.put(gpu)
+
+    with ThreadPoolExecutor(max(len(gpus), 1)) as pool:
+        futures = [pool.submit(embed_one, task) for task in tasks]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _embed_with_retries(task: EmbedConfig, gpu: str) -> None:
+    for attempt in range(1, TRIES + 1):
+        process = multiprocessing.get_context("spawn").Process(
+            target=_embed_here, args=(replace(task, attempt=attempt), gpu)
+        )
+        process.start()
+        process.join()
+        code = process.exitcode
+        if code == ExitCode.OK:
+            return
+        lost = code is None or code < 0
+        if not lost and code not in (ExitCode.IO_ERROR, ExitCode.TRY_AGAIN):
+            break
+        if attempt < TRIES:
+            print(f"{task.outdir.name}: ended with {code}, is tried again", file=sys.stderr)
+    why = f"{task.outdir.name} could not be embedded (exit code {code}); its own message stands above"
+    error = VirnucproError(f"{why}; the same command goes on from the shards that are finished")
+    error.exit_code = ExitCode.TRY_AGAIN if lost or code is None else ExitCode(code)
+    raise error
+
+
+def _embed_here(task: EmbedConfig, gpu: str) -> None:
+    """A process of its own: one GPU, one shard."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
+    from virnucpro.pipeline.embed import embed_shard
+
+    def embed() -> None:
+        embed_shard(task)
+
+    sys.exit(run_reporting_errors(task.outdir.name, embed))
+
+
+def _end_with_the_run() -> None:
+    """A run that was killed leaves no process behind, which would write where the next one does."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(ExitCode.TRY_AGAIN)

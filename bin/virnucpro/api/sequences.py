@@ -1,0 +1,62 @@
+"""What callers hold as sequences, by the rules that the pipeline has for FASTA."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from virnucpro.errors import DataError, UsageError
+from virnucpro.fasta import Record, Rejected, normalise, rejection, scan_records
+from virnucpro.fasta_source import nucleotide_share
+from virnucpro.plain_text import visible
+
+#: A FASTA file, sequences by id, or sequences alone, whose ids are their places in the list.
+Sequences: TypeAlias = str | os.PathLike[str] | Mapping[str, str] | Iterable[str]
+
+#: Rejected records that an error or a warning names.
+_REASONS_SHOWN: Final = 3
+
+
+def read_sequences(sequences: Sequences, *, gaps: str, alphabet: str) -> Iterator[Record | Rejected]:
+    """Yield every record in order, also those to reject.
+
+    Args:
+        sequences: a path, a mapping of ids to sequences, or an iterable of sequences.
+        gaps, alphabet: as the parameters of the pipeline.
+
+    Raises:
+        InputMissingError: no such file; a sequence alone goes into a list.
+        FastaFormatError: the file is not FASTA.
+        DataError: the sequences are of nucleotides.
+        UsageError: what should be a text is none.
+    """
+    refuse_nucleotide = alphabet == "auto"
+    if isinstance(sequences, str | os.PathLike):
+        return scan_records(Path(sequences), refuse_nucleotide=refuse_nucleotide, gaps=gaps)
+    named = sequences if isinstance(sequences, Mapping) else {str(i): text for i, text in enumerate(sequences)}
+    for name, text in named.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            kinds = f"{type(name).__name__} and {type(text).__name__}"
+            raise UsageError(f"sequence '{name}': id and sequence are {kinds}; give both as str")
+    if refuse_nucleotide and (share := nucleotide_share(text.encode(errors="replace") for text in named.values())):
+        remedy = "translate them to protein first, or give alphabet='protein' if that is what they are"
+        raise DataError(f"nucleotide sequences ({share}); {remedy}")
+    return (_record(ordinal, name, text, gaps) for ordinal, (name, text) in enumerate(named.items()))
+
+
+def in_words(rejected: Iterable[Rejected]) -> str:
+    """The first few rejected records, each with its reason."""
+    records = iter(rejected)
+    shown = [visible(rejection(each.id, each.reason)) for each in islice(records, _REASONS_SHOWN)]
+    return "; ".join(shown) + (" and so on" if next(records, None) else "")
+
+
+def _record(ordinal: int, name: str, text: str, gaps: str) -> Record | Rejected:
+    try:
+        found = normalise(text.encode(errors="replace"), gaps)
+    except ValueError as error:
+        return Rejected(ordinal, name, "", 0, str(error))
+    return Record(ordinal, name, "", found.residues.decode("ascii"), 0, found.unknown_residues, found.gaps_removed)

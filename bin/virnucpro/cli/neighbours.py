@@ -1,0 +1,19 @@
+"""neighbours.py"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from virnucpro.cli.program import run_program
+from virnucpro.config import NeighboursConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Find the exact nearest neighbours of every record of finished results, by cosine."""
+    return run_program("neighbours.py", main.__doc__, NeighboursConfig, _run, argv)
+
+
+def _run(config: NeighboursConfig) -> None:
+    from virnucpro.neighbours.neighbours import neighbours
+
+    neighbours(config)

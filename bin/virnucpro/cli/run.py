@@ -1,0 +1,20 @@
+"""virnucpro embed"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from virnucpro.cli.program import run_program
+from virnucpro.config import RunConfig
+from virnucpro.plain_text import visible
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Embed protein FASTA with ESM-2 on this machine: the pipeline's results without Nextflow."""
+    return run_program("virnucpro embed", main.__doc__, RunConfig, _run, argv)
+
+
+def _run(config: RunConfig) -> None:
+    from virnucpro.api.local_run import run
+
+    print(*run(config).verdict, visible(f"Results: {config.outdir}"), sep="\n")

@@ -1,0 +1,1 @@
+"""NEIGHBOURS: which vectors lie nearest to each, exactly."""

@@ -1,0 +1,129 @@
+"""The vectors of finished results, read in blocks: one for each distinct sequence, whose records share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from virnucpro.errors import DataError, InputMissingError
+from virnucpro.output.files import embedding_parts
+from virnucpro.output.schema import decode_metadata, vector_columns
+
+#: Rows of vectors read at a time.
+_BATCH_ROWS: Final = 4096
+#: What is read of each record beside its vector.
+_FACTS: Final = ("ordinal", "id", "sequence_key")
+#: Metadata without which two vectors cannot be compared.
+_COMPARED: Final = ("weights_sha256", "layers", "pooling")
+
+
+@dataclass(frozen=True)
+class Results:
+    """N records of results in input order, and G distinct sequences among them in the order of their first records.
+
+    Attributes:
+        name: what messages call them.
+        column: whose vectors are compared, of ``dim`` numbers: the first of several.
+        batches: gives them, a column alone, in order and as often as asked.
+        ordinals, ids: of each record.
+        groups: (N,) which distinct sequence each record has.
+    """
+
+    name: str
+    column: str
+    dim: int
+    batches: Callable[[], Iterator[pa.RecordBatch]]
+    ordinals: npt.NDArray[np.int64]
+    ids: pa.ChunkedArray
+    groups: npt.NDArray[np.int64]
+    metadata: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> Results:
+        """The results in a folder.
+
+        Raises:
+            InputMissingError: there are none.
+            DataError: the files were not written by this pipeline.
+        """
+        parts = embedding_parts(folder)
+        if not parts:
+            raise InputMissingError(f"{folder}: no embeddings/part-*.parquet in it; give the folder of a finished run")
+        schema = pq.read_schema(parts[0])
+        facts = pa.concat_tables([pq.read_table(part, columns=list(_FACTS)) for part in parts])
+
+        def batches(column: str) -> Iterator[pa.RecordBatch]:
+            for part in parts:
+                with pq.ParquetFile(part) as file:
+                    yield from file.iter_batches(_BATCH_ROWS, columns=[column])
+
+        return cls._of(str(folder), schema, facts, batches)
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Results:
+        """A table as ``Embedder.embed`` returns it; DataError where it is none."""
+
+        def batches(column: str) -> Iterator[pa.RecordBatch]:
+            yield from table.select([column]).to_batches(_BATCH_ROWS)
+
+        return cls._of("the table", table.schema, table, batches)
+
+    @classmethod
+    def _of(
+        cls, name: str, schema: pa.Schema, facts: pa.Table, batches: Callable[[str], Iterator[pa.RecordBatch]]
+    ) -> Results:
+        metadata = decode_metadata(schema, name)
+        if missing := {*_FACTS} - {*facts.column_names}:
+            raise DataError(f"{name}: no column {', '.join(sorted(missing))}; take the whole table of embed")
+        column, dim = next(iter(vector_columns(schema).items()))
+        # A dictionary numbers its values in the order in which they first occur.
+        keys = facts["sequence_key"].combine_chunks().dictionary_encode()
+        groups = keys.indices.to_numpy().astype(np.int64)
+        ordinals, ids = facts["ordinal"].to_numpy(), facts["id"]
+        return cls(name, column, dim, partial(batches, column), ordinals, ids, groups, metadata)
+
+    @property
+    def distinct(self) -> int:
+        """G."""
+        return int(self.groups.max(initial=-1)) + 1
+
+    def check_comparable(self, other: Results) -> None:
+        """Raise DataError where the vectors of ``other`` are of another model, layer or pooling."""
+        for key in _COMPARED:
+            ours, theirs = self.metadata.get(key), other.metadata.get(key)
+            if ours != theirs:
+                remedy = "embed both with the same model and options"
+                raise DataError(f"{other.name}: {key} is {theirs}, but {ours} in this run; {remedy}")
+
+    def blocks(self, rows: int, device: torch.device) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield (number of the first, fp32 vectors (rows, D) on the device) of the distinct sequences, in order."""
+        rows = min(rows, self.distinct)
+        start = filled = 0
+        block = torch.empty(rows, self.dim, device=device)
+        for vectors in self._vectors():
+            while len(vectors):
+                taken = min(rows - filled, len(vectors))
+                block[filled : filled + taken] = torch.from_numpy(vectors[:taken])
+                vectors, filled = vectors[taken:], filled + taken
+                if filled == rows or start + filled == self.distinct:
+                    yield start, block[:filled]
+                    start, filled = start + filled, 0
+
+    def _vectors(self) -> Iterator[npt.NDArray[np.float32]]:
+        first = np.zeros(len(self.groups), np.bool_)
+        first[np.unique(self.groups, return_index=True)[1]] = True
+        read = 0
+        for batch in self.batches():
+            values = batch.column(0).flatten().to_numpy().reshape(-1, self.dim)
+            chosen = first[read : read + len(values)]
+            read += len(values)
+            yield values[chosen].astype(np.float32, copy=False)

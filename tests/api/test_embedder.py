@@ -1,0 +1,147 @@
+"""``from virnucpro import embed``: what goes in, what comes out, what is refused. Bits: tests/e2e/test_doors.py."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import typing
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from e2e.launch import MODEL
+
+from virnucpro import Embedder, embed
+from virnucpro.api import embedder as module
+from virnucpro.api.embedder import EmbedderOptions
+from virnucpro.errors import DataError, InputMissingError, UsageError
+
+RESIDUES = ["MKTAYIAKQRQISFVKSHFSRQ", "MVLSPADKTNVKAAW", "MGSSHHHHHHSSGLVPRGSH"]
+
+
+def vectors(table: pa.Table, column: str = "embedding") -> np.ndarray:
+    found = table[column].combine_chunks()
+    return found.flatten().to_numpy().reshape(len(found), -1)
+
+
+@pytest.fixture(scope="module")
+def embedder() -> typing.Iterator[Embedder]:
+    with Embedder(MODEL, device="cpu") as opened:
+        yield opened
+
+
+def test_a_list_a_mapping_and_a_file_are_the_same(embedder: Embedder, tmp_path: Path) -> None:
+    fasta = tmp_path / "three.fasta.gz"
+    fasta.write_bytes(gzip.compress("".join(f">{i} text\n{each}\n" for i, each in enumerate(RESIDUES)).encode()))
+    named = {str(i): each for i, each in enumerate(RESIDUES)}
+    tables = [embedder.embed(each) for each in (RESIDUES, iter(RESIDUES), named, fasta, str(fasta))]
+    assert tables[0]["id"].to_pylist() == ["0", "1", "2"]
+    assert tables[0]["length"].to_pylist() == [22, 15, 20]
+    assert vectors(tables[0]).shape == (3, 320)
+    assert all(table.equals(tables[0], check_metadata=True) for table in tables)
+
+
+def test_identical_sequences_share_a_vector_and_keep_their_places(embedder: Embedder) -> None:
+    table = embedder.embed(
+        {"a": RESIDUES[1], "b": RESIDUES[0], "c": RESIDUES[1].lower() + "*", "d": "MV-LSPADKTNVKAAW"}
+    )
+    assert table["id"].to_pylist() == ["a", "b", "c", "d"]
+    assert len(set(table["sequence_key"].to_pylist())) == 2
+    found = vectors(table)
+    assert (found[[2, 3]] == found[0]).all() and (found[1] != found[0]).any()
+    alone = Embedder(MODEL, device="cpu", deduplicate=False).embed([RESIDUES[1]] * 3)
+    np.testing.assert_allclose(vectors(alone), found[[0, 0, 0]], atol=1e-5)
+
+
+def test_what_is_asked_for_comes(embedder: Embedder) -> None:
+    options: EmbedderOptions = {"layers": [0, -1], "pooling": ["mean", "max"], "max_length": 16, "per_residue": True}
+    table = embed(RESIDUES, model=MODEL, device="cpu", embedding_dtype="float16", **options)
+    names = [f"embedding_{pooling}_layer{layer}" for pooling in ("mean", "max") for layer in (0, 6)]
+    assert table.column_names[5:] == [*names, "residues_layer0", "residues_layer6"]
+    assert table["truncated"].to_pylist() == [True, False, True]
+    residues = [np.stack(each) for each in table["residues_layer6"].to_numpy()]
+    assert [each.shape for each in residues] == [(16, 320), (15, 320), (16, 320)]
+    means = np.stack([each.astype(np.float32).mean(axis=0) for each in residues])
+    np.testing.assert_allclose(vectors(table, names[1]).astype(np.float32), means, atol=2e-3)
+    cut = embedder.embed([each[:16] for each in RESIDUES])
+    np.testing.assert_allclose(means, vectors(cut), atol=2e-3)
+
+
+def test_rejected_records_are_told_of_and_leave_a_gap_in_the_ordinals(embedder: Embedder) -> None:
+    sequences = {"good": RESIDUES[0], "digits": "MK7", "empty": "--", "last": RESIDUES[1]}
+    with pytest.warns(UserWarning, match="2 of 4 records rejected: record 'digits': symbol '7' in the sequence; "):
+        table = embedder.embed(sequences)
+    assert table["ordinal"].to_pylist() == [0, 3]
+    assert [(each.id, each.reason) for each in embedder.rejected] == [
+        ("digits", "symbol '7' in the sequence"),
+        ("empty", "no residue left"),
+    ]
+    embedder.embed(RESIDUES)
+    assert embedder.rejected == []
+    strict = Embedder(MODEL, device="cpu", strict=True)
+    for call in (lambda: strict.embed(sequences), lambda: embedder.embed({"digits": "MK7"})):
+        with pytest.raises(DataError, match="rejected: record 'digits'"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("sequences", "error", "message"),
+    [
+        ([], DataError, "no sequence in the input"),
+        (["ACGT" * 10], DataError, "nucleotide sequences .* alphabet='protein'"),
+        (RESIDUES[0], InputMissingError, "no such file"),
+        ([b"MKT"], UsageError, "str and bytes; give both as str"),
+        ({1: "MKT"}, UsageError, "int and str; give both as str"),
+    ],
+    ids=str,
+)
+def test_what_is_no_protein_is_refused(
+    embedder: Embedder, sequences: typing.Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        embedder.embed(sequences)
+
+
+def test_what_looks_like_nucleotides_is_taken_if_it_is_said_to_be_protein(embedder: Embedder) -> None:
+    assert Embedder(MODEL, device="cpu", alphabet="protein").embed(["ACGT" * 10]).num_rows == 1
+    assert embedder.embed(["ACGT" * 4]).num_rows == 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: Embedder(MODEL, pooling=("median",)),
+        lambda: Embedder(MODEL, device="tpu"),
+        lambda: Embedder(max_length=0),
+    ],
+)
+def test_options_are_checked_before_a_model_is_loaded(call: Callable[[], Embedder]) -> None:
+    with pytest.raises(UsageError):
+        call()
+
+
+def test_the_model_stays_loaded_between_calls(tmp_path: Path) -> None:
+    copied = shutil.copytree(MODEL, tmp_path / "model")
+    with Embedder(copied, device="cpu") as opened:
+        shutil.rmtree(copied)
+        first, second = opened.embed(RESIDUES), opened.embed(RESIDUES)
+        assert first.equals(second)
+    with pytest.raises(InputMissingError):
+        opened.embed(RESIDUES)
+
+
+def test_a_bar_is_shown_unless_refused(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "_BAR_AFTER", 0.0)
+    embedder.embed(RESIDUES)
+    assert "/63.0 [" in capsys.readouterr().err
+    Embedder(MODEL, device="cpu", progress=False).embed(RESIDUES)
+    assert capsys.readouterr().err == ""
+
+
+def test_options_by_name_are_the_fields() -> None:
+    assert set(EmbedderOptions.__annotations__) == {each.name for each in fields(Embedder) if each.init}
