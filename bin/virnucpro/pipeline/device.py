@@ -15,7 +15,7 @@ FIRST_DRIVER: Final = {12: 525, 13: 580}
 #: Major version of CUDA -> the lock that installs PyTorch for it.
 LOCKS: Final = {12: "requirements-cu12.lock", 13: "requirements.lock"}
 #: Precision -> least compute capability of the cards that multiply in it, and their family's name.
-LEAST_CAPABILITY: Final = {"bf16": ((8, 0), "an Ampere"), "fp8": ((9, 0), "a Hopper")}
+LEAST_CAPABILITY: Final = {"bf16": ((8, 0), "an Ampere"), "fp8": ((8, 9), "an Ada")}
 
 
 def select_device(asked: str, precision: str) -> torch.device:
