@@ -148,6 +148,7 @@ COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
     "--split-summary split/split_summary.json "
     "--model-json model.json --outdir results shard-00000": Run("results"),
     "make images": Lacks(DAEMON, listed_by_make),
+    "make images CUDA=12": Lacks(DAEMON, listed_by_make),
     "containers/build.sh sif": Lacks(DAEMON, parsed_by_bash),
     "containers/slim.sh": Lacks(DAEMON, parsed_by_bash),
     "make test-docker": Lacks(DAEMON, listed_by_make),
