@@ -35,8 +35,8 @@ workflow {
     }
     def models = modelCache(p.model_cache)
     def model = local ?: keptModel(models, p.model)
-    def device = p.gpus > 0 ? 'cuda' : 'cpu'
-    def precision = p.gpus > 0 ? p.precision : 'fp32'
+    def device = p.device == 'mps' ? 'mps' : (p.gpus > 0 ? 'cuda' : 'cpu')
+    def precision = device == 'cpu' ? 'fp32' : p.precision
     def chosen = p + [precision: precision]
     def splitOptions = ["--shards-at-least=${Math.max(p.gpus, 1)}"] + (p.dedup ? [] : ['--no-dedup'])
 

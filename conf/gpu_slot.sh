@@ -9,6 +9,7 @@
 virnucpro_take_gpu() {
     local executor=${1:-local} directory=/tmp/virnucpro-gpu-locks
     local index uuid device file handle opened waited=0
+    local PATH=$PATH:/usr/lib/wsl/lib
     local -A uuid_of=()
     local -a devices=() named=()
     while IFS=', ' read -r index uuid; do

@@ -37,7 +37,7 @@ EMBEDDING_DTYPES: Final = ("float32", "float16")
 LONG_SEQUENCES: Final = ("truncate", "full")
 ALPHABETS: Final = ("auto", "protein")
 GAPS: Final = ("remove", "unknown", "reject")
-DEVICES: Final = ("auto", "cuda", "cpu")
+DEVICES: Final = ("auto", "cuda", "cpu", "mps")
 
 #: Residues per sequence: ESM-2 was trained on crops of 1,024 tokens, two of which are <cls> and <eos>.
 DEFAULT_MAX_LENGTH: Final = 1022
@@ -151,7 +151,7 @@ class VectorConfig(Config):
 
 
 def precision_on(device: str, asked: str = "fp16") -> str:
-    """The precision that a device of this type ("cpu" or "cuda") computes in: fp32 on a CPU, whatever was asked for."""
+    """The precision that a device of this type computes in: fp32 on a "cpu", whatever was asked for."""
     return "fp32" if device == "cpu" else asked
 
 

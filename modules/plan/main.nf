@@ -9,7 +9,7 @@ def plan(p, inputs, precision, model) {
           input   ${inputs.size() > 3 ? counted(inputs.size(), 'file') : inputs.join(', ')}
           model   ${model}
           vectors layers ${p.layers}, ${p.pooling} pooling${p.per_residue ? ', and one per residue' : ''}
-          compute ${device(p)}, ${precision}
+          compute ${device(p)}, ${precision}${unused(p)}
           results ${file(p.outdir, glob: false)}
         """.stripIndent()
 }
@@ -21,7 +21,17 @@ def extent(inputs) {
 }
 
 def device(p) {
-    return p.gpus > 0 ? counted(p.gpus, 'GPU') : 'CPU'
+    return p.device == 'mps' ? "Apple's GPU" : (p.gpus > 0 ? counted(p.gpus, 'GPU') : 'CPU')
+}
+
+/** Why a GPU that is here is not used; empty where one is used or none is here. */
+def unused(p) {
+    if (p.gpus > 0 || p.device == 'mps') {
+        return ''
+    }
+    def told = ['bash', "${projectDir}/conf/count_gpus.sh"].execute().text.readLines()
+    def seen = (told[0] ?: '0') as int
+    return seen ? "; not on ${counted(seen, 'GPU')} that ${seen == 1 ? 'is' : 'are'} here, as --gpus is 0" : (told[1] ? "; ${told[1]}" : '')
 }
 
 def counted(number, what) {

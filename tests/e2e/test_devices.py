@@ -19,6 +19,15 @@ LOCKS = Path("/tmp/virnucpro-gpu-locks")
 CUDA_MAJOR = int((torch.version.cuda or "0").partition(".")[0])
 
 
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is an Apple GPU here")
+def test_apples_gpu_is_not_looked_for_twice(tmp_path: Path) -> None:
+    run = launch(tmp_path, "-profile", "test", "--model", MODEL, "--report", "false", "--device", "mps")
+    assert run.code == 2, run.output
+    assert "compute Apple's GPU, fp16" in run.output
+    assert "No results: embed_shard.py: error: --device mps: PyTorch" in run.last_lines
+    assert tries(run) == [("FAILED", "2")]
+
+
 def tries(run: Launch) -> list[tuple[str, str]]:
     """(status, exit code) of every try of the shard."""
     with (run.results / "pipeline_info" / "trace.txt").open() as file:

@@ -75,6 +75,30 @@ def test_a_promised_gpu_that_is_not_there_is_told_at_once(monkeypatch: pytest.Mo
     assert select_device("auto", "fp16") == torch.device("cpu")
 
 
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is an Apple GPU here")
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [
+        ("fp16", f"--device mps: PyTorch {torch.__version__} sees no Apple GPU here"),
+        ("bf16", "--precision bf16 is not for Apple's GPU: use fp16 or fp32"),
+        ("fp8", "--precision fp8 is not for Apple's GPU: use fp16 or fp32"),
+    ],
+)
+def test_apples_gpu_where_there_is_none(precision: str, message: str) -> None:
+    done = ask({}, "mps", precision)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert message in line
+
+
+def test_apples_gpu_is_taken_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(device_module, "find_driver", lambda: None)
+    assert select_device("mps", "fp32") == torch.device("mps")
+    assert select_device("auto", "fp32") == torch.device("cpu")
+
+
 #: Of PyTorch 2.11 for CUDA 13.0, and of 2.10 for CUDA 12.8.
 ARCHITECTURES = {
     13: ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"],

@@ -17,9 +17,12 @@ LOCKS: Final = {12: "requirements-cu12.lock", 13: "requirements.lock"}
 #: Precision -> least compute capability of the cards that multiply in it, and their family's name.
 LEAST_CAPABILITY: Final = {"bf16": ((8, 0), "an Ampere"), "fp8": ((8, 9), "an Ada")}
 
+#: What is computed in on Apple's GPU.
+APPLE_PRECISIONS: Final = ("fp16", "fp32")
+
 
 def select_device(asked: str, precision: str) -> torch.device:
-    """The device of this task: ``auto`` takes a GPU where there is one.
+    """The device of this task: ``auto`` takes an NVIDIA GPU where there is one, Apple's is taken as ``mps`` only.
 
     Raises:
         UsageError: there is a GPU, and this PyTorch, or ``precision``, cannot use it; no retry will cure that.
@@ -27,6 +30,8 @@ def select_device(asked: str, precision: str) -> torch.device:
     """
     if asked == "cpu":
         return torch.device("cpu")
+    if asked == "mps":
+        return _apple_gpu(precision)
     driver = find_driver()
     if driver is not None and driver.gpus and not _hidden():
         _check_driver(driver)
@@ -44,6 +49,17 @@ def select_device(asked: str, precision: str) -> torch.device:
         f"no GPU is visible to this task (CUDA_VISIBLE_DEVICES {shown}); check the node, the container's GPU "
         "option and the driver, or run with --gpus 0"
     )
+
+
+def _apple_gpu(precision: str) -> torch.device:
+    if precision not in APPLE_PRECISIONS:
+        raise UsageError(f"--precision {precision} is not for Apple's GPU: use {' or '.join(APPLE_PRECISIONS)}")
+    if not torch.backends.mps.is_available():
+        raise UsageError(
+            f"--device mps: PyTorch {torch.__version__} sees no Apple GPU here; it takes a Mac with Apple silicon and "
+            "no container: run with --device auto"
+        )
+    return torch.device("mps")
 
 
 def _hidden() -> bool:
