@@ -76,6 +76,7 @@ bench-gpu: $(VENV)/.dev $(MODEL) ## all GPU measurements with FASTA=proteins, th
 	set -e; for dtype in bf16 fp16 fp8; do $(BENCH).measurements.bench_kernels --model 650M --dtype $$dtype; done
 	set -e; for dtype in fp16 bf16; do $(BENCH).measurements.bench_attention --dtype $$dtype; done
 	$(BENCH).measurements.bench_paths "$(FASTA)"
+	$(BENCH).peers.bench_run "$(FASTA)" --size 650M
 	$(BENCH).make_checkpoint --size 650M --out .models/random/esm2_t33_650M_UR50D.pt
 	$(BENCH).measurements.bench_process "$(FASTA)" .models/random/esm2_t33_650M_UR50D.pt --size 650M
 	set -e; for size in 8M 650M; do $(BENCH).measurements.bench_sampling "$(FASTA)" --size $$size; done

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
-import sys
-
 from virnucpro.cli.fetch import main
+from virnucpro.cli.program import run_as_process
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_as_process(main)

@@ -49,6 +49,10 @@ virnucpro_take_gpu() {
     trap 'terminated=143' TERM INT
     trap 'terminated=140' USR2
     (umask 0 && mkdir -p -m 1777 "$directory")
+    if [[ -L $directory ]]; then
+        echo "$directory is a link, and GPU locks have to lie in a folder of that name; remove it" >&2
+        exit 74
+    fi
     while true; do
         opened=0
         for device in "${devices[@]}"; do
@@ -56,7 +60,8 @@ virnucpro_take_gpu() {
             file=$directory/$device
             # Opened for reading: a sticky directory may refuse to open another user's file for writing.
             [[ -e $file ]] || (umask 0 && set -o noclobber && : >"$file") 2>/dev/null || true
-            exec {handle}<"$file" || continue
+            # Nothing else that another user may have put there: opening a pipe would wait, and a link lead elsewhere.
+            [[ -f $file && ! -L $file ]] && exec {handle}<"$file" || continue
             opened=1
             if flock --nonblock "$handle" && [[ $file -ef /dev/fd/$handle ]]; then
                 touch -c "$file" 2>/dev/null || true # keeps cleaners of /tmp away
@@ -68,13 +73,26 @@ virnucpro_take_gpu() {
             exec {handle}<&-
         done
         if ((!opened)); then
-            echo "cannot open GPU locks in $directory; remove it, or make it writable for all" >&2
+            echo "cannot open GPU locks in $directory: not to be written, or no plain files; remove it" >&2
             exit 74
         fi
-        ((waited++)) || echo "waiting for a GPU: ${devices[*]} are all in use" >&2
+        # Told again every five minutes; the time that the task was given ends the wait.
+        ((waited++ % 600)) || echo "waiting for a GPU: ${devices[*]} are all in use, by process $(virnucpro_holders)" >&2
         sleep 0.5
         [[ -z $terminated ]] || exit "$terminated"
     done
+}
+
+# Processes that hold locks in the folder, with their users, as far as this user may see them.
+virnucpro_holders() {
+    local kind number pid name
+    local -A locked=()
+    for name in /tmp/virnucpro-gpu-locks/*; do
+        locked[$(stat -c %i "$name")]=1
+    done
+    while read -r _ kind _ _ pid number _; do
+        [[ $kind == FLOCK && ${locked[${number##*:}]:-} ]] && echo "$pid ($(stat -c %U "/proc/$pid" 2>/dev/null || echo gone))"
+    done </proc/locks | sort -u | paste -sd, || true
 }
 
 virnucpro_take_gpu "$@"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from benchmarks import ROOT
 from benchmarks.environment import RESULTS
@@ -28,6 +28,7 @@ from benchmarks.pages.result_tables import (
     show,
     table,
 )
+from benchmarks.pages.run_section import run_section
 from benchmarks.pages.two_gpus_section import two_gpus_section
 
 
@@ -124,6 +125,7 @@ def other_section(results: Path) -> Iterator[str]:
         "two-gpus",
         "attention-",
         "paths",
+        "run-",
     )
     names = [path.stem for path in sorted(results.glob("*.csv")) if not path.stem.startswith(shown)]
     if names:
@@ -143,6 +145,7 @@ def performance_page(results: Path, plot: str) -> str:
         f"Each table names its machine, versions, commit and file; {ABSENT} is what its file does not hold."
         + (f" Data: {data}." if data else ""),
         *goals_section(results),
+        *run_section(results, str(PurePosixPath(plot).parent)),
         *engines_section(results, plot),
         *paths_section(results),
         *kernels_section(results),

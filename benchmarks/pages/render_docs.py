@@ -1,4 +1,4 @@
-"""Write docs/performance.md, docs/parity.md and benchmarks/results/engines.svg from the files in benchmarks/results/.
+"""Write docs/performance.md, docs/parity.md and the pictures in benchmarks/results/ from the files beside these.
 
     python -m benchmarks.pages.render_docs
 
@@ -14,6 +14,8 @@ from benchmarks.environment import RESULTS, ROOT
 from benchmarks.pages.engines_plot import engines_svg
 from benchmarks.pages.parity_page import parity_page
 from benchmarks.pages.performance_page import performance_page
+from benchmarks.pages.result_tables import files
+from benchmarks.pages.run_section import waterfall
 
 PLOT = "benchmarks/results/engines.svg"
 
@@ -24,6 +26,7 @@ def render(results: Path) -> dict[str, str]:
         PLOT: engines_svg(results),
         "docs/performance.md": performance_page(results, f"../{PLOT}"),
         "docs/parity.md": parity_page(results),
+        **{f"benchmarks/results/{path.stem}.svg": waterfall(path) for path in files(results, "run-*.csv")},
     }
 
 

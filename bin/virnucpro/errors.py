@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from enum import IntEnum
 
+from virnucpro.plain_text import visible
+
 
 class ExitCode(IntEnum):
     """Exit codes of every task script; ``conf/base.config`` decides on them what to retry."""
@@ -103,4 +105,4 @@ def run_reporting_errors(program: str, main: Callable[[], None]) -> int:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return visible(" ".join(str(error).split()))

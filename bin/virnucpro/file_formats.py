@@ -172,7 +172,7 @@ def _wide_encoding(start: bytes) -> str | None:
         whole = start[: len(start) // width * width]
         columns = [whole[i::width] for i in range(width)]
         others = b"".join(columns[:filled] + columns[filled + 1 :])
-        if whole and not others.strip(b"\0") and _PRINTABLE.fullmatch(columns[filled]):
+        if len(whole) >= 4 * width and not others.strip(b"\0") and _PRINTABLE.fullmatch(columns[filled]):
             return encoding
     return None
 

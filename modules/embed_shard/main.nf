@@ -16,8 +16,7 @@ process EMBED_SHARD {
     script:
     """
     embed_shard.py --shard ${shard} --model ${model} --model-json ${model_json} --outdir ${shard.baseName} \\
-        --device ${device} --threads ${task.cpus} --workers ${Math.max(task.cpus.intdiv(2), 1)} \\
-        --attempt ${task.attempt} ${options}
+        --device ${device} --threads ${task.cpus} --attempt ${task.attempt} ${options}
     """
 
     stub:

@@ -118,6 +118,9 @@ def stageable(name, paths) {
         }
     }
     def local = paths.findAll { path -> path instanceof java.nio.file.Path && path.fileSystem == java.nio.file.FileSystems.default }
+    local.findAll { path -> path.exists() && !path.isDirectory() && !java.nio.file.Files.isRegularFile(path) }.each { path ->
+        stop(66, "--${name} ${path}: a pipe or device, which a task that is tried again cannot read twice; write it into a file")
+    }
     taken(local).each { path, other ->
         stop(66, "--${name} ${path}: the shell that links it would take ${other} for it as well; rename one of them")
     }

@@ -2,6 +2,7 @@
 include { shellWords ; shown } from '../paths/main.nf'
 
 include { readRecord } from '../contracts/main.nf'
+include { stepsOf ; taskRows } from '../trace/main.nf'
 
 def plan(p, inputs, precision, model) {
     return """\
@@ -101,7 +102,8 @@ def closing(p, outdir) {
     }
     def run = readRecord(summary)
     def rejected = run.rejected ? "${run.rejected} rejected (reasons in ${outdir}/rejected.tsv)" : 'none rejected'
-    def lines = ["\n${run.records} records, ${rejected}"] + changes(run) + refusals(run) + run.verdict + ["Results are in ${outdir}/embeddings"]
+    def steps = stepsOf(outdir.resolve('pipeline_info/trace.txt'), workflow.start, workflow.complete)
+    def lines = ["\n${run.records} records, ${rejected}"] + changes(run) + refusals(run) + steps + run.verdict + ["Results are in ${outdir}/embeddings"]
     return (lines + (p.report ? [page(outdir)] : [])).join('\n')
 }
 
@@ -127,9 +129,8 @@ def page(outdir) {
 
 /** The last line that the failed task of a process wrote. Nextflow prints none of a task whose failure is ignored. */
 def failure(trace, process) {
-    def rows = trace.exists() ? trace.readLines().collect { line -> line.tokenize('\t') } : []
-    def failed = rows.find { row -> row.contains('FAILED') && row.any { cell -> cell.tokenize(' ')[0] == process } }
-    def hash = failed?.find { cell -> cell ==~ '[0-9a-f]{2}/[0-9a-f]{6}' }
+    def row = taskRows(trace).find { each -> each.status == 'FAILED' && each.name?.tokenize(' ')?.first() == process }
+    def hash = row?.hash
     def said = hash ? files("${workflow.workDir}/${hash}*/.command.err", hidden: true).collectMany { log -> log.readLines() } : []
     return said ? said.last() : "${process} failed"
 }

@@ -19,7 +19,7 @@ process SPLIT_FASTA {
 
     script:
     """
-    split_fasta.py --model-json ${model_json} --outdir . ${options} \\
+    split_fasta.py --model-json ${model_json} --outdir . --cpus ${task.cpus} ${options} \\
         --inputs-from ${inputs_list} --reuse-from ${reuse_list}
     """
 

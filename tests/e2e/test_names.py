@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -116,11 +117,14 @@ def test_names_that_nextflow_cannot_link_end_the_run_before_a_task(name: str, pl
         (["--input", "in.fa", "--reuse", "in.fa"], "--reuse in.fa: a file, not a folder"),
         (["--input", "in.fa", "--reuse", "none"], "--reuse none: no such folder; check the path"),
         (["--input", "in.fa", "--model", "mo$del"], "--model {folder}/mo$del: Nextflow cannot stage a path with a"),
+        (["--input", "in.fa,pipe"], "--input {folder}/pipe: a pipe or device, which a task that is tried again"),
+        (["--input", "in.fa", "--model", "pipe"], "--model {folder}/pipe: a pipe or device, which a task"),
         (["--input", "in.fa", "-work-dir", "wo$rk"], "--work-dir {folder}/wo$rk: Nextflow cannot stage a path with a"),
     ],
 )
 def test_what_is_no_input(arguments: list[str], message: str, tmp_path: Path) -> None:
     write_proteins([tmp_path / "in.fa", tmp_path / "folder" / "in.fa", tmp_path / "mo$del"])
+    os.mkfifo(tmp_path / "pipe")
     run = launch(tmp_path, *SHORT, *arguments)
     assert run.code == 66, run.output
     assert message.format(folder=tmp_path) in run.last_lines

@@ -65,8 +65,14 @@ def test_a_run_says_what_it_will_do_before_it_does_it_and_tags_carry_sizes(tmp_p
     assert len(tasks) == summary["shards"] > 1
     assert sum(int(sequences.replace(",", "")) for _, sequences, _ in tasks) == summary["embedded"]
     assert sum(int(residues.replace(",", "")) for *_, residues in tasks) == summary["tokens"] - 2 * summary["embedded"]
+    (split,) = (path for path in tmp_path.glob("work/*/*/.command.sh") if "split_fasta.py" in path.read_text())
+    assert f" --cpus {min(os.cpu_count() or 1, 4)} " in split.read_text()
     assert re.search(r"SPLIT_FASTA \(few.fasta, [\d.]+ KB\)", before)
     assert f"MERGE_EMBEDDINGS (shards: {summary['shards']})" in after
+    (total, steps) = re.findall(r"^Of the run's ([\d.]+) s: (.+)\.$", after, re.MULTILINE)[0]
+    spent = {step: float(seconds) for step, seconds in re.findall(r"(\w+) ([\d.]+)", steps)}
+    assert list(spent) == ["DESCRIBE_MODEL", "SPLIT_FASTA", "EMBED_SHARD", "MERGE_EMBEDDINGS", "Nextflow"]
+    assert sum(spent.values()) == pytest.approx(float(total), abs=0.5 * len(spent))
 
 
 def test_a_report_that_fails_is_told_in_words_and_the_results_are_whole(tmp_path: Path) -> None:

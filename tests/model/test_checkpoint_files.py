@@ -203,3 +203,14 @@ def test_a_link_to_itself(tmp_path: Path) -> None:
     os.symlink("loop.pt", tmp_path / "loop.pt")
     with pytest.raises(InputMissingError, match=r"loop\.pt: .*check the path"):
         open_checkpoint(tmp_path / "loop.pt")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.pt")
+    with pytest.raises(InputMissingError, match=r"model\.pt: a pipe or device, not a file of weights"):
+        open_checkpoint(tmp_path / "model.pt")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "folder" / "model.safetensors")
+    (tmp_path / "folder" / "config.json").write_text("{}")
+    with pytest.raises((InputMissingError, ModelError)):
+        open_checkpoint(tmp_path / "folder")

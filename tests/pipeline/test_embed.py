@@ -103,11 +103,14 @@ def test_the_summary_counts_the_layers_that_were_computed(
     assert [name for name in schema.names if name.startswith("embedding")] == names
 
 
+@pytest.mark.parametrize("workers", [[], ["--workers", 3]], ids=["none", "three"])
 def test_vectors_are_bit_identical_for_any_number_of_workers(
-    shard: Path, model: Path, embedded: Path, tmp_path: Path
+    shard: Path, model: Path, embedded: Path, tmp_path: Path, workers: list[object]
 ) -> None:
-    embed(shard, model, tmp_path / "three", "--token-budget", 200, "--workers", 3)
-    assert np.array_equal(vectors(tmp_path / "three"), vectors(embedded))
+    embed(shard, model, tmp_path / "again", "--token-budget", 200, *workers)
+    assert np.array_equal(vectors(tmp_path / "again"), vectors(embedded))
+    batches = [pq.read_table(folder / "batches.parquet") for folder in (tmp_path / "again", embedded)]
+    assert batches[0]["tokens"] == batches[1]["tokens"] and batches[0]["longest"] == batches[1]["longest"]
 
 
 def test_another_budget_changes_vectors_by_rounding_only(

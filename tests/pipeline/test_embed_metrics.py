@@ -16,8 +16,6 @@ import torch
 from pipeline.models import random_sequences, save_fair_esm, small_esm2
 
 from virnucpro.config import EmbedConfig
-from virnucpro.data import SequenceDataset, VarlenCollator
-from virnucpro.data.packing import pack
 from virnucpro.model.describe import describe_model
 from virnucpro.pipeline import embed
 from virnucpro.pipeline.async_inference import device_uuid
@@ -41,14 +39,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Computes on the CPU what is watched as the card GPU-aaaa; the loader works in this process."""
-
-    def batches(config: EmbedConfig, budget: int) -> Iterator[dict[str, Any]]:
-        collate = VarlenCollator(None, max_tokens=budget)
-        yield from map(collate, pack(SequenceDataset([config.shard], max_length=None), budget))
-
+    """Computes on the CPU what is watched as the card GPU-aaaa."""
     monkeypatch.setattr(embed, "device_uuid", lambda device: "GPU-aaaa")
-    monkeypatch.setattr(embed, "_start_loader", batches)
     monkeypatch.setattr(embed, "SAMPLE_INTERVAL", 0.005)
 
 

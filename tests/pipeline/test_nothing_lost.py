@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,9 @@ from merge.merge_runs import read_results, vectors
 from pipeline.models import random_sequences, save_fair_esm, small_esm2
 
 from virnucpro.config import EmbedConfig, SplitConfig
-from virnucpro.data import SequenceDataset, VarlenCollator
-from virnucpro.data.packing import pack
 from virnucpro.merge.config import MergeConfig
 from virnucpro.merge.merge import merge
 from virnucpro.model.describe import describe_model
-from virnucpro.pipeline import embed
 from virnucpro.pipeline.embed import embed_shard
 from virnucpro.split import scan
 from virnucpro.split.split import split
@@ -90,12 +86,6 @@ class Pipeline:
         return summary, folder / "results"
 
 
-def batches_in_process(config: EmbedConfig, budget: int) -> Iterator[dict[str, Any]]:
-    collate = VarlenCollator(None, max_tokens=budget)
-    for items in pack(SequenceDataset([config.shard], max_length=None), budget):
-        yield collate(items)
-
-
 BODIES = st.sampled_from([*POOL, *(sequence.lower() + "*" for sequence in POOL[:2]), "", "MK1", "-", "MJ*V"])
 #: A split of nothing but what is rejected ends in an error.
 RECORDS = st.lists(BODIES, min_size=1, max_size=14).filter(lambda bodies: not set(bodies) <= {"", "MK1", "-"})
@@ -121,7 +111,6 @@ def test_vectors_are_those_of_a_plain_run(
 
     pipeline = Pipeline(model, tmp_path_factory.mktemp("run"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embed, "_start_loader", batches_in_process)
         patch.setattr(scan, "BLOCK_BYTES", 60)
         patch.setattr("virnucpro.split.workers.Workers.fork", lambda self: None)
         reuse = tuple(pipeline.run(f"earlier-{i}", records(each))[1] for i, each in enumerate(earlier))

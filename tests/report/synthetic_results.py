@@ -29,7 +29,10 @@ FAMILIES = 6
 
 @dataclass(frozen=True)
 class Run:
-    """What the made-up run is like. Of 50 records, one is rejected, two are duplicates, one is reused."""
+    """What the made-up run is like. Of 50 records, one is rejected, two are duplicates, one is reused.
+
+    ``marks`` stand behind every name: of records, devices, hosts, the model, and behind reasons.
+    """
 
     records: int = 500
     dim: int = 16
@@ -42,6 +45,7 @@ class Run:
     dtype: str = "float32"
     rows_per_group: int = 128
     seed: int = 0
+    marks: str = ""
 
 
 def make_results(folder: Path, run: Run | None = None) -> Path:
@@ -53,7 +57,7 @@ def make_results(folder: Path, run: Run | None = None) -> Path:
     folder.mkdir(parents=True)
     (folder / METRICS_DIR).mkdir()
     shard_of = _shard_of(statuses, run.shards)
-    _write_manifest(folder / MANIFEST_FILE, lengths, statuses, shard_of)
+    _write_manifest(folder / MANIFEST_FILE, lengths, statuses, shard_of, run.marks)
     shards, batches = _schedule(run, lengths, statuses, shard_of)
     _write_embeddings(folder / EMBEDDINGS_DIR, run, generator, lengths, statuses, shard_of)
     pq.write_table(pa.Table.from_pylist(shards, schema=SHARDS_SCHEMA), folder / METRICS_DIR / SHARDS_FILE)
@@ -77,7 +81,7 @@ def _shard_of(statuses: np.ndarray, shards: int) -> np.ndarray:
     return np.where(computed, shard_of, -1)
 
 
-def _write_manifest(path: Path, lengths: np.ndarray, statuses: np.ndarray, shard_of: np.ndarray) -> None:
+def _write_manifest(path: Path, lengths: np.ndarray, statuses: np.ndarray, shard_of: np.ndarray, marks: str) -> None:
     count = lengths.size
     unique = np.where(shard_of >= 0, np.cumsum(statuses == "embedded") - 1, -1)
     with LedgerWriter(path) as ledger:
@@ -88,14 +92,16 @@ def _write_manifest(path: Path, lengths: np.ndarray, statuses: np.ndarray, shard
             ledger.write(
                 {
                     "ordinal": ordinals,
-                    "id": pa.array([f"seq_{number}" for number in ordinals.tolist()]),
+                    "id": pa.array([f"seq_{number}{marks}" for number in ordinals.tolist()]),
                     "description": pa.array([""] * ordinals.size),
                     "file": pa.array(["viral.fasta"] * ordinals.size),
                     "length": lengths[rows],
                     "truncated": lengths[rows] > 1022,
                     "unknown_residues": np.zeros(ordinals.size, np.int32),
                     "status": pa.array(statuses[rows].tolist()),
-                    "reason": pa.array(["contains digits" if bad else None for bad in rejected.tolist()], pa.string()),
+                    "reason": pa.array(
+                        [f"contains digits{marks}" if bad else None for bad in rejected.tolist()], pa.string()
+                    ),
                     "sequence_key": pa.array(
                         [
                             None if bad else f"{number:032x}"
@@ -176,9 +182,9 @@ def _shard_row(
     compute = batches.num_rows * run.tokens_per_batch / run.tokens_per_second
     return {
         "shard": shard,
-        "device_name": "NVIDIA H100 80GB HBM3" if run.on_gpu else "Intel Xeon",
-        "device_uuid": f"GPU-{gpu:08d}-0000" if run.on_gpu else None,
-        "host": "node1",
+        "device_name": f"NVIDIA H100 80GB HBM3{run.marks}" if run.on_gpu else "Intel Xeon",
+        "device_uuid": f"GPU-{gpu:08d}-0000{run.marks}" if run.on_gpu else None,
+        "host": f"node1{run.marks}",
         "attention": "triton" if run.on_gpu else "torch",
         "started": begun,
         "finished": finished,
@@ -256,7 +262,7 @@ def _write_embeddings(
     folder.mkdir()
     metadata = {
         "pipeline_version": "0.1.0",
-        "model": "esm2_t33_650M_UR50D",
+        "model": f"esm2_t33_650M_UR50D{run.marks}",
         "weights_sha256": "0123456789abcdef" * 4,
         "precision": "fp16" if run.on_gpu else "fp32",
         "attention": "triton",
@@ -266,7 +272,7 @@ def _write_embeddings(
         "long_sequences": "truncate",
         "torch": "2.11.0",
         "cuda": "13.0" if run.on_gpu else None,
-        "device_name": "NVIDIA H100 80GB HBM3" if run.on_gpu else "Intel Xeon",
+        "device_name": f"NVIDIA H100 80GB HBM3{run.marks}" if run.on_gpu else "Intel Xeon",
     }
     schema = results_schema({"embedding": run.dim}, run.dtype, metadata)
     centres = generator.normal(0, 3, (FAMILIES, run.dim))
@@ -298,14 +304,14 @@ def _embedding_rows(
     flat = pa.array(vectors.astype(run.dtype).ravel())
     columns = {
         "ordinal": rows,
-        "id": pa.array([f"seq_{number}" for number in rows.tolist()]),
+        "id": pa.array([f"seq_{number}{run.marks}" for number in rows.tolist()]),
         "length": lengths[rows],
         "truncated": lengths[rows] > 1022,
         "sequence_key": pa.array([f"{number:032x}" for number in rows.tolist()]),
         "embedding": pa.FixedSizeListArray.from_arrays(flat, type=schema.field("embedding").type),
         "shard": pa.array(shard_of[rows].astype(np.int32), mask=reused),
         "batch": pa.array(np.zeros(count, np.int32), mask=reused),
-        "device_name": pa.array(["NVIDIA H100 80GB HBM3"] * count),
+        "device_name": pa.array([f"NVIDIA H100 80GB HBM3{run.marks}"] * count),
         "device_utilization": pa.array(np.full(count, 96.0, np.float32), mask=reused),
         "batch_tokens_per_second": pa.array(np.full(count, run.tokens_per_second, np.float32), mask=reused),
         "energy_joules": pa.array(np.full(count, 1.5), mask=reused),

@@ -129,3 +129,27 @@ def test_a_browser_draws_every_plot_without_an_error(page: Path, browser: Any, t
     picture = tmp_path / "report.png"
     assert browser.save_screenshot(str(picture))
     assert picture.stat().st_size > 20_000
+
+
+#: Runs if any of it is taken for HTML, in an element, an attribute or a script.
+ATTACK = """'"></td></script><script>window.owned = 1</script><img src=x onerror="window.owned = 2">"""
+
+
+@needs_multiqc
+@pytest.mark.parametrize("shards", [3, 70])  # above 60, lines for each device and host
+def test_no_name_runs_as_script(shards: int, browser: Any, tmp_path: Path) -> None:
+    results = make_results(tmp_path / "results", Run(records=2_000, shards=shards, marks=ATTACK))
+    finished = run_report(results, tmp_path / "report")
+    assert finished.returncode == 0, finished.stderr
+    browser.get((tmp_path / "report" / "multiqc_report.html").as_uri())
+    for _ in range(40):
+        browser.execute_script("window.scrollBy(0, 1000)")
+        time.sleep(0.1)
+    assert {plot["id"] for plot in browser.execute_script(DRAWN)} >= {"embedding-map"}
+    names = browser.execute_script(
+        "return Array.from(document.querySelectorAll('.legendtext')).map(e => e.textContent)"
+    )
+    assert shards < 60 or f"node1{ATTACK} GPU-00000001-0000{ATTACK}" in names, names
+    assert browser.execute_script("return window.owned") is None
+    assert browser.find_elements("css selector", "img[src=x]") == []
+    assert f"esm2_t33_650M_UR50D{ATTACK}" in browser.execute_script("return document.body.textContent")

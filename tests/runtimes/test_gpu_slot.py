@@ -173,3 +173,51 @@ def test_no_gpu_ends_the_task_at_once(executor: str, expected: int, visible: str
     code, _, err = take(executor, visible, str(tmp_path))
     assert code == expected
     assert len(err.splitlines()) == 1 and "no GPU to be seen" in err and "--gpus 0" in err
+
+
+def plant(kind: str, path: Path, target: Path) -> None:
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(target)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_what_another_user_put_in_a_locks_place_is_neither_waited_for_nor_followed(
+    kind: str, devices: list[str], tmp_path: Path
+) -> None:
+    LOCKS.mkdir(mode=0o1777, exist_ok=True)
+    foreign = tmp_path / "foreign"
+    foreign.write_text("of another")
+    os.utime(foreign, (1, 1))
+    plant(kind, LOCKS / devices[0], foreign)
+    try:
+        alone = start(TASK, str(tmp_path), "0", visible=devices[0])
+        _, told = alone.communicate(timeout=30)
+        assert (alone.returncode, "no plain files; remove it" in told) == (74, True), told
+        other = start(TASK, str(tmp_path), "0", visible=",".join(devices[:2]))
+        assert other.communicate(timeout=30)[1] == "" and other.returncode == 0
+        assert (tmp_path / "taken").read_text().split() == [devices[1]]
+        assert foreign.stat().st_mtime == 1
+    finally:
+        path = LOCKS / devices[0]
+        path.rmdir() if kind == "folder" else path.unlink()
+
+
+def test_who_waits_is_told_who_holds_the_device(devices: list[str], tmp_path: Path) -> None:
+    LOCKS.mkdir(mode=0o1777, exist_ok=True)
+    lock = LOCKS / devices[0]
+    lock.touch()
+    holder = subprocess.Popen(["flock", lock, "sleep", "60"], start_new_session=True)
+    while subprocess.run(["flock", "--nonblock", lock, "true"], check=False).returncode == 0:
+        time.sleep(0.05)
+    waiting = start(TASK, str(tmp_path), "0", visible=devices[0])
+    assert waiting.stderr is not None
+    told = waiting.stderr.readline()
+    assert f"waiting for a GPU: {devices[0]} are all in use, by process" in told and f"{holder.pid} (" in told
+    os.killpg(holder.pid, signal.SIGKILL)
+    holder.wait()
+    waiting.terminate()
+    waiting.communicate(timeout=30)

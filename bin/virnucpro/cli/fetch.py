@@ -7,6 +7,7 @@ from pathlib import Path
 
 from virnucpro.cli.program import run_program
 from virnucpro.config import FetchConfig
+from virnucpro.plain_text import visible
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,16 +16,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(config: FetchConfig) -> None:
-    from virnucpro.model.describe import describe_model
     from virnucpro.model.fetch import as_given, fetch_model, is_local
+    from virnucpro.model.kept_descriptions import describe_once
 
     config.outdir.mkdir(parents=True, exist_ok=True)
     kept = (config.cache or config.outdir).resolve() / config.model
     given = as_given(Path(config.model)) if is_local(config.model) else fetch_model(config.model, kept)
-    described = describe_model(given)
+    described = describe_once(given)
     described.write(config.outdir / "model.json")
     left_out = f"; left out: {', '.join(described.left_out)}" if described.left_out else ""
-    print(
+    told = (
         f"{described.name}: {described.layers} layers, {described.embed_dim} dimensions, "
         f"{described.parameters:,} parameters, sha256 {described.weights_sha256[:12]}{left_out}"
     )
+    print(visible(told))

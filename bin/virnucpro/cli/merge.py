@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from virnucpro.cli.program import run_program
 from virnucpro.merge.config import MergeConfig
+from virnucpro.plain_text import visible
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,4 +17,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(config: MergeConfig) -> None:
     from virnucpro.merge.merge import merge
 
-    print(*merge(config).verdict, sep="\n")
+    print(*map(visible, merge(config).verdict), sep="\n")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
+from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from virnucpro import __version__
 from virnucpro.config import Config
@@ -16,6 +18,22 @@ Told = TypeVar("Told", bound=Config)
 
 #: A command line holds some thousand paths, and no more.
 _LIST = 'a JSON list of {"path": ..., "name": what messages and the ledger call it}'
+
+
+class _NoPandas(MetaPathFinder):
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError("pandas is not imported by this program", name=fullname)
+
+
+def run_as_process(main: Callable[[], int]) -> NoReturn:
+    """Run a program as the only one of its process, and end with its exit code.
+
+    pyarrow imports pandas, where it is installed, to ask whether what it is given is of it: most of a second that
+    nothing here needs.
+    """
+    sys.meta_path.insert(0, _NoPandas())
+    sys.exit(main())
 
 
 def run_program(

@@ -203,6 +203,8 @@ def adapter_report(path: Path, kind: str) -> str:
 
 
 def _require_readable(path: Path) -> None:
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise InputMissingError(f"{path}: a pipe or device, not a file of weights; check the path of the model")
     try:
         if path.is_dir():
             next(path.iterdir(), None)

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from virnucpro.errors import InputMissingError, ModelError, VirnucproError
-from virnucpro.model.describe import file_sha256
 from virnucpro.model.registry import MODELS, Esm2Config, hub_repository, look_up
-from virnucpro.model.weights import read_checkpoint
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -71,6 +69,8 @@ def _check_path(path: Path) -> None:
     if not path.exists():
         official = f"; the official model is --model {path.name}" if path.name in MODELS else ""
         raise InputMissingError(f"{path}: no such file or folder; check the path of the model{official}")
+    from virnucpro.model.weights import read_checkpoint
+
     read_checkpoint(path)
 
 
@@ -162,12 +162,16 @@ def _check_space(config: Esm2Config, folder: Path, files: Sequence[RepoSibling])
 
 
 def _check_digests(config: Esm2Config, folder: Path, files: Sequence[RepoSibling]) -> None:
+    from virnucpro.model.describe import file_sha256
+
     for file in files:
         if file.lfs is not None and file_sha256(folder / file.rfilename) != file.lfs.sha256:
             raise ModelError(f"{config.name}: {file.rfilename} arrived damaged (its SHA-256 differs); run again")
 
 
 def _check_sizes(path: Path, config: Esm2Config) -> None:
+    from virnucpro.model.weights import read_checkpoint
+
     found, _, _ = read_checkpoint(path)
     sizes = [(model.layers, model.embed_dim, model.heads) for model in (found, config)]
     if sizes[0] != sizes[1]:

@@ -11,6 +11,9 @@ from virnucpro.errors import ModelError
 from virnucpro.model.families import ESM_1B, ESM_1V, ESM_2, Family
 from virnucpro.output.contracts import ModelDescription
 
+#: More than any model has; each layer that a config.json claims costs time and memory before a file is looked at.
+MOST_LAYERS: Final = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Esm2Config:
@@ -38,7 +41,7 @@ class Esm2Config:
 
     def __post_init__(self) -> None:
         sizes = (self.layers, self.embed_dim, self.heads)
-        if min(sizes) < 1 or self.embed_dim % (2 * self.heads):
+        if min(sizes) < 1 or self.layers > MOST_LAYERS or self.embed_dim % (2 * self.heads):
             raise ModelError(
                 f"model {self.name}: {self.layers} layers of width {self.embed_dim} with {self.heads} heads "
                 "is not an ESM-2; check that the checkpoint is complete"

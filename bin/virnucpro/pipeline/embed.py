@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from virnucpro.config import EmbedConfig, precision_on
-from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader
+from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader, create_in_process_dataloader
 from virnucpro.errors import DataError, InputMissingError, ModelError
 from virnucpro.machine import peak_resident_bytes, processor_name
 from virnucpro.model.esm2 import PackedEsm2
@@ -36,10 +36,13 @@ from virnucpro.pipeline.budget import token_budget
 from virnucpro.pipeline.device import select_device
 from virnucpro.pipeline.matrix_rate import matrix_teraflops
 from virnucpro.pipeline.progress import Progress
+from virnucpro.plain_text import visible
 from virnucpro.shards import SPECIAL_TOKENS, shard_number
 
 #: Results waiting for the writer; more would only hold memory.
 WRITER_QUEUE = 8
+#: What one process prepares in about a second, while the device computes what it was given before.
+TOKENS_PREPARED_HERE = 50_000_000
 #: Seconds between two samples of the device.
 SAMPLE_INTERVAL = DEFAULT_INTERVAL_SECONDS
 
@@ -97,7 +100,7 @@ def embed_shard(config: EmbedConfig) -> ShardSummary:
     with DeviceSampler(device_uuid(device), SAMPLE_INTERVAL) as sampler:
         summary = _embed_on(device, config, sampler)
     if summary.sequences:
-        print(*run_verdict([summary.to_dict()]), sep="\n", file=sys.stderr)
+        print(*map(visible, run_verdict([summary.to_dict()])), sep="\n", file=sys.stderr)
     return summary
 
 
@@ -107,8 +110,8 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     precision = precision_on(device.type, config.precision)
     extent = shard_extent(config.shard)
     budget = token_budget(shape, precision, device, config.token_budget, config.attempt)
-    # The workers import and tokenise while the weights are read.
-    batches = _start_loader(config, budget) if extent.sequences else iter(())
+    # Workers import and tokenise while the weights are read.
+    batches = _start_loader(config, budget, _loader_workers(config, extent, device)) if extent.sequences else iter(())
     model = load_model(config.model, precision, device)
     if model.config.embed_dim != shape.embed_dim or model.config.layers != shape.layers:
         raise ModelError(f"{config.model} is not the model that {config.model_json} describes; inspect it again")
@@ -163,14 +166,20 @@ def _metadata(
     )
 
 
-def _start_loader(config: EmbedConfig, budget: int) -> Iterator[dict[str, Any]]:
-    loader = create_async_dataloader(
-        SequenceDataset([config.shard], max_length=None),
-        VarlenCollator(None, max_tokens=budget),
-        num_workers=config.workers,
-        prefetch_factor=config.prefetch,
-    )
-    return iter(loader)
+def _loader_workers(config: EmbedConfig, extent: ShardExtent, device: torch.device) -> int:
+    """Processes that prepare batches; none where they would not make up for the seconds that they take to start."""
+    if config.workers is not None:
+        return config.workers
+    if device.type == "cpu" or extent.tokens <= TOKENS_PREPARED_HERE:
+        return 0
+    return max(torch.get_num_threads() // 2, 1)
+
+
+def _start_loader(config: EmbedConfig, budget: int, workers: int) -> Iterator[dict[str, Any]]:
+    dataset, collate = SequenceDataset([config.shard], max_length=None), VarlenCollator(None, max_tokens=budget)
+    if not workers:
+        return iter(create_in_process_dataloader(dataset, collate))
+    return iter(create_async_dataloader(dataset, collate, num_workers=workers, prefetch_factor=config.prefetch))
 
 
 def _write_behind(

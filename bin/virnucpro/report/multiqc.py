@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 import os
@@ -19,6 +20,9 @@ REPORT_FILE: Final = "multiqc_report.html"
 
 #: MultiQC greets first-time readers with a link to a video; this page has to do without a network.
 _STYLE: Final = "#mqc_welcome { display: none !important; }"
+#: By number, as Plotly does not know all of them by name. Of a name with a slash, as a MIG device's, MultiQC would keep
+#: what is behind the last.
+_ENTITIES: Final = {ord(letter): f"&#{ord(letter)};" for letter in "&<>\"'/"}
 
 
 def require_multiqc() -> None:
@@ -45,7 +49,7 @@ def render(sections: Sequence[Section], outdir: Path, header: Mapping[str, str])
         content = Path(folder) / "content"
         content.mkdir()
         for section in sections:
-            (content / f"{section['id']}_mqc.json").write_text(json.dumps(section, allow_nan=False))
+            (content / f"{section['id']}_mqc.json").write_text(json.dumps(_escaped(section), allow_nan=False))
         config = Path(folder) / "multiqc_config.json"
         style = Path(folder) / "page.css"
         style.write_text(_STYLE)
@@ -68,6 +72,17 @@ def render(sections: Sequence[Section], outdir: Path, header: Mapping[str, str])
     return outdir / REPORT_FILE
 
 
+def _escaped(section: Section) -> Section:
+    """A section whose names are drawn as text: MultiQC and its plots take all for HTML, and some sections are."""
+    return section if section["plot_type"] == "html" else {**section, "data": _as_text(section["data"])}
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_as_text(name): _as_text(inner) for name, inner in value.items()}
+    return value.translate(_ENTITIES) if isinstance(value, str) else value
+
+
 def _command(config: Path, outdir: Path, content: Path) -> list[str]:
     options = ["--config", str(config), "--outdir", str(outdir), "--filename", REPORT_FILE, "--no-ansi"]
     return [sys.executable, "-m", "multiqc", *options, str(content)]
@@ -77,7 +92,7 @@ def _config(sections: Sequence[Section], header: Mapping[str, str]) -> dict[str,
     return {
         "title": "virnucpro-embed",
         "intro_text": "Protein sequences to ESM-2 embeddings: what was computed, how fast, and what it looks like.",
-        "report_header_info": [{name: value} for name, value in header.items()],
+        "report_header_info": [{name: html.escape(value)} for name, value in header.items()],
         "custom_content": {"order": [section["id"] for section in sections]},
         "show_analysis_paths": False,
         "skip_versions_section": True,

@@ -231,7 +231,8 @@ def map_section(found: EmbeddingMap) -> Section:
         "xlab": first,
         "ylab": second,
     }
-    text = f"The first two principal components of {len(sample.ids):,} sampled vectors of <code>{sample.column}</code>."
+    column = f"<code>{html.escape(sample.column)}</code>"
+    text = f"The first two principal components of {len(sample.ids):,} sampled vectors of {column}."
     if found.not_finite:
         text += f" <strong>{found.not_finite:,} sampled vectors hold NaN or infinity and are not drawn.</strong>"
     if found.equal:

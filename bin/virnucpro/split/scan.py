@@ -14,6 +14,7 @@ from virnucpro.errors import DataError, FastaFormatError
 from virnucpro.fasta import rejection
 from virnucpro.fasta_source import FastaSource, PlainFile
 from virnucpro.fasta_text import Fault
+from virnucpro.plain_text import table_cell
 from virnucpro.split.blocks import ScannedBlock, scan_blocks
 from virnucpro.split.cut import Span, cut_file, cut_stream
 from virnucpro.split.parse import KEY_BYTES
@@ -167,9 +168,5 @@ class _Account:
             if len(self.totals.first_rejected) < REASONS_SHOWN:
                 self.totals.first_rejected.append(f"{file}, line {self.line + line}: {message}")
             ordinal = self.spool.records + position
-            fields = (_one_cell(file), str(self.line + line), str(ordinal), _one_cell(name), reason)
+            fields = (table_cell(file), str(self.line + line), str(ordinal), table_cell(name), table_cell(reason))
             self.rejected.write("\t".join(fields) + "\n")
-
-
-def _one_cell(text: str) -> str:
-    return " ".join(text.replace("\t", " ").splitlines())

@@ -18,6 +18,7 @@ from virnucpro.fasta_source import FastaSource
 from virnucpro.output.contracts import ModelDescription, PlannedShard, ReuseEntry, SplitSummary, VectorFacts
 from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
 from virnucpro.output.schema import IDENTITY_KEYS
+from virnucpro.plain_text import visible
 from virnucpro.shards import (
     SPECIAL_TOKENS,
     cost_units,
@@ -66,7 +67,7 @@ def _split_into(work: Path, config: SplitConfig, model: ModelDescription, vector
     shards_directory.mkdir()
     files = config.names or tuple(FastaSource(path).name for path in config.inputs)
     spool = Spool(spool_directory, config.residue_limit, files)
-    with Workers(2 * BLOCK_BYTES) as workers:
+    with Workers(2 * BLOCK_BYTES, config.cpus) as workers:
         with (work / REJECTED_FILE).open("w", encoding="utf-8", newline="\n") as rejected:
             scanned = scan(config, spool, rejected, workers)
         _check_not_empty(spool, scanned)
@@ -116,7 +117,7 @@ def _check_not_empty(spool: Spool, scanned: ScanTotals) -> None:
         count = "the only record is" if spool.records == 1 else f"all {spool.records} records are"
         raise DataError(f"{count} rejected, so there is nothing to embed: {reasons}{more}; correct the sequences")
     for name in scanned.empty_files:
-        print(f"warning: {name}: empty, no sequence in it", file=sys.stderr)
+        print(visible(f"warning: {name}: empty, no sequence in it"), file=sys.stderr)
 
 
 def _open_reuse(
@@ -137,7 +138,8 @@ def _open_reuse(
     for results in earlier:
         reason = mismatch(results, expected, config.embedding_dtype, model.embed_dim, per_residue=config.per_residue)
         if reason is not None:
-            print(f"warning: {results.name}: not reused, its sequences are embedded anew: {reason}", file=sys.stderr)
+            told = f"warning: {results.name}: not reused, its sequences are embedded anew: {reason}"
+            print(visible(told), file=sys.stderr)
         entries.append(ReuseEntry(results=results.name, used=reason is None, reason=reason))
     usable = {i: earlier[i] for i, entry in enumerate(entries) if entry.used}
     if not usable:

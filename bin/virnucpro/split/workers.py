@@ -37,9 +37,11 @@ class Workers:
 
     Args:
         slot_bytes: size of a slot in shared memory; a larger payload travels through a pipe.
+        most: processes at most, one for each core unless given.
     """
 
-    def __init__(self, slot_bytes: int) -> None:
+    def __init__(self, slot_bytes: int, most: int | None = None) -> None:
+        self._most = min(most or MAX_PROCESSES, MAX_PROCESSES)
         self._slot_bytes = slot_bytes
         self._slots: list[mmap.mmap] = []
         self._free: list[int] = []
@@ -50,7 +52,7 @@ class Workers:
         """Start the processes; call it before anything here starts threads."""
         if self._executor is not None:
             return
-        count = min(MAX_PROCESSES, usable_cores())
+        count = min(self._most, usable_cores())
         self._slots = [mmap.mmap(-1, self._slot_bytes) for _ in range(2 * count)]
         self._free = list(range(len(self._slots)))
         self.processes = count

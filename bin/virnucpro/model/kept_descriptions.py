@@ -1,0 +1,71 @@
+"""Descriptions kept from run to run, so that a checkpoint that has not changed is neither read nor hashed again.
+
+A checkpoint is known again by each file's real path, size, inode and both of its times. The time of the last change of
+an inode (ctime) cannot be set by who writes a file, so that no change goes unseen, not even of the same size and with
+its old modification time. What changed a moment ago is not kept: a second change may leave times as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from virnucpro.errors import VirnucproError
+from virnucpro.model.checkpoint_files import locate
+from virnucpro.output.contracts import ModelDescription
+
+#: File systems count time in steps of up to two seconds.
+YOUNG_SECONDS: Final = 2.0
+
+
+def describe_once(path: Path) -> ModelDescription:
+    """As ``describe_model``, with its errors; from what was kept of an earlier run where nothing has changed since."""
+    files = locate(path)
+    paths = [*files.weights, *([files.config] if files.config else [])]
+    found = _identity(paths)
+    key = hashlib.sha256(json.dumps([files.name, found, _sources()]).encode()).hexdigest()
+    # A task's XDG_CACHE_HOME is its own folder; what is kept between runs lies beside the models.
+    kept = Path(os.environ.get("HOME") or os.devnull) / ".cache" / "virnucpro" / "descriptions" / f"{key}.json"
+    with suppress(VirnucproError, OSError):
+        return ModelDescription.read(kept)
+    from virnucpro.model.describe import describe_model
+
+    described = describe_model(path)
+    if _identity(paths) == found and not _young(paths):
+        _keep(described, kept)
+    return described
+
+
+def _identity(paths: Sequence[Path]) -> list[list[int | str]]:
+    facts = [(path.resolve(), path.stat()) for path in paths]
+    return [
+        [str(real), each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino, each.st_dev] for real, each in facts
+    ]
+
+
+def _young(paths: Sequence[Path]) -> bool:
+    newest = max(max(each.st_mtime, each.st_ctime) for each in (path.stat() for path in paths))
+    return newest > time.time() - YOUNG_SECONDS
+
+
+def _sources() -> str:
+    """Digest of the code that describes: what an older version found is not asked for."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _keep(described: ModelDescription, kept: Path) -> None:
+    """A home that cannot be written to costs the next run the time that it saves this one: no reason to say so."""
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=kept.parent)
+        os.close(handle)
+        described.write(Path(name))
+        Path(name).replace(kept)
