@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Counts the GPUs that tasks on this machine will see, as conf/gpu_slot.sh has them: what nvidia-smi lists, or what
-# CUDA_VISIBLE_DEVICES names where it is set. Prints their number, then why it is none where a card is here all the same:
+# CUDA_VISIBLE_DEVICES names where it is set. Prints their number, then what the first that nvidia-smi lists is called,
+# or why it is none where a card is here all the same:
 #   conf/count_gpus.sh
 # /dev says nothing: Windows' subsystem for Linux has no /dev/nvidia*, and keeps nvidia-smi in a folder of its own.
 set -u
@@ -29,7 +30,7 @@ on_bus() {
     return 1
 }
 if ((count)); then
-    exit 0
+    timeout 30 nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1
 elif ((listed)); then
     echo "CUDA_VISIBLE_DEVICES is '$visible', which hides all $listed that nvidia-smi lists"
 elif on_bus; then
