@@ -15,7 +15,7 @@ from test_profiles import CALLS, STAND_INS
 #: Lists a GPU from the second task on: the first meets a node whose driver has failed.
 SMI = """#!/bin/sh
 case "$*" in *uuid*) ;; *) exit 0 ;; esac
-mkdir "$TASKS/$SLURMD_NODENAME" 2>/dev/null && echo 'NVIDIA-SMI has failed' && exit 9
+[ -e .command.begin ] && mkdir "$TASKS/$SLURMD_NODENAME" 2>/dev/null && echo 'NVIDIA-SMI has failed' && exit 9
 echo '0, GPU-{uuid}'
 """
 
