@@ -155,6 +155,8 @@ def _write_descriptions(folder: Path, rows: int, starts: list[int], keys_digest:
         ),
         shards=plan,
         reuse=[],
+        card=None,
+        card_teraflops=100.0,
     )
     summary.write(folder / "split_summary.json")
     sizes = {"layers": 6, "embed_dim": 320, "heads": 20, "parameters": 0, "left_out": []}

@@ -180,7 +180,7 @@ def test_every_shard_gets_whole_copies(copies: int, shards: int, tmp_path: Path)
     records = list(read_records(given.fasta))
     assert given.records == len(records) == len({record.id for record in records}) == copies * len(lengths)
     kept = np.array([min(len(record.sequence), 1022) for record in records])
-    assert shard_count(len(kept), int(kept.sum()), given.shard_residues, 1) == shards
+    assert shard_count(len(kept), -(-int(kept.sum()) // given.shard_residues), 1) == shards
     costs = cost_units(kept + SPECIAL_TOKENS, 1280)
     starts = shard_starts([costs], len(kept), int(costs.sum()), shards)
     assert starts.tolist() == [k * len(kept) // shards for k in range(shards)]

@@ -203,6 +203,8 @@ class Run:
             ),
             shards=plan,
             reuse=[ReuseEntry(results=str(path), used=True, reason=None) for path, _ in self.earlier],
+            card=None,
+            card_teraflops=100.0,
         )
         summary.write(self.folder / "split_summary.json")
 

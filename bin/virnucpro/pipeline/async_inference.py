@@ -88,8 +88,8 @@ class AsyncInferenceRunner:
         sampler: DeviceSampler | None = None,
     ) -> None:
         self.device = torch.device(device)
-        if self.device.type not in ("cuda", "cpu"):
-            raise UsageError(f"device '{device}' is not supported; choose cuda or cpu")
+        if self.device.type not in ("cuda", "cpu", "mps"):
+            raise UsageError(f"device '{device}' is not supported; choose cuda, cpu or mps")
         if isinstance(model, PackedEsm2):
             if precision not in (None, model.precision):
                 raise UsageError(f"precision '{precision}' asked of a model packed in {model.precision}; pack it anew")
@@ -281,7 +281,7 @@ def run_async_inference(
 
 
 def device_uuid(device: torch.device) -> str | None:
-    """NVML's name of a CUDA device, independent of CUDA_VISIBLE_DEVICES; None for the CPU."""
+    """NVML's name of a CUDA device, independent of CUDA_VISIBLE_DEVICES; None for others."""
     if device.type != "cuda":
         return None
     uuid = str(torch.cuda.get_device_properties(device).uuid)
