@@ -40,8 +40,8 @@ class CallFault:
 class PodFault:
     """What befalls these tries of the task whose label begins so.
 
-    It does ``after`` seconds after its program has begun and printed, or after the pod's start if not ``begun``:
-    Nextflow's script around the program may then not be ready to be told to end.
+    It does ``after`` seconds after its program has begun and printed something, or if not ``begun`` after the pod's
+    start, when Nextflow's script around the program may not be ready to be told to end.
     """
 
     task: str
