@@ -14,7 +14,7 @@ COMPILE = $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --gene
 INSTALL = $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes
 lock_of = $(1)$$(sed -n 's/^12$$/-cu12/p' $(VENV)/.cuda).lock
 
-.PHONY: help demo test test-e2e test-units test-slurm test-modules test-docker test-apptainer images lint types bench-cpu bench-gpu docs screenshot lock clean
+.PHONY: help demo test test-e2e test-units test-cards test-slurm test-k8s test-modules test-docker test-apptainer images lint types bench-cpu bench-gpu tune docs screenshot lock clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1 - /p' Makefile
@@ -26,7 +26,7 @@ demo: $(VENV)/.runtime $(NEXTFLOW) $(MODEL) ## real proteins through the whole p
 
 test: $(VENV)/.dev $(NEXTFLOW) $(MODEL) lint types ## every test that this machine can run
 	tools/install_chromium.sh
-	$(RUN) $(VENV)/bin/python -m pytest -q --ignore tests/e2e -m "not slurm and not docker and not apptainer"
+	$(RUN) $(VENV)/bin/python -m pytest -q --ignore tests/e2e -m "not slurm and not k8s and not docker and not apptainer and not cards"
 	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) tests/e2e
 	$(RUN) tools/nf_test.sh
 
@@ -34,11 +34,17 @@ test-e2e: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## only the tests that start the pip
 	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) $(ONLY) tests/e2e
 
 test-units: $(VENV)/.dev ## the tests of kernels, model, data and engine; VENV=.venv-cu12 CUDA=12: on the other lock
-	$(RUN) $(VENV)/bin/python -m pytest -q tests/kernels tests/model tests/data tests/pipeline
+	$(RUN) $(VENV)/bin/python -m pytest -q -m "not cards" tests/kernels tests/model tests/data tests/pipeline
+
+test-cards: $(VENV)/.dev ## every kernel of every model compiled for every GPU architecture, without one; six minutes
+	$(RUN) $(VENV)/bin/python -m pytest -q -m cards tests/kernels/test_cards.py
 
 test-slurm: $(VENV)/.dev $(NEXTFLOW) ## the pipeline on a one-node Slurm cluster started for it, as root
 	tests/slurm/install.sh
 	$(RUN) $(VENV)/bin/python -m pytest -q -rs tests/runtimes/test_slurm.py
+
+test-k8s: $(VENV)/.dev .nextflow-dist/24.10.0/nextflow ## the pipeline in pods, on a stand-in for a Kubernetes cluster, as root
+	$(RUN) $(VENV)/bin/python -m pytest -q -rs $(TOGETHER) tests/k8s
 
 test-modules: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## nf-test of each module; PROFILE=docker or apptainer: in its container
 	$(RUN) tools/nf_test.sh $(PROFILE)
@@ -79,6 +85,9 @@ bench-gpu: $(VENV)/.dev $(MODEL) ## all GPU measurements with FASTA=proteins, th
 	set -e; for size in 8M 650M; do $(BENCH).measurements.bench_sampling "$(FASTA)" --size $$size; done
 	$(BENCH).measurements.bench_monitor "$(FASTA)"
 	$(MAKE) docs
+
+tune: $(VENV)/.dev ## the fastest tiles of attention on this GPU into bin/virnucpro/kernels/tiles.json
+	$(BENCH).measurements.tune
 
 docs: ## docs/performance.md and docs/parity.md from benchmarks/results
 	$(PYTHON) -m benchmarks.pages.render_docs

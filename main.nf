@@ -7,7 +7,7 @@ include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
 include { cacheToFill ; keptModel ; modelCache } from './modules/model_cache/main.nf'
 include { checkParameters ; codeFingerprint ; help ; lastWord ; optionsOf } from './modules/parameters/main.nf'
 include { existingPaths ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
-include { closing ; extent ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
+include { card ; closing ; extent ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
 include { NEIGHBOURS } from './modules/neighbours/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
@@ -40,10 +40,10 @@ workflow {
     }
     def models = modelCache(p.model_cache)
     def model = local ?: keptModel(models, p.model)
-    def device = p.gpus > 0 ? 'cuda' : 'cpu'
-    def precision = p.gpus > 0 ? p.precision : 'fp32'
+    def device = p.device == 'mps' ? 'mps' : (p.gpus > 0 ? 'cuda' : 'cpu')
+    def precision = device == 'cpu' ? 'fp32' : p.precision
     def chosen = p + [precision: precision]
-    def splitOptions = ["--shards-at-least=${Math.max(p.gpus, 1)}"] + (p.dedup ? [] : ['--no-dedup'])
+    def splitOptions = ["--shards-at-least=${Math.max(p.gpus, 1)}", "--card=${card(p)}"] + (p.dedup ? [] : ['--no-dedup'])
 
     log.info(plan(p, inputs, precision, model ?: "${p.model}, to be fetched${models ? " into ${models}" : ''}"))
     workflow.onComplete = {
@@ -71,9 +71,9 @@ workflow {
     )
 
     // What the split found, as a map; printed before any shard is embedded
-    split_ch = SPLIT_FASTA.out.summary.combine(DESCRIBE_MODEL.out).map { summary, described ->
+    split_ch = SPLIT_FASTA.out.summary.map { summary ->
         def split = readRecord(summary)
-        log.info(workload(split, p, precision, readRecord(described).embed_dim))
+        log.info(workload(split, p))
         return split
     }
     // [shard-00000.fasta, '12 sequences, 3,456 residues']

@@ -9,6 +9,7 @@
 virnucpro_take_gpu() {
     local executor=${1:-local} directory=/tmp/virnucpro-gpu-locks
     local index uuid device file handle opened waited=0
+    local PATH=$PATH:/usr/lib/wsl/lib
     local -A uuid_of=()
     local -a devices=() named=()
     while IFS=', ' read -r index uuid; do
@@ -29,7 +30,12 @@ virnucpro_take_gpu() {
         echo "GPU task on $(hostname): no GPU to be seen (nvidia-smi lists none, or CUDA_VISIBLE_DEVICES" \
             "is '${CUDA_VISIBLE_DEVICES-}');" \
             "run with --gpus 0, or on a host with an NVIDIA driver" >&2
-        exit 2
+        [[ $executor != local ]] || exit 2
+        # In a task's folder: what conf/slurm.config reads before the next try.
+        if [[ $executor == slurm && -e .command.begin ]]; then
+            (mkdir -p ../../nodes_without_gpu && touch "../../nodes_without_gpu/${SLURMD_NODENAME:-$(hostname)}") || true
+        fi
+        exit 75
     fi
 
     if [[ $executor != local && ${CUDA_VISIBLE_DEVICES:-} && ${#devices[@]} == 1 ]]; then

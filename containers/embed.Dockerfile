@@ -4,10 +4,12 @@ ARG BASE=debian:bookworm-slim
 FROM ${BASE} AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends binutils ca-certificates python3-venv python3-pip
-COPY requirements.lock containers/slim.sh /tmp/
+# requirements.lock, or requirements-cu12.lock for machines with a driver older than 580.
+ARG LOCK=requirements.lock
+COPY ${LOCK} containers/slim.sh /tmp/
 RUN python3 -m venv --without-pip /opt/virnucpro \
     && pip --python /opt/virnucpro/bin/python install --no-cache-dir --require-hashes --only-binary :all: \
-        -r /tmp/requirements.lock \
+        -r /tmp/${LOCK} \
     && /tmp/slim.sh /opt/virnucpro
 
 FROM ${BASE}

@@ -19,7 +19,7 @@ rm -rf pyarrow/{tests,include,src} pyarrow/libarrow_{flight,python_flight,s3}.* 
 rm -rf numpy/*/tests numpy/*/*/tests numpy/{f2py,distutils} networkx/*/tests networkx/*/*/tests
 # CUDA's static archives, its second run-time compiler and multi-GPU solver; PyTorch's and Triton's own test tools.
 rm -rf torch/{bin/protoc*,bin/test*,include,share} triton/{FileCheck,instrumentation}
-rm -rf nvidia/cu13/include nvidia/*/include nvidia/cu13/lib/lib{nvrtc*.alt,cusolverMg,cufftw,nvblas}.so*
+rm -rf nvidia/*/include nvidia/*/lib/lib{nvrtc*.alt,cusolverMg,cufftw,nvblas}.so*
 find . -name '*.a' -delete
 for library in _polars_runtime_compat/*.so triton/_C/libtriton.so pyarrow/libarrow.so.*; do
     if [[ -e $library ]]; then strip --strip-unneeded "$library"; fi

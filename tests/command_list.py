@@ -123,6 +123,7 @@ COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
     "make demo": Step(),
     "make test": Step(),
     "make test-slurm": Step(),
+    "make test-k8s": Step(),
     "nextflow lint": PartOf("test", "tools/lint_nextflow.sh"),
     "make .venv/.runtime": PartOf("demo", "uv pip install --quiet --python .venv/bin/python --require-hashes -r"),
     "make .venv/.runtime CUDA=12": Lacks("a second environment of some gigabytes", installs_a_lock),
@@ -141,7 +142,7 @@ COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
     ),
     "nextflow run . --input proteins.fasta -profile slurm,apptainer --gpu_queue gpu": Lacks(DAEMON, previewed),
     "nextflow run . --input proteins.fasta -profile docker": Lacks(DAEMON, previewed),
-    "CUDA_VISIBLE_DEVICES=2,3 nextflow run . --input proteins.fasta --gpus 2": Lacks(GPU, previewed),
+    "CUDA_VISIBLE_DEVICES=2,3 nextflow run . --input proteins.fasta": Lacks(GPU, previewed),
     "nextflow run /path/to/virnucpro-embed -profile slurm --input proteins.fasta --queue cpu --gpu_queue gpu "
     "--account lab42 --python_env /shared/venv -work-dir /scratch/$USER/work": Lacks(GPU, previewed),
     "nextflow run . -c site.config -profile awsbatch --input s3://bucket/proteins.fasta -work-dir s3://bucket/work "
@@ -157,8 +158,11 @@ COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
     "--split-summary split/split_summary.json "
     "--model-json model.json --outdir results shard-00000": Run("results"),
     "make images": Lacks(DAEMON, listed_by_make),
+    "make images CUDA=12": Lacks(DAEMON, listed_by_make),
     "containers/build.sh sif": Lacks(DAEMON, parsed_by_bash),
     "containers/slim.sh": Lacks(DAEMON, parsed_by_bash),
+    "make test-cards": Lacks(TIME, listed_by_make),
+    "make tune": Lacks(GPU, listed_by_make),
     "make test-docker": Lacks(DAEMON, listed_by_make),
     "make test-apptainer": Lacks(DAEMON, listed_by_make),
     "make test-modules PROFILE=docker": Lacks(DAEMON, listed_by_make),

@@ -26,6 +26,8 @@ _OTHER_BLOCKS = (
     "// The queues'",
     "google {",
     "k8s {",
+    "# lab.yaml",
+    "kubectl ",
     "No results: ",
 )
 

@@ -37,11 +37,11 @@ def test_units_of_all_follow_from_the_sums(tokens: list[int], d: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sequences", "residues", "shard_residues", "at_least", "shards"),
-    [(0, 0, 10, 4, 0), (3, 30, 10, 1, 3), (3, 31, 10, 1, 3), (9, 31, 10, 1, 4), (9, 5, 10, 4, 4), (2, 5, 10, 4, 2)],
+    ("sequences", "wanted", "at_least", "shards"),
+    [(0, 0, 4, 0), (3, 3, 1, 3), (3, 4, 1, 3), (9, 4, 1, 4), (9, 1, 4, 4), (2, 1, 4, 2)],
 )
-def test_count(sequences: int, residues: int, shard_residues: int, at_least: int, shards: int) -> None:
-    assert shard_count(sequences, residues, shard_residues, at_least) == shards
+def test_count(sequences: int, wanted: int, at_least: int, shards: int) -> None:
+    assert shard_count(sequences, wanted, at_least) == shards
 
 
 @given(

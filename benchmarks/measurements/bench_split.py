@@ -126,7 +126,8 @@ def compare(scratch: Path, records: int, duplicates: float, shards: int, repeats
         peer_out, our_out = scratch / "seqkit", scratch / "split"
         peers.append(measure("seqkit split2", ["seqkit", "split2", "-p", str(shards), "-O", peer_out, source]))
         peers[-1].written_bytes = remove(peer_out)
-        arguments = ["--model-json", model, "--outdir", our_out, "--shards-at-least", str(shards), source]
+        arguments = ["--model-json", model, "--outdir", our_out, "--shards-at-least", str(shards)]
+        arguments += ["--shard-residues", "400000000", source]
         ours.append(measure("split_fasta.py", [sys.executable, "-c", SPLIT, *arguments]))
         ours[-1].written_bytes = remove(our_out)
     size = source.stat().st_size

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import multiprocessing
+from collections.abc import Mapping
 from statistics import median
+from typing import TypeVar
 
 import torch
 from benchmarks.measurements.bench_kernels import milliseconds
@@ -28,8 +31,11 @@ CHOICES = [
 ]
 HOPPER_LONGEST = (128, 256, 448, 640, 1024)
 HOPPER_CHOICES = [HopperAttentionTiles(*choice) for choice in itertools.product((2, 3), (64, 128))]
+HOPPER = 9
 HEADS, TOKENS = 20, 65536
 PROCESSES = 8
+
+Tiles = TypeVar("Tiles", AttentionTiles, HopperAttentionTiles)
 
 
 def attend(head_dim: int, length: int, choice: AttentionTiles, repeats: int, tokens: int = TOKENS) -> float:
@@ -37,7 +43,8 @@ def attend(head_dim: int, length: int, choice: AttentionTiles, repeats: int, tok
     bounds = torch.arange(0, tokens + 1, length, dtype=torch.int32, device="cuda")
     qkv = torch.randn(tokens, 3 * HEADS * head_dim, dtype=torch.float16, device="cuda")
     low = None
-    if head_dim <= LOW_QUERIES_HEAD_DIM:
+    # Only the form of the layers for Hopper has low parts.
+    if head_dim <= LOW_QUERIES_HEAD_DIM and torch.cuda.get_device_capability()[0] == HOPPER:
         low = 1e-4 * torch.randn(tokens, 2 * HEADS * head_dim, dtype=torch.float16, device="cuda")
     try:
         return median(
@@ -54,9 +61,27 @@ def attend_hopper(head_dim: int, length: int, choice: HopperAttentionTiles, repe
     bounds = torch.arange(0, TOKENS + 1, length, dtype=torch.int32, device="cuda")
     qkv = torch.randn(TOKENS, 3 * HEADS * head_dim, dtype=torch.float16, device="cuda")
     out = torch.empty(TOKENS, HEADS * head_dim, dtype=torch.float16, device="cuda")
-    return median(
-        milliseconds(lambda: hopper_attention.launch(qkv, bounds, length, HEADS, head_dim**-0.5, out, choice), repeats)
-    )
+    try:
+        return median(
+            milliseconds(
+                lambda: hopper_attention.launch(qkv, bounds, length, HEADS, head_dim**-0.5, out, choice), repeats
+            )
+        )
+    except triton.runtime.errors.OutOfResources:
+        return float("inf")
+
+
+def fastest(times: Mapping[Tiles, float], case: str) -> list[int]:
+    """The tiles of the least time, which is told; those that do not fit the GPU have taken for ever.
+
+    Raises:
+        SystemExit: none fits.
+    """
+    best = min(times, key=times.__getitem__)
+    if math.isinf(times[best]):
+        raise SystemExit(f"tune: {case}: none of {len(times)} choices fits this GPU; the table stays as it is")
+    print(f"{case}: {tuple(best)} {times[best]:.3f} ms")
+    return list(best)
 
 
 def hopper_rows() -> list[list[int]]:
@@ -69,8 +94,7 @@ def hopper_rows() -> list[list[int]]:
         choices = [choice for choice in HOPPER_CHOICES if head_dim * choice.key_rows < 128**2 or choice.consumers == 2]
         sample = (shorter + length) // 2 + 5
         times = {choice: attend_hopper(head_dim, sample, choice, 10) for choice in choices}
-        best = min(times, key=times.__getitem__)
-        print(f"heads of {head_dim}, up to {length}, Hopper: {tuple(best)} {times[best]:.3f} ms")
+        best = fastest(times, f"heads of {head_dim}, up to {length}, Hopper")
         rows.append([head_dim, length if length != HOPPER_LONGEST[-1] else 1_000_000, *best])
     return rows
 
@@ -88,12 +112,13 @@ def main() -> int:
     for head_dim, length in itertools.product(HEAD_DIMS, LONGEST):
         sample = length * 3 // 4 + 5  # between this row's limit and the one before, on no tile's edge
         times = {choice: attend(head_dim, sample, choice, 10) for choice in CHOICES}
-        best = min(times, key=times.__getitem__)
-        print(f"heads of {head_dim}, up to {length}: {tuple(best)} {times[best]:.3f} ms")
+        best = fastest(times, f"heads of {head_dim}, up to {length}")
         rows.append([head_dim, length if length != LONGEST[-1] else 1_000_000, *best])
-    write_table(str(torch.cuda.get_device_capability()[0]), rows)
-    if torch.cuda.get_device_capability()[0] == 9:
-        write_table("9", hopper_rows(), "hopper_attention")
+    major, minor = torch.cuda.get_device_capability()
+    hopper = hopper_rows() if major == HOPPER else None
+    write_table(f"{major}.{minor}", rows)
+    if hopper:
+        write_table(f"{major}.{minor}", hopper, "hopper_attention")
     return 0
 
 

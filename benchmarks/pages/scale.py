@@ -23,7 +23,7 @@ BEGIN, END = "<!-- figures: python -m benchmarks.pages.scale -->\n", "<!-- end o
 #: Sequences in the input, and the share of them that repeat others: those of the split's and the merge's benchmark.
 SIZES: Final = (10**6, 10**8, 10**9)
 DUPLICATES: Final = 0.5
-#: Residues of a sequence, of the split's benchmark; and of a shard, the pipeline's default.
+#: Residues of a sequence, of the split's benchmark; and of a shard, the most that it holds on any card.
 MEAN_RESIDUES: Final = 333
 SHARD_RESIDUES: Final = 400_000_000
 SPECIAL_TOKENS: Final = 2

@@ -37,14 +37,12 @@ EMBEDDING_DTYPES: Final = ("float32", "float16")
 LONG_SEQUENCES: Final = ("truncate", "full")
 ALPHABETS: Final = ("auto", "protein")
 GAPS: Final = ("remove", "unknown", "reject")
-DEVICES: Final = ("auto", "cuda", "cpu")
+DEVICES: Final = ("auto", "cuda", "cpu", "mps")
 
 #: The model of who names none.
 DEFAULT_MODEL: Final = "esm2_t33_650M_UR50D"
 #: Residues per sequence: ESM-2 was trained on crops of 1,024 tokens, two of which are <cls> and <eos>.
 DEFAULT_MAX_LENGTH: Final = 1022
-#: Residues per shard: 10 to 30 minutes of one H100 at the 650M model's 3.4e5 tokens per second.
-DEFAULT_SHARD_RESIDUES: Final = 400_000_000
 #: Tokens per batch on a CPU, where larger batches only leave the caches.
 CPU_TOKEN_BUDGET: Final = 4096
 #: Tokens per batch above which no GPU measured gains any more throughput.
@@ -156,7 +154,7 @@ class VectorConfig(Config):
 
 
 def precision_on(device: str, asked: str = "fp16") -> str:
-    """The precision that a device of this type ("cpu" or "cuda") computes in: fp32 on a CPU, whatever was asked for."""
+    """The precision that a device of this type computes in: fp32 on a "cpu", whatever was asked for."""
     return "fp32" if device == "cpu" else asked
 
 
@@ -182,7 +180,8 @@ class SplitConfig(VectorConfig):
     inputs: tuple[Path, ...] = option("also compressed; - is standard input", flag="*", metavar="FASTA", names="names")
     model_json: Path = option("description written by fetch_model.py")
     outdir: Path = option("folder for the shards and the ledger", Path("."))
-    shard_residues: int = option("residues per shard", DEFAULT_SHARD_RESIDUES)
+    shard_residues: int | None = option("residues per shard (default: about 20 minutes of the card)", None)
+    card: str = option("what shards are computed on: a GPU as its driver calls it, or cpu", "")
     shards_at_least: int = option("number of GPUs that wait for work", 1)
     deduplicate: bool = option("embed identical sequences once each", True, flag="--no-dedup")
     reuse: tuple[Path, ...] = option("results to take vectors from", (), metavar="RESULTS", names="reuse_names")

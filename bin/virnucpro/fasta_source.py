@@ -50,8 +50,13 @@ class PlainFile:
     start: int
     first_line: int
     size: int
-    modified: int
+    identity: tuple[int, ...]
     comment_lines: int
+
+
+def identity_of(facts: os.stat_result) -> tuple[int, ...]:
+    """Other for a file that was written to, or replaced, even where its size and modification time were kept."""
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
 
 
 class FastaSource:
@@ -121,7 +126,7 @@ class FastaSource:
         if start is None:
             start = facts.st_size
         line = head.count(b"\n", 0, start) + 1
-        return PlainFile(self._path, self.name, start, line, facts.st_size, facts.st_mtime_ns, self.comment_lines)
+        return PlainFile(self._path, self.name, start, line, facts.st_size, identity_of(facts), self.comment_lines)
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO | io.FileIO]:

@@ -37,9 +37,9 @@ def total_cost_units(tokens: int, squared_tokens: int, embed_dim: int) -> int:
     return 6 * embed_dim * tokens + squared_tokens
 
 
-def shard_count(sequences: int, residues: int, shard_residues: int, at_least: int) -> int:
-    """Number of shards: by residues, at least ``at_least``, never more than there are sequences."""
-    return min(sequences, max(at_least, -(-residues // shard_residues)))
+def shard_count(sequences: int, wanted: int, at_least: int) -> int:
+    """Number of shards: as many as ``wanted``, at least ``at_least``, never more than there are sequences."""
+    return min(sequences, max(at_least, wanted))
 
 
 def shard_starts(costs: Iterable[Int64Array], sequences: int, total_cost: int, shards: int) -> Int64Array:

@@ -10,7 +10,7 @@ def plan(p, inputs, precision, model) {
           input   ${inputs.size() > 3 ? counted(inputs.size(), 'file') : inputs.join(', ')}
           model   ${model}
           vectors layers ${p.layers}, ${p.pooling} pooling${p.per_residue ? ', and one per residue' : ''}
-          compute ${device(p)}, ${precision}
+          compute ${device(p)}, ${precision}${unused(p)}
           results ${file(p.outdir, glob: false)}
         """.stripIndent()
 }
@@ -22,7 +22,17 @@ def extent(inputs) {
 }
 
 def device(p) {
-    return p.gpus > 0 ? counted(p.gpus, 'GPU') : 'CPU'
+    return p.device == 'mps' ? "Apple's GPU" : (p.gpus > 0 ? counted(p.gpus, 'GPU') : 'CPU')
+}
+
+/** Why a GPU that is here is not used; empty where one is used or none is here. */
+def unused(p) {
+    if (p.gpus > 0 || p.device == 'mps') {
+        return ''
+    }
+    def told = ['bash', "${projectDir}/conf/count_gpus.sh"].execute().text.readLines()
+    def seen = (told[0] ?: '0') as int
+    return seen ? "; not on ${counted(seen, 'GPU')} that ${seen == 1 ? 'is' : 'are'} here, as --gpus is 0" : (told[1] ? "; ${told[1]}" : '')
 }
 
 def counted(number, what) {
@@ -30,7 +40,7 @@ def counted(number, what) {
 }
 
 /** What the split found and what is to be computed of it, before the first shard is. */
-def workload(split, p, precision, dimensions) {
+def workload(split, p) {
     def shards = split.shards
     def others = ['duplicate', 'reused', 'rejected'].findAll { status -> split[status] }
     def found = others.collect { status -> String.format(Locale.ROOT, '%,d %s', split[status] as long, status) }
@@ -38,7 +48,7 @@ def workload(split, p, precision, dimensions) {
     def told = "${counted(split.records, 'record')}: ${found.join(', ')}"
     if (shards) {
         told += " in ${counted(shards.size(), 'shard')} on ${device(p)}"
-        told += estimate(shards.collect { shard -> shard.cost }, p, precision, dimensions)
+        told += estimate(split, p)
     } else {
         told += '; nothing is computed'
     }
@@ -51,22 +61,27 @@ def refusals(summary) {
 }
 
 /** GPU time of the arithmetic alone, of which each shard has its share. A task adds some seconds to start. */
-def estimate(operations, p, precision, dimensions) {
-    if (p.gpus == 0 || !(precision in ['fp16', 'bf16']) || !operations.sum()) {
+def estimate(split, p) {
+    def operations = split.shards.sum { shard -> shard.cost }
+    if (p.gpus == 0 || !operations) {
         return ''
     }
-    def seconds = operations.sum() / (measuredTeraflops(dimensions) * 1e12)
+    def seconds = operations / (split.card_teraflops * 1e12)
     // Shards are of equal cost, and a GPU takes one at a time.
-    def rounds = Math.ceil(operations.size() / (p.gpus as double))
-    def each = p.gpus > 1 ? ", ${duration(seconds * rounds / operations.size())} with all of them" : ''
-    return "; about ${duration(seconds)} of GPU time on an H100${each}, other cards in proportion"
+    def each = seconds / split.shards.size()
+    def rounds = Math.ceil(split.shards.size() / (p.gpus as double))
+    def together = p.gpus > 1 ? ", ${duration(each * rounds)} with all of them" : ''
+    def named = split.card ? split.card.toUpperCase() : 'a card of a fifth of an H100, as yours is not known'
+    return "; about ${duration(seconds)} of GPU time on ${named}${together}; ${duration(each)} a shard"
 }
 
-/** TFLOP/s of ours-fp16 on an H100 in benchmarks/results/engines-*.csv, of the largest model there not above this one. */
-def measuredTeraflops(dimensions) {
-    def measured = [320: 168, 640: 344, 1280: 535, 2560: 578]
-    def known = measured.findAll { dimension, _rate -> dimension <= dimensions }
-    return known ? known.values().max() : measured.values().min()
+/** What the shards are for, in the words of whoever names it: a cloud's type, Slurm's request, this machine's driver. */
+def card(p) {
+    if (p.device == 'mps' || p.gpus == 0) {
+        return p.device == 'mps' ? 'apple' : 'cpu'
+    }
+    def asked = "${p.gpu_type ?: ''} ${p.gpu_request == 'gres=gpu:1' ? '' : p.gpu_request}".trim()
+    return asked ?: (['bash', "${projectDir}/conf/count_gpus.sh"].execute().text.readLines()[1] ?: '')
 }
 
 def duration(seconds) {
@@ -87,7 +102,7 @@ def shardSizes(split) {
 def closing(p, outdir) {
     def summary = outdir.resolve('metrics/run_summary.json')
     if (!workflow.success || !summary.exists()) {
-        def lines = (workflow.errorMessage ?: 'the run did not finish').readLines()
+        def lines = (workflow.errorMessage ?: cause(workflow.errorReport) ?: 'the run did not finish').readLines()
         return "\nNo results: ${lines.reverse().find { line -> line.contains('.py: error: ') } ?: lines.last()}"
     }
     def run = readRecord(summary)
@@ -95,6 +110,16 @@ def closing(p, outdir) {
     def steps = stepsOf(outdir.resolve('pipeline_info/trace.txt'), workflow.start, workflow.complete)
     def lines = ["\n${run.records} records, ${rejected}"] + changes(run) + refusals(run) + steps + run.verdict + ["Results are in ${outdir}/embeddings"]
     return (lines + (p.report ? [page(outdir)] : [])).join('\n')
+}
+
+/** What Nextflow says of a failure of which no task does. An API server's answer is JSON, of which one line is its message. */
+def cause(report) {
+    def refused = report =~ '(?s)"message": "((?:[^"\\\\]|\\\\.)*)".*"code": (\\d+)'
+    if (refused) {
+        def message = new groovy.json.JsonSlurper().parseText("[\"${refused[0][1]}\"]")[0]
+        return "${message}; ${refused[0][2] == '403' ? 'docs/clouds.md lists the rights of a run' : 'run again with -resume'}"
+    }
+    return report?.readLines()?.dropWhile { line -> !line.startsWith('Caused by:') }?.drop(1)?.find { line -> line.trim() }?.trim()
 }
 
 /** What was not read as it stands in the input; the ledger tells of which records. */

@@ -29,7 +29,7 @@ process SPLIT_FASTA {
     printf '>0\\nMKV\\n' > shards/shard-00000.fasta
     printf '>1\\nMKT\\n' > shards/shard-00001.fasta
     touch manifest.parquet rejected.tsv
-    printf '{"records": 2, "embedded": 2, "duplicate": 0, "reused": 0, "rejected": 0, "reuse": [], "shards": [
+    printf '{"records": 2, "embedded": 2, "duplicate": 0, "reused": 0, "rejected": 0, "reuse": [], "card": null, "card_teraflops": 100, "shards": [
         {"file": "shard-00000.fasta", "sequences": 1, "residues": 3, "cost": 1},
         {"file": "shard-00001.fasta", "sequences": 1, "residues": 3, "cost": 1}]}' > split_summary.json
     """

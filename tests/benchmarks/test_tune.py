@@ -24,16 +24,30 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_rewriting_the_table_with_its_own_rows_leaves_the_file_as_it_is(table: Path) -> None:
     before = table.read_text()
-    tune.write_table("9", tiles.read_table()["9"])
-    tune.write_table("9", tiles.read_table("hopper_attention")["9"], "hopper_attention")
+    tune.write_table("9.0", tiles.read_table()["9.0"])
+    tune.write_table("9.0", tiles.read_table("hopper_attention")["9.0"], "hopper_attention")
     assert table.read_text() == before
 
 
 def test_another_architecture_joins_the_table(table: Path) -> None:
     known, rows = tiles.read_table(), [[64, 1_000_000, 64, 64, 4, 3]]
-    tune.write_table("10", rows)
+    tune.write_table("11.0", rows)
     tiles.read_table.cache_clear()
-    assert tiles.read_table() == known | {"10": rows}
+    assert tiles.read_table() == known | {"11.0": rows}
+
+
+def test_tiles_that_do_not_fit_are_never_the_fastest() -> None:
+    small, large = tiles.AttentionTiles(64, 32, 4, 2), tiles.AttentionTiles(128, 128, 8, 4)
+    assert tune.fastest({large: math.inf, small: 3.0}, "heads of 64") == [64, 32, 4, 2]
+    with pytest.raises(SystemExit, match="heads of 64: none of 1 choices fits this GPU; the table stays as it is"):
+        tune.fastest({large: math.inf}, "heads of 64")
+
+
+@pytest.mark.gpu
+def test_tiles_that_do_not_fit_take_for_ever() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU")
+    assert tune.attend(128, 64, tiles.AttentionTiles(128, 128, 8, 4), 2, tokens=640) == math.inf
 
 
 @pytest.mark.gpu

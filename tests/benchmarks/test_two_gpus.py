@@ -180,7 +180,7 @@ def test_every_shard_gets_whole_copies(copies: int, shards: int, tmp_path: Path)
     records = list(read_records(given.fasta))
     assert given.records == len(records) == len({record.id for record in records}) == copies * len(lengths)
     kept = np.array([min(len(record.sequence), 1022) for record in records])
-    assert shard_count(len(kept), int(kept.sum()), given.shard_residues, 1) == shards
+    assert shard_count(len(kept), -(-int(kept.sum()) // given.shard_residues), 1) == shards
     costs = cost_units(kept + SPECIAL_TOKENS, 1280)
     starts = shard_starts([costs], len(kept), int(costs.sum()), shards)
     assert starts.tolist() == [k * len(kept) // shards for k in range(shards)]
@@ -201,7 +201,7 @@ def test_vectors_are_counted_while_they_are_written(tmp_path: Path, monkeypatch:
     assert vectors_written(this, 3, DIM) == (0, 0)
     with ShardWriter(Path("shard-00003"), {"embedding": DIM}, "float32", 100, 9, {}) as writer:
         assert vectors_written(this, 3, DIM) == (0, 9)
-        writer.write(np.array([108, 101]), {"embedding": np.ones((2, DIM), np.float32)}, 0)
+        writer.write(np.array([108, 101]), {"embedding": np.ones((2, DIM), np.float32)}, 0, np.zeros((2, 16), np.uint8))
         assert vectors_written(this, 3, DIM) == (2, 9)
     assert vectors_written(this, 3, DIM) == (0, 0)
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -13,8 +14,8 @@ SOURCE = Path(__file__).parent / "nvml.c"
 SMI = """#!/bin/sh
 case "$*" in
 *compute_cap*) echo "{capability}" ;;
-*query-gpu*) echo "0, GPU-0" ;;
--L) echo "GPU 0: Stand-in (UUID: GPU-0)" ;;
+*query-gpu*) echo "0, {uuid}" ;;
+-L) echo "GPU 0: Stand-in (UUID: {uuid})" ;;
 *) echo "| NVIDIA-SMI {version}    Driver Version: {version}    CUDA Version: {major}.{minor}     |" ;;
 esac
 """
@@ -27,12 +28,15 @@ def install_driver(folder: Path, version: str, cuda: tuple[int, int], capability
         pytest.skip("no C compiler here")
     folder.mkdir(parents=True)
     subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libnvidia-ml.so.1", SOURCE], check=True)
+    uuid = f"GPU-{uuid4()}"
     smi = folder / "nvidia-smi"
-    smi.write_text(SMI.format(version=version, major=cuda[0], minor=cuda[1], capability=capability))
+    smi.write_text(SMI.format(version=version, major=cuda[0], minor=cuda[1], capability=capability, uuid=uuid))
     smi.chmod(0o755)
     return {
         "LD_LIBRARY_PATH": f"{folder}:{os.environ.get('LD_LIBRARY_PATH', '')}",
         "PATH": f"{folder}:{os.environ['PATH']}",
         "DRIVER_VERSION": version,
         "DRIVER_CUDA": str(1000 * cuda[0] + 10 * cuda[1]),
+        "DRIVER_UUID": uuid,
+        "DRIVER_CAPABILITY": capability.replace(".", ""),
     }

@@ -19,4 +19,17 @@ int nvmlSystemGetDriverVersion(char *version, unsigned length) {
 }
 int nvmlDeviceGetCount_v2(unsigned *count) { *count = (unsigned)number("DRIVER_GPUS", 1); return 0; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, card **handle) { *handle = &only; return 0; }
-int nvmlDeviceGetUUID(card *handle, char *uuid, unsigned length) { snprintf(uuid, length, "GPU-0"); return 0; }
+int nvmlDeviceGetUUID(card *handle, char *uuid, unsigned length) {
+    snprintf(uuid, length, "%s", getenv("DRIVER_UUID") ? getenv("DRIVER_UUID") : "GPU-0");
+    return 0;
+}
+int nvmlDeviceGetName(card *handle, char *name, unsigned length) {
+    snprintf(name, length, "%s", getenv("DRIVER_CARD") ? getenv("DRIVER_CARD") : "Stand-in");
+    return 0;
+}
+int nvmlDeviceGetCudaComputeCapability(card *handle, int *major, int *minor) {
+    int capability = number("DRIVER_CAPABILITY", 80);
+    *major = capability / 10;
+    *minor = capability % 10;
+    return 0;
+}

@@ -62,7 +62,6 @@ def test_a_stub_run_leaves_the_model_cache_alone(tmp_path: Path) -> None:
             '"residue": 3, "cost": 1}]',
             "split_summary.json: residues is missing",
         ),
-        ("describe_model", '"embed_dim": 2', '"embeddim": 2', "model.json: embed_dim is missing"),
         ("merge_embeddings", '"rejected": 0, "unk', '"reject": 0, "unk', "run_summary.json: rejected is missing"),
     ],
 )

@@ -20,45 +20,40 @@ REUSE = [
 
 def summary(costs: list[float], **counts: Any) -> dict[str, Any]:
     shards = [{"file": f"shard-{i}.fasta", "sequences": 1, "residues": 3, "cost": cost} for i, cost in enumerate(costs)]
-    return {"records": 3, "embedded": 3, **counts, "shards": shards}
+    return {"records": 3, "embedded": 3, "card": "h100", "card_teraflops": 535, **counts, "shards": shards}
 
 
-#: Summary of the split, parameters, precision, what is told.
-CASES: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
+#: Summary of the split, parameters, what is told.
+CASES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         summary([TEN_MINUTES] * 3),
         {"gpus": 2},
-        "bf16",
-        "3 records: 3 distinct sequences to embed in 3 shards on 2 GPUs; about 30 minutes of GPU time on an H100, "
-        "20 minutes with all of them, other cards in proportion",
+        "3 records: 3 distinct sequences to embed in 3 shards on 2 GPUs; about 30 minutes of GPU time on H100, "
+        "20 minutes with all of them; 10 minutes a shard",
     ),
     (
         summary([TEN_MINUTES] * 4),
         {"gpus": 4},
-        "fp16",
-        "3 records: 3 distinct sequences to embed in 4 shards on 4 GPUs; about 40 minutes of GPU time on an H100, "
-        "10 minutes with all of them, other cards in proportion",
+        "3 records: 3 distinct sequences to embed in 4 shards on 4 GPUs; about 40 minutes of GPU time on H100, "
+        "10 minutes with all of them; 10 minutes a shard",
     ),
     (
-        summary([TEN_MINUTES], embedded=1),
+        summary([TEN_MINUTES], embedded=1, card=None, card_teraflops=53.5),
         {"gpus": 8},
-        "fp16",
-        "3 records: 1 distinct sequence to embed in 1 shard on 8 GPUs; about 10 minutes of GPU time on an H100, "
-        "10 minutes with all of them, other cards in proportion",
+        "3 records: 1 distinct sequence to embed in 1 shard on 8 GPUs; about 100 minutes of GPU time on a card "
+        "of a fifth of an H100, as yours is not known, 100 minutes with all of them; 100 minutes a shard",
     ),
-    (summary([0]), {"gpus": 1}, "fp16", "3 records: 3 distinct sequences to embed in 1 shard on 1 GPU"),
-    (summary([5]), {"gpus": 0, "dedup": False}, "fp32", "3 records: 3 sequences to embed in 1 shard on CPU"),
+    (summary([0]), {"gpus": 1}, "3 records: 3 distinct sequences to embed in 1 shard on 1 GPU"),
+    (summary([5]), {"gpus": 0, "dedup": False}, "3 records: 3 sequences to embed in 1 shard on CPU"),
     (
         summary([5], records=1011, duplicate=2, reused=1005, rejected=1, reuse=REUSE),
         {"gpus": 0, "dedup": True},
-        "fp32",
         "1,011 records: 2 duplicate, 1,005 reused, 1 rejected, 3 distinct sequences to embed in 1 shard on CPU\n"
         "Not reused: /home/ann/old: layers is 6 there and 5 here",
     ),
     (
         summary([], embedded=0, reused=3),
         {"gpus": 1},
-        "fp16",
         "3 records: 3 reused, 0 distinct sequences to embed; nothing is computed",
     ),
 ]
@@ -67,7 +62,7 @@ include {{ workload }} from '{module}'
 
 workflow {{
     def cases = new groovy.json.JsonSlurper().parseText(file('{cases}').text)
-    def told = cases.collect {{ each -> workload(each[0], each[1], each[2], 1280) }}
+    def told = cases.collect {{ each -> workload(each[0], each[1]) }}
     file('{told}').text = groovy.json.JsonOutput.toJson(told)
 }}
 """
@@ -89,4 +84,4 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_the_work_is_told_in_the_right_numbers(told: list[str], case: int) -> None:
-    assert told[case] == CASES[case][3]
+    assert told[case] == CASES[case][2]

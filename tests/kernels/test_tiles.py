@@ -31,3 +31,28 @@ def test_every_row_of_the_table_is_whole_and_ascending(kernel: str, sizes: type)
 def test_fp32_has_tiles_of_its_own() -> None:
     assert tiles.attention_tiles(torch.empty(0, dtype=torch.float32), 64, 100) == tiles.EXACT
     assert tiles.attention_tiles(torch.empty(0, dtype=torch.float16), 64, 100) != tiles.EXACT
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        ((7, 5), "default"),
+        ((8, 0), "8.0"),
+        ((8, 6), "8.6"),
+        ((8, 7), "8.6"),
+        ((8, 9), "8.6"),
+        ((9, 0), "9.0"),
+        ((10, 3), "10.0"),
+        ((11, 0), "default"),
+        ((12, 1), "12.0"),
+    ],
+)
+def test_a_card_has_the_rows_of_the_nearest_below_it_of_its_major_version(card: tuple[int, int], expected: str) -> None:
+    table = tiles.read_table()
+    assert tiles.rows_for(table, card) is table[expected]
+
+
+def test_a_tenth_minor_version_comes_after_the_ninth() -> None:
+    table = {"default": [[0]], "8.2": [[1]], "8.10": [[2]]}
+    assert tiles.rows_for(table, (8, 9)) == [[1]]
+    assert tiles.rows_for(table, (8, 11)) == [[2]]

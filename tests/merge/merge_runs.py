@@ -18,6 +18,7 @@ from virnucpro.merge.config import MergeConfig
 from virnucpro.monitor.metrics import BatchRecord, write_shard_metrics
 from virnucpro.monitor.probes import Sample
 from virnucpro.output.contracts import PlannedShard, ReuseEntry, ShardRun, SplitSummary, VectorFacts
+from virnucpro.output.digests import file_digests
 from virnucpro.output.keys import KeyDigest
 from virnucpro.output.ledger import LedgerWriter
 from virnucpro.output.schema import file_metadata
@@ -91,9 +92,9 @@ class Run:
         wanted = min(self.shards, len(order))
         self.starts = [k * len(order) // wanted for k in range(wanted)] + [len(order)] if wanted else [0]
         self._write_ledger()
-        self._write_summary()
-        describe().write(self.folder / "model.json")
         (self.folder / "rejected.tsv").touch()
+        self.write_summary()
+        describe().write(self.folder / "model.json")
         for shard in range(len(self.starts) - 1):
             self.write_shard(shard)
 
@@ -160,7 +161,7 @@ class Run:
 
     rewrite_ledger = _write_ledger
 
-    def _write_summary(self) -> None:
+    def write_summary(self) -> None:
         digest = KeyDigest()
         digest.add(pa.array([key(s) for s in self.unique], pa.string()))
         statuses = self.statuses()
@@ -192,6 +193,7 @@ class Run:
             max_length=LIMIT,
             long_sequences="truncate",
             keys_digest=digest.hexdigest(),
+            digests=file_digests([self.folder / "manifest.parquet", self.folder / "rejected.tsv"]),
             output=VectorFacts(
                 layers=[6],
                 pooling=self.pooling(),
@@ -201,6 +203,8 @@ class Run:
             ),
             shards=plan,
             reuse=[ReuseEntry(results=str(path), used=True, reason=None) for path, _ in self.earlier],
+            card=None,
+            card_teraflops=100.0,
         )
         summary.write(self.folder / "split_summary.json")
 
@@ -227,7 +231,8 @@ class Run:
                     name: np.stack([vector(distinct[i], dim, name) for i in chosen])
                     for name, dim in self.columns.items()
                 }
-                writer.write(np.array(chosen) + first, vectors, batch)
+                keys = np.frombuffer(bytes.fromhex("".join(key(distinct[i]) for i in chosen)), np.uint8)
+                writer.write(np.array(chosen) + first, vectors, batch, keys.reshape(-1, 16))
                 if self.residues:
                     for i in chosen:
                         writer.write_residues(first + i, {"residues": residues(distinct[i])})
@@ -239,7 +244,7 @@ class Run:
                 for i in range(10 * len(records) + 21)
             ]
             known = ShardRun(shard=shard, device_name=f"H100-{shard}", process_start=1000.0 * shard)
-            writer.finish(lambda folder: write_shard_metrics(folder, records, samples, known))
+            writer.finish(lambda folder: write_shard_metrics(folder, records, samples, known, writer.digests))
         return outdir
 
     def rewrite_shard(self, shard: int, **options: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 from driver.driver import install_driver
 
 from virnucpro.errors import TryAgainError, UsageError
-from virnucpro.monitor.driver import Driver
+from virnucpro.monitor.driver import Card, Driver
 from virnucpro.pipeline import device as device_module
 from virnucpro.pipeline.device import select_device
 
@@ -75,6 +75,30 @@ def test_a_promised_gpu_that_is_not_there_is_told_at_once(monkeypatch: pytest.Mo
     assert select_device("auto", "fp16") == torch.device("cpu")
 
 
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is an Apple GPU here")
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [
+        ("fp16", f"--device mps: PyTorch {torch.__version__} sees no Apple GPU here"),
+        ("bf16", "--precision bf16 is not for Apple's GPU: use fp16 or fp32"),
+        ("fp8", "--precision fp8 is not for Apple's GPU: use fp16 or fp32"),
+    ],
+)
+def test_apples_gpu_where_there_is_none(precision: str, message: str) -> None:
+    done = ask({}, "mps", precision)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert message in line
+
+
+def test_apples_gpu_is_taken_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(device_module, "find_driver", lambda: None)
+    assert select_device("mps", "fp32") == torch.device("mps")
+    assert select_device("auto", "fp32") == torch.device("cpu")
+
+
 #: Of PyTorch 2.11 for CUDA 13.0, and of 2.10 for CUDA 12.8.
 ARCHITECTURES = {
     13: ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"],
@@ -89,11 +113,12 @@ ARCHITECTURES = {
         (12, (6, 1), "fp16", r"no code for the Card \(compute capability 6.1\)"),
         (12, (7, 0), "bf16", "--precision bf16 needs an Ampere GPU or a later one; the Card is none: use fp16"),
         (13, (7, 5), "bf16", "--precision bf16 needs an Ampere GPU"),
-        (13, (8, 6), "fp8", "--precision fp8 needs a Hopper GPU"),
+        (13, (8, 6), "fp8", "--precision fp8 needs an Ada GPU or a later one; the Card is none"),
         (12, (7, 0), "fp16", None),
         (13, (7, 5), "fp32", None),
         (13, (8, 0), "bf16", None),
         (13, (8, 9), "bf16", None),
+        (13, (8, 9), "fp8", None),
         (13, (9, 0), "fp8", None),
         (13, (10, 3), "fp16", None),
         (13, (12, 1), "bf16", None),
@@ -104,12 +129,12 @@ def test_what_a_card_can_do(
 ) -> None:
     monkeypatch.setattr(device_module, "find_driver", lambda: Driver("580.65.06", (cuda, 0), 1))
     monkeypatch.setattr(torch.version, "cuda", f"{cuda}.0")
+    monkeypatch.setattr(torch._C, "_cuda_getArchFlags", lambda: " ".join(ARCHITECTURES[cuda]))
     for name, value in {
         "is_available": True,
         "current_device": 0,
         "get_device_name": "Card",
         "get_device_capability": capability,
-        "get_arch_list": ARCHITECTURES[cuda],
     }.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
     if message is None:
@@ -117,3 +142,32 @@ def test_what_a_card_can_do(
     else:
         with pytest.raises(UsageError, match=message):
             select_device("auto", precision)
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or not CUDA_MAJOR, reason="needs a PyTorch for CUDA and no GPU")
+@pytest.mark.parametrize(
+    ("visible", "capability", "precision", "message"),
+    [
+        (None, "7.0", "bf16", "no code for the Stand-in" if CUDA_MAJOR == 13 else "the Stand-in is none: use fp16"),
+        (None, "6.1", "fp16", "no code for the Stand-in (compute capability 6.1)"),
+        ("UUID", "7.5", "bf16", "--precision bf16 needs an Ampere GPU or a later one; the Stand-in is none: use fp16"),
+        ("0", "8.6", "fp8", "--precision fp8 needs an Ada GPU or a later one; the Stand-in is none: use fp16"),
+    ],
+)
+def test_the_driver_tells_what_its_card_cannot_do_before_cuda_is_asked(
+    visible: str | None, capability: str, precision: str, message: str, tmp_path: Path
+) -> None:
+    environment = install_driver(tmp_path / "driver", "580.65.06", (13, 0), capability)
+    named = environment["DRIVER_UUID"] if visible == "UUID" else visible
+    done = ask(environment | ({"CUDA_VISIBLE_DEVICES": named} if named else {}), "cuda", precision)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert message in line
+
+
+def test_of_unlike_cards_only_a_uuid_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = Card("GPU-11", "Old", (7, 5)), Card("GPU-22", "New", (9, 0))
+    driver = Driver("580.65.06", (13, 0), 2, (old, new))
+    for visible, told in {"GPU-22": [new], "GPU-1": [old], "1": [], "": [], "GPU-3": []}.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert device_module._told_cards(driver) == told, visible

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 #: Token of each index, in the order of the published checkpoints' embedding rows.
 VOCABULARY: Final = (
@@ -21,6 +23,9 @@ UNK: Final = 3
 X: Final = 24
 MASK: Final = 32
 TOKEN_TO_INDEX: Final[Mapping[str, int]] = {token: index for index, token in enumerate(VOCABULARY)}
+
+#: Letter of each index; tokens of more than one character are in no sequence.
+_LETTERS: Final = np.frombuffer(bytes(ord(token[0] if len(token) == 1 else "?") for token in VOCABULARY), np.uint8)
 
 # Any two characters: they only keep the places that <cls> and <eos> then take.
 _PLACES_OF_EOS_AND_CLS = "XX"
@@ -76,6 +81,22 @@ def tokenise_packed(
     tokens[offsets[:-1]] = cls
     tokens[offsets[1:] - 1] = eos
     return tokens, offsets
+
+
+def sequence_keys(tokens: npt.NDArray[np.int64], offsets: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+    """The key of each sequence that these tokens are: xxh3_128 of its letters, as SPLIT_FASTA gives it.
+
+    Args:
+        tokens: (T,), as ``tokenise_packed`` makes them.
+        offsets: (S + 1,).
+
+    Returns:
+        uint8 (S, 16).
+    """
+    text = memoryview(_LETTERS[tokens].tobytes())
+    ends = offsets.tolist()
+    keys = b"".join(xxhash.xxh3_128_digest(text[start + 1 : end - 1]) for start, end in pairwise(ends))
+    return np.frombuffer(keys, np.uint8).reshape(-1, 16)
 
 
 def tokenise(sequence: str) -> npt.NDArray[np.int64]:

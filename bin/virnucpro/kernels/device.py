@@ -7,9 +7,13 @@ import functools
 import importlib
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import torch
+
+#: The version of Triton whose Gluon the kernels for Hopper are written in: before it they do not compile, and what
+#: comes after it may change what is still experimental.
+GLUON_OF: Final = "3.6."
 
 try:
     triton: Any = importlib.import_module("triton")
@@ -17,6 +21,8 @@ try:
 except ImportError:
     triton = tl = None
 try:
+    if not getattr(triton, "__version__", "").startswith(GLUON_OF):
+        raise ImportError
     gluon: Any = importlib.import_module("triton.experimental.gluon")
     gl: Any = importlib.import_module("triton.experimental.gluon.language")
     hopper: Any = importlib.import_module("triton.experimental.gluon.language.nvidia.hopper")
@@ -45,10 +51,18 @@ def uses_triton(tensor: torch.Tensor) -> bool:
     return triton is not None and (tensor.is_cuda or interpreted())
 
 
+class DeviceFacts(NamedTuple):
+    """What the choice of kernels asks about a GPU."""
+
+    capability: tuple[int, int]
+    multiprocessors: int
+
+
 @functools.cache
-def _device_facts(index: int) -> tuple[int, int]:
-    properties = torch.cuda.get_device_properties(index)
-    return properties.major, properties.multi_processor_count
+def device_facts(index: int) -> DeviceFacts:
+    """The facts of the GPU of this index."""
+    card = torch.cuda.get_device_properties(index)
+    return DeviceFacts((card.major, card.minor), card.multi_processor_count)
 
 
 def uses_hopper(tensor: torch.Tensor) -> bool:
@@ -57,18 +71,18 @@ def uses_hopper(tensor: torch.Tensor) -> bool:
         gluon is not None
         and tensor.is_cuda
         and tensor.dtype in (torch.float16, torch.bfloat16, torch.float8_e4m3fn)
-        and capability(tensor) == 9
+        and capability(tensor)[0] == 9
     )
 
 
-def capability(tensor: torch.Tensor) -> int:
-    """Major compute capability of the tensor's GPU; 0 on the CPU."""
-    return _device_facts(tensor.get_device())[0] if tensor.is_cuda else 0
+def capability(tensor: torch.Tensor) -> tuple[int, int]:
+    """Compute capability of the tensor's GPU; (0, 0) on the CPU."""
+    return device_facts(tensor.get_device()).capability if tensor.is_cuda else (0, 0)
 
 
 def multiprocessors(tensor: torch.Tensor) -> int:
     """Multiprocessors of the tensor's GPU."""
-    return _device_facts(tensor.get_device())[1]
+    return device_facts(tensor.get_device()).multiprocessors
 
 
 def launch_guard(tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:

@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 """Linear layers in e4m3 with one scale a row, and the two kernels that quantise what they produce for them.
 
-A row is divided by its greatest magnitude over 448, the largest e4m3 number, and that quotient is its scale. Hopper and
+A row is divided by its greatest magnitude over 448, the largest e4m3 number, and that quotient is its scale. Ada and
 later multiply such matrices at twice the rate of 16-bit ones (`torch._scaled_mm`).
 
 Shapes: T tokens, D input features, F output features.

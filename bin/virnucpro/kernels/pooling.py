@@ -57,6 +57,8 @@ def _check_mode(mode: str) -> None:
 def pool_ref(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: str) -> torch.Tensor:
     """`pool` in plain PyTorch."""
     _check_mode(mode)
+    if x_TD.device.type == "mps":  # which PyTorch reduces no segments on
+        return pool_ref(x_TD.cpu(), cu_seqlens.cpu(), mode).to(x_TD.device)
     bounds = cu_seqlens.long()
     first, last = bounds[:-1], bounds[1:] - 1
     if mode == "bos":

@@ -1,10 +1,15 @@
-"""Tile choices per GPU architecture, fixed so that no process tunes at its start; ``make tune`` measures and rewrites
-``tiles.json``."""
+"""Tile choices per GPU architecture, fixed so that no process tunes at its start.
+
+Those of 9.0 were measured: ``make tune`` does it on the card at hand and rewrites ``tiles.json``. The others follow
+from what the compiler makes of them: no register spilled, at least eight warps a multiprocessor and, on 8.0, whose
+tensor cores outrun its shared memory, 32 rows of queries a warp where sequences are long enough to fill them.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +41,7 @@ EXACT = AttentionTiles(32, 32, 4, 1)  # fp32 operands: more registers and shared
 
 @functools.cache
 def read_table(kernel: str = "attention") -> dict[str, list[list[int]]]:
-    """Rows of (head dimension, longest sequence, *tiles) ascending, by major compute capability.
+    """Rows of (head dimension, longest sequence, *tiles) ascending, by compute capability.
 
     Of ``attention`` the tiles are `AttentionTiles`, of ``hopper_attention`` `HopperAttentionTiles`.
     """
@@ -46,15 +51,24 @@ def read_table(kernel: str = "attention") -> dict[str, list[list[int]]]:
 
 def hopper_attention_tiles(head_dim: int, max_seqlen: int) -> HopperAttentionTiles:
     """Tiles for a batch with this longest sequence."""
-    return HopperAttentionTiles(*choose(read_table("hopper_attention")["9"], head_dim, max_seqlen))
+    return HopperAttentionTiles(*choose(read_table("hopper_attention")["9.0"], head_dim, max_seqlen))
 
 
 def attention_tiles(qkv_T3D: torch.Tensor, head_dim: int, max_seqlen: int) -> AttentionTiles:
     """Tiles for a batch with this longest sequence on the tensor's device."""
     if qkv_T3D.dtype == torch.float32:
         return EXACT
-    table = read_table()
-    return AttentionTiles(*choose(table.get(str(capability(qkv_T3D)), table["default"]), head_dim, max_seqlen))
+    return AttentionTiles(*choose(rows_for(read_table(), capability(qkv_T3D)), head_dim, max_seqlen))
+
+
+def rows_for(table: Mapping[str, list[list[int]]], card: tuple[int, int]) -> list[list[int]]:
+    """The rows of a compute capability, or of the one nearest below it of the same major version, or the default ones.
+
+    8.9 has the shared memory of 8.6, 10.3 that of 10.0 and 12.1 that of 12.0.
+    """
+    known = [(int(major), int(minor)) for major, dot, minor in (name.partition(".") for name in table) if dot]
+    near = max((each for each in known if each[0] == card[0] and each <= card), default=None)
+    return table["default" if near is None else f"{near[0]}.{near[1]}"]
 
 
 def choose(rows: list[list[int]], head_dim: int, max_seqlen: int) -> list[int]:

@@ -25,8 +25,10 @@ from virnucpro.monitor.run_metrics import merge_metrics, run_figures
 from virnucpro.monitor.schema import SHARDS_SCHEMA
 from virnucpro.output.atomic import prepare_new_directory, publish_directory, remove_tree, sync
 from virnucpro.output.contracts import ModelDescription, RunModel, RunParameters, RunSummary, RunVersions, SplitSummary
+from virnucpro.output.digests import check_file
 from virnucpro.output.files import (
     EMBEDDINGS_DIR,
+    GPU_METRICS_FILE,
     MANIFEST_FILE,
     METRICS_DIR,
     REJECTED_FILE,
@@ -100,13 +102,17 @@ def _merge_into(temporary: Path, config: MergeConfig, inputs: _Inputs) -> RunSum
             residues = temporary / RESIDUES_DIR
             merge_residues(inputs.shards, config.reuse, ledger, residues, inputs.metadata, config.part_bytes)
     metrics = temporary / METRICS_DIR
+    for shard in inputs.shards:
+        digest = shard.summary.digests.get(GPU_METRICS_FILE)
+        check_file(shard.folder / GPU_METRICS_FILE, digest, "embed the shard again")
     rows = [_metrics_row(shard) for shard in inputs.shards]
     merge_metrics([shard.folder for shard in inputs.shards], rows, metrics)
     figures = run_figures(rows, metrics, _flops(inputs, layout))
     summary = _run_summary(config, inputs, layout, figures, len(paths))
     summary.write(metrics / RUN_SUMMARY_FILE)
-    shutil.copyfile(config.manifest, temporary / MANIFEST_FILE)
-    shutil.copyfile(config.rejected, temporary / REJECTED_FILE)
+    for source, name in ((config.manifest, MANIFEST_FILE), (config.rejected, REJECTED_FILE)):
+        shutil.copyfile(source, temporary / name)
+        check_file(temporary / name, inputs.summary.digests[name], "split the input again")
     for path in (path for path in temporary.rglob("*") if path.is_file()):
         sync(path)
     return summary
@@ -116,6 +122,8 @@ def _open(config: MergeConfig) -> _Inputs:
     if not config.rejected.is_file():
         raise InputMissingError(f"{config.rejected}: not there; give the {REJECTED_FILE} that the split wrote")
     summary, model = SplitSummary.read(config.split_summary), ModelDescription.read(config.model_json)
+    if config.manifest.is_file():  # its reader says what to give where there is none
+        check_file(config.manifest, summary.digests[MANIFEST_FILE], "split the input again")
     shards = open_shards(config.folders, summary.shards)
     parts = [reused_parts(results) for results in config.reuse] if summary.reused else []
     for shard in shards:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -13,6 +15,8 @@ from virnucpro.errors import DataError, LedgerError
 from virnucpro.merge.layout import statuses
 from virnucpro.merge.parts import PartWriter
 from virnucpro.merge.shard_set import ShardFiles
+from virnucpro.output.damage import reading
+from virnucpro.output.digests import ContentDigest
 from virnucpro.output.files import RESIDUES_FILE, residue_parts
 from virnucpro.output.ledger import LedgerReader
 from virnucpro.output.schema import EMBEDDED, REUSED, merged_residues_schema
@@ -81,7 +85,11 @@ class _Residues:
         for shard in shards:
             shard_keys = keys.take(shard.sequences)
             seen = np.zeros(shard.sequences, np.bool_)
+            digest = ContentDigest()
             for table in _row_groups(shard.folder / RESIDUES_FILE, f"shard {shard.number}", "embed it again"):
+                if {*table.column_names, "sequence_key"} != {*self._schema.names, "unique_index"}:
+                    where = f"shard {shard.number} ({shard.folder})"
+                    raise DataError(f"{where}: other columns in {RESIDUES_FILE}; embed it again")
                 rows = table["unique_index"].to_numpy() - shard.first_unique_index
                 inside = (rows >= 0) & (rows < shard.sequences)
                 if not inside.all() or seen[rows].any() or len(np.unique(rows)) != len(rows):
@@ -89,7 +97,13 @@ class _Residues:
                         f"shard {shard.number} ({shard.folder}): residues of a sequence twice; embed it again"
                     )
                 seen[rows] = True
+                digest.add(*_stored(table))
                 self._write(table.append_column("sequence_key", shard_keys.take(pa.array(rows))))
+            if digest.hexdigest() != shard.summary.digests.get(RESIDUES_FILE):
+                raise DataError(
+                    f"shard {shard.number} ({shard.folder}): {RESIDUES_FILE} does not hold what was written; "
+                    "embed it again"
+                )
             if not seen.all():
                 missing = int(np.flatnonzero(~seen)[0]) + shard.first_unique_index
                 raise LedgerError(f"shard {shard.number} ({shard.folder}): no residues of unique_index {missing}")
@@ -133,13 +147,17 @@ def _reused_keys(ledger: LedgerReader) -> dict[int, set[bytes]]:
     return wanted
 
 
+def _stored(table: pa.Table) -> list[npt.NDArray[Any]]:
+    """The columns of a shard's residues as they were written: indices, lengths, and all numbers of each vector."""
+    numbers = [table[name].to_numpy() for name in ("unique_index", "length")]
+    vectors = [table[name].combine_chunks() for name in table.column_names[len(numbers) :]]
+    return [*numbers, *(column.flatten().flatten().to_numpy(zero_copy_only=False) for column in vectors)]
+
+
 def _row_groups(path: Path, whose: str, remedy: str) -> Iterator[pa.Table]:
-    try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            for group in range(file.num_row_groups):
-                yield file.read_row_group(group, use_threads=False)
-    except (pa.ArrowInvalid, FileNotFoundError) as error:
-        raise DataError(f"{whose}: {path}: unreadable ({error}); {remedy}") from error
+    with reading(f"{whose}: {path}", remedy), pq.ParquetFile(path, pre_buffer=False) as file:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, use_threads=False)
 
 
 class _KeyStream:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, InputMissingError, LedgerError
 from virnucpro.output.contracts import PlannedShard, ShardSummary
+from virnucpro.output.damage import reading
 from virnucpro.output.files import BATCHES_FILE, EMBEDDINGS_FILE, RESIDUES_FILE, SHARD_SUMMARY_FILE
 from virnucpro.output.schema import DESCRIPTIVE_KEYS, decode_metadata, first_difference, vector_columns
 from virnucpro.shards import shard_number
@@ -92,16 +93,15 @@ def _expect_none(numbers: Sequence[int], what: str) -> None:
 
 def _open_shard(number: int, folder: Path, planned: PlannedShard) -> ShardFiles:
     path = folder / EMBEDDINGS_FILE
+    where = f"shard {number} ({folder})"
     try:
-        with pq.ParquetFile(path) as file:
-            schema, rows = file.schema_arrow, file.metadata.num_rows
+        with reading(where, "embed it again"):
+            with pq.ParquetFile(path) as file:
+                schema, rows = file.schema_arrow, file.metadata.num_rows
+            metadata = decode_metadata(schema, path)
         summary = ShardSummary.read(folder / SHARD_SUMMARY_FILE)
-    except FileNotFoundError as error:
-        raise LedgerError(f"shard {number} ({folder}): {path} is missing; embed it again") from error
     except InputMissingError as error:
         raise LedgerError(f"shard {number}: {error}") from error
-    except pa.ArrowInvalid as error:
-        raise DataError(f"shard {number} ({folder}): unreadable ({error}); embed it again") from error
     if rows != planned.sequences:
         raise LedgerError(
             f"shard {number} ({folder}): {rows} vectors for {planned.sequences} sequences "
@@ -115,7 +115,7 @@ def _open_shard(number: int, folder: Path, planned: PlannedShard) -> ShardFiles:
         folder,
         planned.first_unique_index,
         rows,
-        decode_metadata(schema, path),
+        metadata,
         columns,
         value_dtype(schema, columns),
         summary,

@@ -62,10 +62,13 @@ class RotaryTable:
         """(P, head_dim / 2) cosines and sines for P >= ``positions``, counted from 0 at <cls>."""
         if positions > self._cos_PH.shape[0]:
             size = max(1024, 1 << (positions - 1).bit_length())
-            steps_P = torch.arange(size, dtype=torch.float32, device=self._inv_freq_H.device)
+            device = self._inv_freq_H.device
+            # Apple's GPU has no fp64.
+            inv_freq_H = self._inv_freq_H.cpu() if device.type == "mps" else self._inv_freq_H
+            steps_P = torch.arange(size, dtype=torch.float32, device=inv_freq_H.device)
             # fp32 angles as in the reference; fp64 functions, so that no entry depends on the table's size.
-            angles_PH = torch.outer(steps_P, self._inv_freq_H).double()
-            self._cos_PH, self._sin_PH = angles_PH.cos().float(), angles_PH.sin().float()
+            angles_PH = torch.outer(steps_P, inv_freq_H).double()
+            self._cos_PH, self._sin_PH = (table.float().to(device) for table in (angles_PH.cos(), angles_PH.sin()))
         return self._cos_PH, self._sin_PH
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 #: NVML gives CUDA's version as 1000 times the major and 10 times the minor version.
 _MAJOR, _MINOR = 1000, 10
@@ -11,12 +11,25 @@ _UNKNOWN: Final = "of unknown version"
 
 
 @dataclass(frozen=True)
+class Card:
+    """One GPU of this machine, by the name and the compute capability that its driver gives."""
+
+    uuid: str
+    name: str
+    capability: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Driver:
-    """``cuda`` is the newest version of CUDA that the driver runs; ``gpus`` counts cards whether visible or not."""
+    """``cuda`` is the newest version of CUDA that the driver runs; ``gpus`` counts cards whether visible or not.
+
+    ``cards`` are those of which NVML tells more, which an older one may not.
+    """
 
     version: str
     cuda: tuple[int, int]
     gpus: int
+    cards: tuple[Card, ...] = ()
 
 
 def find_driver() -> Driver | None:
@@ -29,16 +42,35 @@ def find_driver() -> Driver | None:
         return None
     try:
         cuda = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())
-        return Driver(_version(pynvml), (cuda // _MAJOR, cuda % _MAJOR // _MINOR), int(pynvml.nvmlDeviceGetCount()))
+        gpus = int(pynvml.nvmlDeviceGetCount())
+        return Driver(_version(pynvml), (cuda // _MAJOR, cuda % _MAJOR // _MINOR), gpus, _cards(pynvml, gpus))
     except pynvml.NVMLError:
         return None
     finally:
         pynvml.nvmlShutdown()
 
 
-def _version(nvml: object) -> str:
+def _version(nvml: Any) -> str:
     try:
-        found = nvml.nvmlSystemGetDriverVersion()  # type: ignore[attr-defined]
+        return _text(nvml.nvmlSystemGetDriverVersion())
     except Exception:
         return _UNKNOWN
-    return found.decode() if isinstance(found, bytes) else str(found)
+
+
+def _cards(nvml: Any, count: int) -> tuple[Card, ...]:
+    try:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
+        return tuple(
+            Card(
+                _text(nvml.nvmlDeviceGetUUID(handle)),
+                _text(nvml.nvmlDeviceGetName(handle)),
+                tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle)),
+            )
+            for handle in handles
+        )
+    except Exception:
+        return ()
+
+
+def _text(found: bytes | str) -> str:
+    return found.decode() if isinstance(found, bytes) else found

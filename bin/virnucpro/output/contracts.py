@@ -63,7 +63,11 @@ class ReuseEntry(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSummary(Record, remedy="split the input again with split_fasta.py", layout={"indent": 1}):
-    """``split_summary.json``: what SPLIT_FASTA found, and the shards that it made of it."""
+    """``split_summary.json``: what SPLIT_FASTA found, and the shards that it made of it.
+
+    ``card`` is what they were sized for, None for one that it does not know; ``card_teraflops`` the rate that it is
+    taken to reach.
+    """
 
     pipeline_version: str = __version__
     records: int
@@ -80,9 +84,12 @@ class SplitSummary(Record, remedy="split the input again with split_fasta.py", l
     max_length: int
     long_sequences: str
     keys_digest: str
+    digests: dict[str, str]
     output: VectorFacts
     shards: list[PlannedShard]
     reuse: list[ReuseEntry]
+    card: str | None
+    card_teraflops: float
 
     @property
     def residue_limit(self) -> int | None:
@@ -153,6 +160,7 @@ class ShardSummary(ShardRun, remedy="embed the shard again", layout={"indent": 2
     bottleneck: str
     bottleneck_cause: str
     verdict: str
+    digests: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from virnucpro.errors import LedgerError
 
 KEY_DIGITS: Final = 32
+KEY_BYTES: Final = 16
 _MODULUS: Final = 1 << 128
 _NOT_HEX: Final = 255
 _NIBBLES: Final = np.full(256, _NOT_HEX, np.uint8)
@@ -36,6 +37,14 @@ def key_words(keys: pa.StringArray | pa.ChunkedArray) -> npt.NDArray[np.uint32]:
         raise LedgerError("a sequence_key holds other than lower-case hex digits; split the input again")
     octets = nibbles[:, :, 0] << 4 | nibbles[:, :, 1]
     return octets.view(">u4").astype(np.uint32)
+
+
+def binary_key_words(keys: pa.FixedSizeBinaryArray | pa.ChunkedArray) -> npt.NDArray[np.uint32]:
+    """As ``key_words``, of keys as the shards hold them: 16 bytes each, most significant first."""
+    if isinstance(keys, pa.ChunkedArray):
+        keys = keys.combine_chunks()
+    octets = np.frombuffer(keys.buffers()[1], np.uint8)[KEY_BYTES * keys.offset :][: KEY_BYTES * len(keys)]
+    return octets.view(">u4").astype(np.uint32).reshape(-1, 4)
 
 
 class KeyDigest:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.output.atomic import PartialParquet
+from virnucpro.output.damage import reading
 from virnucpro.output.schema import LEDGER_SCHEMA, encode_metadata
 
 __all__ = ["LEDGER_SCHEMA", "LedgerReader", "LedgerWriter"]
@@ -133,6 +134,9 @@ def _as_column(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
     return column.cast(kind)
 
 
+_REMEDY: Final = "split the input again"
+
+
 class LedgerReader:
     """Reads a ledger one slice of a row group at a time.
 
@@ -144,10 +148,8 @@ class LedgerReader:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise InputMissingError(f"{path}: no ledger there; give the manifest.parquet that the split wrote")
-        try:
+        with reading(path, _REMEDY):
             self._file = pq.ParquetFile(path, pre_buffer=False)
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{path}: not a readable Parquet file ({error}); split the input again") from error
         missing = sorted(set(LEDGER_SCHEMA.names) - set(self._file.schema_arrow.names))
         if missing:
             raise DataError(f"{path}: not a ledger, it lacks the column {', '.join(missing)}; split the input again")
@@ -161,8 +163,9 @@ class LedgerReader:
     def batches(self, columns: Sequence[str] | None = None, batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
         """The rows in input order, at most ``batch_rows`` at once, the columns in the order asked for."""
         names = list(columns) if columns is not None else None
-        for batch in self._file.iter_batches(batch_size=batch_rows, columns=names):
-            yield batch.select(names) if names is not None else batch
+        with reading(self.path, _REMEDY):
+            for batch in self._file.iter_batches(batch_size=batch_rows, columns=names):
+                yield batch.select(names) if names is not None else batch
 
     def close(self) -> None:
         """Close the file."""

@@ -7,15 +7,21 @@ from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, ClassVar, NoReturn, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Final, NoReturn, Self, get_args, get_origin, get_type_hints
+
+import xxhash
 
 from virnucpro.errors import DataError, InputMissingError
+
+#: The name of a file's own digest.
+DIGEST: Final = "digest"
 
 
 class Record:
     """Base of frozen dataclasses that are JSON objects in a file.
 
-    Every field stands in the file, whether it has a default or not: defaults only spare those who make a record.
+    Every field stands in the file, whether it has a default or not: defaults only spare those who make a record. Beside
+    them stands ``digest``, by which a changed byte is seen; a file that was written by hand need not have it.
 
     Class arguments:
         remedy: what to do about a file that is none; ends the message.
@@ -39,6 +45,8 @@ class Record:
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+            if isinstance(content, dict) and content.pop(DIGEST, _digest(content)) != _digest(content):
+                raise DataError("not as it was written: its content has another digest")
             record: Self = _record(cls, content, "")
             return record
         except FileNotFoundError:
@@ -50,11 +58,19 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Write the record into a file."""
-        path.write_text(json.dumps(self.to_dict(), allow_nan=False, **self._layout) + "\n", encoding="utf-8")
+        content = self.to_dict()
+        text = json.dumps({**content, DIGEST: _digest(content)}, allow_nan=False, **self._layout)
+        path.write_text(text + "\n", encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as the file holds them."""
         return asdict(self)  # type: ignore[call-overload,no-any-return]  # every record is a dataclass
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """xxh3_128 of the fields but for the digest itself."""
+    fields_alone = {name: value for name, value in content.items() if name != DIGEST}
+    return xxhash.xxh3_128_hexdigest(json.dumps(fields_alone, sort_keys=True).encode())
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from virnucpro.errors import DataError
 from virnucpro.output.atomic import PartialParquet
+from virnucpro.output.digests import ContentDigest
 from virnucpro.output.schema import residues_type, shard_residues_schema
 
 #: Bytes of vectors per row group, so that a reader of one row group needs little memory.
@@ -29,6 +30,7 @@ class ResidueWriter:
 
     def __init__(self, path: Path, columns: Mapping[str, int], metadata: Mapping[str, object]) -> None:
         self.rows = 0
+        self.digest = ContentDigest()
         self._path = path
         self._columns = dict(columns)
         self._schema = shard_residues_schema(columns, metadata)
@@ -73,18 +75,20 @@ class ResidueWriter:
             return
         arrays = next(iter(self._pending.values()))
         lengths = np.array([len(array) for array in arrays], np.int32)
-        columns = [pa.array(self._indices, pa.int64()), pa.array(lengths)]
+        flat = {name: np.concatenate(arrays).reshape(-1) for name, arrays in self._pending.items()}
+        indices = np.array(self._indices, np.int64)
+        self.digest.add(indices, lengths, *flat.values())
+        columns = [pa.array(indices), pa.array(lengths)]
         for name, dim in self._columns.items():
-            columns.append(_residue_array(self._pending[name], lengths, dim))
+            columns.append(_residue_array(flat[name], lengths, dim))
             self._pending[name] = []
         self._file.write(pa.Table.from_arrays(columns, schema=self._schema))
         self._indices = []
         self._pending_bytes = 0
 
 
-def _residue_array(arrays: list[npt.NDArray[np.float16]], lengths: npt.NDArray[np.int32], dim: int) -> pa.Array:
+def _residue_array(flat: npt.NDArray[np.float16], lengths: npt.NDArray[np.int32], dim: int) -> pa.Array:
     kind = residues_type(dim)
-    flat = np.concatenate(arrays).reshape(-1)
     values = pa.Array.from_buffers(pa.float16(), len(flat), [None, pa.py_buffer(flat)])
     vectors = pa.FixedSizeListArray.from_buffers(kind.value_type, len(flat) // dim, [None], children=[values])
     offsets = np.zeros(len(lengths) + 1, np.int32)

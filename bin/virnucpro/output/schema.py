@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from virnucpro import __version__
 from virnucpro.errors import DataError
+from virnucpro.output.keys import KEY_BYTES
 
 #: The one key of the Parquet file metadata that is ours; its value is a JSON object.
 METADATA_KEY: Final = b"virnucpro"
@@ -131,7 +132,11 @@ def _embedding_fields(columns: Mapping[str, int], dtype: str) -> list[pa.Field]:
 
 def shard_schema(columns: Mapping[str, int], dtype: str, metadata: Mapping[str, object]) -> pa.Schema:
     """Schema of a shard's embeddings.parquet; ``columns`` maps column names to dimensions."""
-    fields = [pa.field("unique_index", pa.int64(), nullable=False), *_embedding_fields(columns, dtype)]
+    fields = [
+        pa.field("unique_index", pa.int64(), nullable=False),
+        pa.field("sequence_key", pa.binary(KEY_BYTES), nullable=False),
+        *_embedding_fields(columns, dtype),
+    ]
     fields.append(pa.field("batch", pa.int32(), nullable=False))
     return pa.schema(fields, metadata=encode_metadata(metadata))
 

@@ -12,9 +12,11 @@ import pyarrow as pa
 
 from virnucpro.errors import DataError, LedgerError
 from virnucpro.output.atomic import PartialParquet, prepare_new_directory, publish_directory, remove_tree, reserve, sync
+from virnucpro.output.digests import ContentDigest
 from virnucpro.output.files import EMBEDDINGS_FILE, RESIDUES_FILE
+from virnucpro.output.keys import KEY_BYTES
 from virnucpro.output.residues import ResidueWriter
-from virnucpro.output.schema import ROW_GROUP_ROWS, shard_schema
+from virnucpro.output.schema import METADATA_KEY, ROW_GROUP_ROWS, shard_schema
 from virnucpro.output.schema import row_group_rows as fitting_rows
 
 #: How vectors are stored. Measured on Gaussian float32 and float16 vectors: zstd saves 8 % of the bytes and
@@ -69,6 +71,8 @@ class ShardWriter:
         self._row_group_rows = fitting_rows(columns, dtype, row_group_rows)
         self._seen = np.zeros(sequences, np.bool_)
         self._batch = np.full(sequences, -1, np.int32)
+        self._keys = np.zeros((sequences, KEY_BYTES), np.uint8)
+        self._vectors_digest = ContentDigest(self._schema.metadata[METADATA_KEY])
         self._residues: ResidueWriter | None = None
         self._scratch: dict[str, npt.NDArray[Any]] = {}
         self._scratch_files: list[Path] = []
@@ -80,7 +84,11 @@ class ShardWriter:
             raise
 
     def write(
-        self, unique_indices: npt.NDArray[np.int64], vectors: Mapping[str, npt.NDArray[np.float32]], batch: int
+        self,
+        unique_indices: npt.NDArray[np.int64],
+        vectors: Mapping[str, npt.NDArray[np.float32]],
+        batch: int,
+        keys: npt.NDArray[np.uint8],
     ) -> None:
         """Take the vectors of one batch, or of a part of one.
 
@@ -88,6 +96,7 @@ class ShardWriter:
             unique_indices: (n,), any order.
             vectors: for each column (n, dim); cast to the output dtype here.
             batch: number of the batch within the shard.
+            keys: (n, 16), of the sequences that were really computed.
 
         Raises:
             LedgerError: an index is outside the shard or came before.
@@ -112,6 +121,7 @@ class ShardWriter:
                 )
             self._scratch[name][rows] = values
         self._batch[rows] = batch
+        self._keys[rows] = keys
         self._seen[rows] = True
 
     def write_residues(self, unique_index: int, residues: Mapping[str, npt.NDArray[np.float32]]) -> None:
@@ -153,6 +163,12 @@ class ShardWriter:
             self.abort()
             raise
         return self._outdir
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Digest of what each file of vectors holds, once it is written."""
+        found = {EMBEDDINGS_FILE: self._vectors_digest.hexdigest()}
+        return found if self._residues is None else found | {RESIDUES_FILE: self._residues.digest.hexdigest()}
 
     def abort(self) -> None:
         """Drop everything taken so far; harmless after ``finish``."""
@@ -211,11 +227,19 @@ class ShardWriter:
     def _row_groups(self) -> Iterator[pa.Table]:
         for start in range(0, self._sequences, self._row_group_rows):
             end = min(start + self._row_group_rows, self._sequences)
-            columns = [pa.array(np.arange(self._first + start, self._first + end))]
+            indices = np.arange(self._first + start, self._first + end)
+            vectors = [self._scratch[name][start:end] for name in self._columns]
+            self._vectors_digest.add(indices, self._keys[start:end], *vectors, self._batch[start:end])
+            columns = [pa.array(indices), key_array(self._keys[start:end])]
             for name in self._columns:
                 columns.append(vector_array(self._scratch[name][start:end], self._schema.field(name).type))
             columns.append(pa.array(self._batch[start:end]))
             yield pa.Table.from_arrays(columns, schema=self._schema)
+
+
+def key_array(keys: npt.NDArray[np.uint8]) -> pa.Array:
+    """Keys (n, 16), contiguous, as an Arrow column without copying them."""
+    return pa.Array.from_buffers(pa.binary(KEY_BYTES), len(keys), [None, pa.py_buffer(keys)])
 
 
 def vector_array(vectors: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:

@@ -37,6 +37,7 @@ class InferenceResult:
         residues: (n, D) fp16 by column for each sequence; empty where not asked for.
         record: timing and packing of the batch, which it numbers over all that the runner finished.
         recomputed: ids whose vectors were not finite in the working precision and were computed again in fp32.
+        batch: what was computed, as it was on the host.
     """
 
     sequence_ids: list[str]
@@ -46,6 +47,7 @@ class InferenceResult:
     residues: list[dict[str, torch.Tensor]]
     record: BatchRecord
     recomputed: tuple[str, ...] = ()
+    batch: PackedBatch | None = None
 
 
 class AsyncInferenceRunner:
@@ -86,8 +88,8 @@ class AsyncInferenceRunner:
         sampler: DeviceSampler | None = None,
     ) -> None:
         self.device = torch.device(device)
-        if self.device.type not in ("cuda", "cpu"):
-            raise UsageError(f"device '{device}' is not supported; choose cuda or cpu")
+        if self.device.type not in ("cuda", "cpu", "mps"):
+            raise UsageError(f"device '{device}' is not supported; choose cuda, cpu or mps")
         if isinstance(model, PackedEsm2):
             if precision not in (None, model.precision):
                 raise UsageError(f"precision '{precision}' asked of a model packed in {model.precision}; pack it anew")
@@ -229,7 +231,7 @@ class AsyncInferenceRunner:
         self._log(record)
         first = next(iter(output.vectors.values()))
         return InferenceResult(
-            list(batch.sequence_ids), first, index, output.vectors, output.residues, record, recomputed
+            list(batch.sequence_ids), first, index, output.vectors, output.residues, record, recomputed, batch
         )
 
     def _recompute(self, output: BatchOutput) -> tuple[str, ...]:
@@ -279,7 +281,7 @@ def run_async_inference(
 
 
 def device_uuid(device: torch.device) -> str | None:
-    """NVML's name of a CUDA device, independent of CUDA_VISIBLE_DEVICES; None for the CPU."""
+    """NVML's name of a CUDA device, independent of CUDA_VISIBLE_DEVICES; None for others."""
     if device.type != "cuda":
         return None
     uuid = str(torch.cuda.get_device_properties(device).uuid)

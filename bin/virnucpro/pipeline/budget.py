@@ -65,7 +65,7 @@ def token_budget(config: Esm2Config, precision: str, device: torch.device, asked
     """Tokens per batch: what was asked for or what fits, halved with every further attempt."""
     if asked is not None:
         budget = asked
-    elif device.type == "cpu":
+    elif device.type != "cuda":
         budget = CPU_TOKEN_BUDGET
     else:
         import torch

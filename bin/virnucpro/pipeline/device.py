@@ -8,18 +8,21 @@ from typing import Final
 import torch
 
 from virnucpro.errors import TryAgainError, UsageError
-from virnucpro.monitor.driver import Driver, find_driver
+from virnucpro.monitor.driver import Card, Driver, find_driver
 
 #: Major version of CUDA -> the first driver that runs it (CUDA's release notes, table of compatible drivers).
 FIRST_DRIVER: Final = {12: 525, 13: 580}
 #: Major version of CUDA -> the lock that installs PyTorch for it.
 LOCKS: Final = {12: "requirements-cu12.lock", 13: "requirements.lock"}
 #: Precision -> least compute capability of the cards that multiply in it, and their family's name.
-LEAST_CAPABILITY: Final = {"bf16": ((8, 0), "an Ampere"), "fp8": ((9, 0), "a Hopper")}
+LEAST_CAPABILITY: Final = {"bf16": ((8, 0), "an Ampere"), "fp8": ((8, 9), "an Ada")}
+
+#: What is computed in on Apple's GPU.
+APPLE_PRECISIONS: Final = ("fp16", "fp32")
 
 
 def select_device(asked: str, precision: str) -> torch.device:
-    """The device of this task: ``auto`` takes a GPU where there is one.
+    """The device of this task: ``auto`` takes an NVIDIA GPU where there is one, Apple's is taken as ``mps`` only.
 
     Raises:
         UsageError: there is a GPU, and this PyTorch, or ``precision``, cannot use it; no retry will cure that.
@@ -27,9 +30,13 @@ def select_device(asked: str, precision: str) -> torch.device:
     """
     if asked == "cpu":
         return torch.device("cpu")
+    if asked == "mps":
+        return _apple_gpu(precision)
     driver = find_driver()
     if driver is not None and driver.gpus and not _hidden():
         _check_driver(driver)
+        for card in _told_cards(driver):
+            _check_card(card.name, card.capability, precision)
     if torch.cuda.is_available():
         device = torch.device("cuda", torch.cuda.current_device())
         _check_card(torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device), precision)
@@ -44,8 +51,30 @@ def select_device(asked: str, precision: str) -> torch.device:
     )
 
 
+def _apple_gpu(precision: str) -> torch.device:
+    if precision not in APPLE_PRECISIONS:
+        raise UsageError(f"--precision {precision} is not for Apple's GPU: use {' or '.join(APPLE_PRECISIONS)}")
+    if not torch.backends.mps.is_available():
+        raise UsageError(
+            f"--device mps: PyTorch {torch.__version__} sees no Apple GPU here; it takes a Mac with Apple silicon and "
+            "no container: run with --device auto"
+        )
+    return torch.device("mps")
+
+
 def _hidden() -> bool:
     return os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+
+
+def _told_cards(driver: Driver) -> list[Card]:
+    """The card of this task, where the driver alone can tell: by its UUID, or because all are alike.
+
+    CUDA may count cards in another order than the driver, so that a number is no name.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
+    if visible.startswith("GPU-"):
+        return [card for card in driver.cards if card.uuid.startswith(visible)]
+    return list(driver.cards[:1]) if len({card.capability for card in driver.cards}) == 1 else []
 
 
 def _check_driver(driver: Driver) -> None:
@@ -67,8 +96,7 @@ def _check_driver(driver: Driver) -> None:
 
 
 def _check_card(name: str, capability: tuple[int, int], precision: str) -> None:
-    architectures = torch.cuda.get_arch_list()
-    if not any(_runs_on(architecture, capability) for architecture in architectures):
+    if not any(_runs_on(architecture, capability) for architecture in _architectures()):
         raise UsageError(
             f"PyTorch {torch.__version__} has no code for the {name} (compute capability {_dotted(capability)}); "
             f"install {LOCKS[12]} (make CUDA=12), which has it from 7.0 on, or run with --gpus 0"
@@ -76,6 +104,12 @@ def _check_card(name: str, capability: tuple[int, int], precision: str) -> None:
     least, family = LEAST_CAPABILITY.get(precision, ((0, 0), ""))
     if capability < least:
         raise UsageError(f"--precision {precision} needs {family} GPU or a later one; the {name} is none: use fp16")
+
+
+def _architectures() -> list[str]:
+    """What this PyTorch has code for: as `torch.cuda.get_arch_list`, which is silent where CUDA sees no card."""
+    flags: str | None = torch._C._cuda_getArchFlags()
+    return flags.split() if flags else []
 
 
 def _runs_on(architecture: str, capability: tuple[int, int]) -> bool:

@@ -18,6 +18,7 @@ import torch
 
 from virnucpro.config import EmbedConfig, VectorConfig, precision_on
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader, create_in_process_dataloader
+from virnucpro.data.tokens import sequence_keys
 from virnucpro.errors import DataError, InputMissingError, ModelError
 from virnucpro.machine import peak_resident_bytes, processor_name
 from virnucpro.model.registry import Esm2Config
@@ -141,7 +142,7 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
 
         def write_metrics(folder: Path) -> None:
             sampler.stop()
-            write_shard_metrics(folder, runner.records, sampler.samples(), run)
+            write_shard_metrics(folder, runner.records, sampler.samples(), run, writer.digests)
 
         writer.finish(write_metrics)
     return ShardSummary.read(config.outdir / SHARD_SUMMARY_FILE)
@@ -199,7 +200,10 @@ def _write_behind(
 
 def _write_result(writer: ShardWriter, result: InferenceResult) -> None:
     indices = np.array(result.sequence_ids, dtype=np.int64)
-    writer.write(indices, {name: vectors.numpy() for name, vectors in result.columns.items()}, result.record.batch)
+    assert result.batch is not None
+    keys = sequence_keys(result.batch.input_ids.numpy(), result.batch.cu_seqlens.numpy())
+    columns = {name: vectors.numpy() for name, vectors in result.columns.items()}
+    writer.write(indices, columns, result.record.batch, keys)
     if result.residues:
         for index, residues in zip(indices.tolist(), result.residues, strict=True):
             writer.write_residues(index, {name: states.numpy() for name, states in residues.items()})

@@ -185,8 +185,12 @@ class Engine:
         masked = bool((batch.input_ids == MASK).any())
         if self.device.type != "cuda":
             started = time.time()
-            vectors, finite, residues = self._forward(batch, masked)
-            return InFlight(batch, vectors, finite, residues, started, time.time(), None)
+            resident = PackedBatch(
+                batch.input_ids.to(self.device), batch.cu_seqlens.to(self.device), batch.max_seqlen, batch.sequence_ids
+            )
+            vectors, finite, residues = self._forward(resident, masked)
+            host, host_residues = ({name: each.cpu() for name, each in found.items()} for found in (vectors, residues))
+            return InFlight(batch, host, finite.cpu(), host_residues, started, time.time(), None)
         with torch.cuda.device(self.device):
             return self._launch_on_streams(batch, masked)
 

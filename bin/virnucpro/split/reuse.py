@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError
+from virnucpro.output.damage import reading
 from virnucpro.output.files import RESIDUES_DIR, residue_parts, reused_parts
 from virnucpro.output.keys import key_words
 from virnucpro.output.schema import (
@@ -32,6 +33,7 @@ ENTRY_TYPE: Final = np.dtype(
     [("high", np.uint64), ("low", np.uint64), ("row", np.int64), ("source", np.int32)], align=False
 )
 Array = npt.NDArray[Any]
+_LEAVE_OUT: Final = "leave it out of --reuse"
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,11 @@ def mismatch(
     """
     for part in reused_parts(results.folder, results.name):
         called = results.called(part)
-        try:
+        with reading(called, _LEAVE_OUT):
             schema = pq.read_schema(part)
-            found = decode_metadata(schema, called)
-        except (pa.ArrowInvalid, ValueError) as error:
-            raise DataError(f"{called}: not a readable Parquet file ({error}); leave it out of --reuse") from error
+        try:
+            with reading(called, _LEAVE_OUT):
+                found = decode_metadata(schema, called)
         except DataError as error:
             return str(error)
         key = first_difference(expected, found)
@@ -90,11 +92,8 @@ def _residues_mismatch(results: EarlierResults, layers: list[int], embed_dim: in
     if not parts:
         return "vectors of single residues (--per_residue) are not there"
     for part in parts:
-        try:
+        with reading(results.called(part), _LEAVE_OUT):
             schema = pq.read_schema(part)
-        except pa.ArrowInvalid as error:
-            called = results.called(part)
-            raise DataError(f"{called}: not a readable Parquet file ({error}); leave it out of --reuse") from error
         for column in residue_columns(layers):
             if column not in schema.names or schema.field(column).type != residues_type(embed_dim):
                 return f"{RESIDUES_DIR} have no column {column} of {embed_dim} numbers"
@@ -128,20 +127,16 @@ class ReuseIndex:
 def _entries(source: int, results: EarlierResults) -> Iterator[Array]:
     first_row = 0
     for part in reused_parts(results.folder, results.name):
-        try:
-            with pq.ParquetFile(part, pre_buffer=False) as file:
-                for batch in file.iter_batches(batch_size=CHUNK_RECORDS, columns=["sequence_key"]):
-                    words = key_words(batch.column(0)).astype(np.uint64)
-                    entries = np.empty(len(words), ENTRY_TYPE)
-                    entries["high"] = words[:, 0] << np.uint64(32) | words[:, 1]
-                    entries["low"] = words[:, 2] << np.uint64(32) | words[:, 3]
-                    entries["row"] = np.arange(first_row, first_row + len(words))
-                    entries["source"] = source
-                    first_row += len(words)
-                    yield entries
-        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            called = results.called(part)
-            raise DataError(f"{called}: not a readable result ({error}); leave it out of --reuse") from error
+        with reading(results.called(part), _LEAVE_OUT), pq.ParquetFile(part, pre_buffer=False) as file:
+            for batch in file.iter_batches(batch_size=CHUNK_RECORDS, columns=["sequence_key"]):
+                words = key_words(batch.column(0)).astype(np.uint64)
+                entries = np.empty(len(words), ENTRY_TYPE)
+                entries["high"] = words[:, 0] << np.uint64(32) | words[:, 1]
+                entries["low"] = words[:, 2] << np.uint64(32) | words[:, 3]
+                entries["row"] = np.arange(first_row, first_row + len(words))
+                entries["source"] = source
+                first_row += len(words)
+                yield entries
 
 
 def _words(values: object) -> list[str]:

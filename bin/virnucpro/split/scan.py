@@ -12,7 +12,7 @@ from typing import BinaryIO, Final, TextIO
 from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, FastaFormatError
 from virnucpro.fasta import rejection
-from virnucpro.fasta_source import FastaSource, PlainFile
+from virnucpro.fasta_source import FastaSource, PlainFile, identity_of
 from virnucpro.fasta_text import Fault
 from virnucpro.plain_text import table_cell
 from virnucpro.split.blocks import ScannedBlock, scan_blocks
@@ -48,8 +48,7 @@ class ScanTotals:
     def check_unchanged(self) -> None:
         """Raise DataError where a file is not what it was when it was opened: its sequences are read twice."""
         for file in self.plain:
-            facts = file.path.stat()
-            if (facts.st_size, facts.st_mtime_ns) != (file.size, file.modified):
+            if identity_of(file.path.stat()) != file.identity:
                 raise DataError(f"{file.name}: changed while it was read; run again once it is complete")
 
 

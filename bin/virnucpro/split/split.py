@@ -16,6 +16,7 @@ from virnucpro.config import SplitConfig, absolute_layers
 from virnucpro.errors import DataError
 from virnucpro.fasta_source import FastaSource
 from virnucpro.output.contracts import ModelDescription, PlannedShard, ReuseEntry, SplitSummary, VectorFacts
+from virnucpro.output.digests import file_digests
 from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
 from virnucpro.output.schema import IDENTITY_KEYS
 from virnucpro.plain_text import visible
@@ -27,6 +28,7 @@ from virnucpro.shards import (
     shard_name,
     shard_starts,
 )
+from virnucpro.split.card_rates import find_card, shards_by_time, teraflops
 from virnucpro.split.dedup import DedupTotals, KnownKeys, deduplicate, partition_bits
 from virnucpro.split.scan import BLOCK_BYTES, ScanTotals, scan
 from virnucpro.split.spool import Spool
@@ -73,7 +75,7 @@ def _split_into(work: Path, config: SplitConfig, model: ModelDescription, vector
         _check_not_empty(spool, scanned)
         known, reuse = _open_reuse(config, model, vectors, spool)
         deduplicated = deduplicate(spool, workers, enabled=config.deduplicate, known=known)
-        starts = _plan(config, model, spool, deduplicated)
+        starts = _plan(config, model, vectors, spool, deduplicated)
         tasks = _shard_tasks(starts, deduplicated.embedded, shards_directory)
 
         def write(task: ShardTask) -> Future[ShardTotals]:
@@ -91,7 +93,8 @@ def _split_into(work: Path, config: SplitConfig, model: ModelDescription, vector
         if ledger.result() != spool.records:
             raise AssertionError("the ledger lacks records")
     scanned.check_unchanged()
-    summary = _summary(config, vectors, spool, scanned, deduplicated, shards, reuse)
+    digests = file_digests([work / MANIFEST_FILE, work / REJECTED_FILE])
+    summary = _summary(config, model, vectors, spool, scanned, deduplicated, shards, reuse, digests)
     summary.write(work / SPLIT_SUMMARY_FILE)
     shutil.rmtree(spool_directory)
     return summary
@@ -148,10 +151,8 @@ def _open_reuse(
 
 
 def _plan(
-    config: SplitConfig, model: ModelDescription, spool: Spool, deduplicated: DedupTotals
+    config: SplitConfig, model: ModelDescription, vectors: VectorFacts, spool: Spool, deduplicated: DedupTotals
 ) -> npt.NDArray[np.int64]:
-    shards = shard_count(deduplicated.embedded, deduplicated.residues, config.shard_residues, config.shards_at_least)
-
     def costs() -> Any:
         return (
             cost_units(lengths + SPECIAL_TOKENS, model.embed_dim)
@@ -159,6 +160,13 @@ def _plan(
         )
 
     total = sum(int(chunk.sum()) for chunk in costs())
+    if config.shard_residues is None:
+        rate = teraflops(find_card(config.card), model.embed_dim, config.precision)
+        operations = floating_point_operations(total, vectors.layers, model.embed_dim)
+        wanted = shards_by_time(operations, deduplicated.residues, rate)
+    else:
+        wanted = -(-deduplicated.residues // config.shard_residues)
+    shards = shard_count(deduplicated.embedded, wanted, config.shards_at_least)
     return shard_starts(costs(), deduplicated.embedded, total, shards)
 
 
@@ -186,13 +194,16 @@ def _describe_shard(
 
 def _summary(
     config: SplitConfig,
+    model: ModelDescription,
     vectors: VectorFacts,
     spool: Spool,
     scanned: ScanTotals,
     deduplicated: DedupTotals,
     shards: list[PlannedShard],
     reuse: list[ReuseEntry],
+    digests: dict[str, str],
 ) -> SplitSummary:
+    card = find_card(config.card)
     accepted = spool.records - scanned.rejected
     saved = deduplicated.duplicate + deduplicated.reused
     return SplitSummary(
@@ -210,9 +221,12 @@ def _summary(
         max_length=config.max_length,
         long_sequences=config.long_sequences,
         keys_digest=f"{deduplicated.key_sum:032x}",
+        digests=digests,
         output=vectors,
         shards=shards,
         reuse=reuse,
+        card=card,
+        card_teraflops=teraflops(card, model.embed_dim, config.precision),
     )
 
 
