@@ -15,6 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOT = {
     "compression",
     "config",
+    "digests",
     "errors",
     "fasta",
     "fasta_source",
@@ -58,6 +59,7 @@ FORBIDDEN: dict[str, set[str]] = {
 #: Root module -> what it needs beside the standard library: to hash and to decompress.
 ROOT_NEEDS: dict[str, set[str]] = {
     "compression": {"zstandard"},
+    "digests": {"xxhash"},
     "fasta_source": {"numpy"},
     "shards": {"numpy"},
 }

@@ -43,15 +43,20 @@ _NOT_LETTERS: Final = bytes(byte for byte in range(256) if not chr(byte).isascii
 @dataclass(frozen=True)
 class PlainFile:
     """An uncompressed FASTA file: where its first ``>`` stands (its size, if nowhere), on which line, after how many
-    comment lines."""
+    comment lines; ``identity`` is its ``file_identity``."""
 
     path: Path
     name: str
     start: int
     first_line: int
     size: int
-    modified: int
+    identity: tuple[int, ...]
     comment_lines: int
+
+
+def file_identity(facts: os.stat_result) -> tuple[int, ...]:
+    """What differs once a file was written to or replaced: the time of its inode's last change cannot be set back."""
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, facts.st_dev
 
 
 class FastaSource:
@@ -120,8 +125,8 @@ class FastaSource:
         start = self._check_head(head)
         if start is None:
             start = facts.st_size
-        line = head.count(b"\n", 0, start) + 1
-        return PlainFile(self._path, self.name, start, line, facts.st_size, facts.st_mtime_ns, self.comment_lines)
+        line, identity = head.count(b"\n", 0, start) + 1, file_identity(facts)
+        return PlainFile(self._path, self.name, start, line, facts.st_size, identity, self.comment_lines)
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO | io.FileIO]:

@@ -59,6 +59,7 @@ SPLIT = SplitSummary(
         PlannedShard(shard=0, file="shard-00000.fasta", first_unique_index=0, sequences=1, residues=3, tokens=5, cost=9)
     ],
     reuse=[ReuseEntry(results="old", used=True, reason=None)],
+    digests={"manifest.parquet": "cd"},
 )
 
 
@@ -71,7 +72,7 @@ def test_a_record_is_written_as_it_always_was(tmp_path: Path) -> None:
     assert list(json.loads(written)) == [
         *("pipeline_version", "records", "residues", "embedded", "duplicate", "reused", "rejected", "truncated"),
         *("unknown_residues", "gaps_removed", "comment_lines", "share_saved", "max_length", "long_sequences"),
-        *("keys_digest", "output", "shards", "reuse"),
+        *("keys_digest", "output", "shards", "reuse", "digests", "digest"),
     ]
 
 

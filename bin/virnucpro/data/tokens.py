@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+from virnucpro.digests import KEY_BYTES, sequence_keys
 
 #: Token of each index, in the order of the published checkpoints' embedding rows.
 VOCABULARY: Final = (
@@ -46,6 +49,9 @@ def translation_table(token_to_index: Mapping[str, int], unknown: int) -> bytes:
     return bytes(table)
 
 
+#: The letter of each token; ``?`` where it has none, which no sequence holds.
+_LETTERS: Final = "".join(token if len(token) == 1 else "?" for token in VOCABULARY).encode().ljust(256, b"?")
+
 #: Our own alphabet; every character outside it (J, ``*``, digits) becomes X, one token per character.
 ESM2_TABLE: Final = translation_table(TOKEN_TO_INDEX, X)
 
@@ -76,6 +82,15 @@ def tokenise_packed(
     tokens[offsets[:-1]] = cls
     tokens[offsets[1:] - 1] = eos
     return tokens, offsets
+
+
+def token_keys(tokens: npt.NDArray[np.int64], offsets: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+    """The key of each sequence, (S, 16), from the very tokens that a model is given; arguments as ``tokenise_packed``
+    returns them for our own alphabet."""
+    letters = memoryview(tokens.astype(np.uint8).tobytes().translate(_LETTERS))
+    bounds = offsets.tolist()
+    sequences = (letters[start + 1 : end - 1] for start, end in pairwise(bounds))
+    return np.frombuffer(b"".join(sequence_keys(sequences)), np.uint8).reshape(-1, KEY_BYTES)
 
 
 def tokenise(sequence: str) -> npt.NDArray[np.int64]:

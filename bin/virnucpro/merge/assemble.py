@@ -73,6 +73,7 @@ class Assembler:
         codes = statuses(table)
         keys = key_words(table["sequence_key"])
         new = self.reader.take(count)
+        self._check_tokenised(new, keys[codes == EMBEDDED], first_unique)
         self._send(window, new, keys[codes == EMBEDDED], first_unique)
         other = self.wanted.take(window)
         ids = self._ids(table, codes)
@@ -89,6 +90,16 @@ class Assembler:
             rows = slice(start, min(start + self.group_rows, len(codes)))
             yield self._table(
                 table.slice(start, rows.stop - start), new, other, slots[rows], is_new[rows], energy[rows]
+            )
+
+    def _check_tokenised(self, new: Rows, keys: Array, first_unique: int) -> None:
+        """Compare the key of each sequence that was embedded with the ledger's."""
+        wrong = np.flatnonzero((new["key"] != keys).any(axis=1))
+        if len(wrong):
+            row = int(wrong[0])
+            raise LedgerError(
+                f"shard {new['shard'][row]}: the vector of unique_index {first_unique + row} is of another sequence "
+                "than the ledger's; split the input again"
             )
 
     def _send(self, window: int, new: Rows, keys: Array, first_unique: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,11 @@ from virnucpro.errors import DataError, LedgerError
 from virnucpro.merge.layout import statuses
 from virnucpro.merge.parts import PartWriter
 from virnucpro.merge.shard_set import ShardFiles
-from virnucpro.output.files import RESIDUES_FILE, residue_parts
+from virnucpro.output.digest_list import reused_residues
+from virnucpro.output.files import RESIDUES_FILE
+from virnucpro.output.keys import key_texts, key_words, shard_key_words
 from virnucpro.output.ledger import LedgerReader
+from virnucpro.output.reading import checked_row_groups, telling_damage
 from virnucpro.output.schema import EMBEDDED, REUSED, merged_residues_schema
 from virnucpro.output.writer import VECTOR_STORAGE
 
@@ -26,26 +29,29 @@ def merge_residues(
     folder: Path,
     metadata: Mapping[str, object],
     part_bytes: int,
-) -> None:
+) -> dict[Path, str]:
     """Write into ``folder`` what the shards and the earlier results hold, if they hold residues.
+
+    Returns:
+        The files with their digests.
 
     Raises:
         LedgerError: a sequence's residues are missing or there twice.
         DataError: a file cannot be read, or has other columns.
     """
     if shards and shards[0].residues is None:
-        return
+        return {}
     wanted = _reused_keys(ledger)
     # Earlier results that were refused may hold other columns.
-    earlier = (path for source in sorted(wanted) for path in residue_parts(reuse[source]))
+    earlier = (path for source in sorted(wanted) for path in reused_residues(reuse[source]))
     like = shards[0].residues if shards else next(earlier, None)
     if like is None:
-        return
+        return {}
     residues = _Residues(folder, like, metadata, part_bytes)
     try:
         residues.take_shards(shards, ledger)
         residues.take_reused(reuse, wanted)
-        residues.close()
+        return residues.close()
     except BaseException:
         residues.abort()
         raise
@@ -62,14 +68,16 @@ class _Residues:
     """
 
     def __init__(self, folder: Path, like: Path, metadata: Mapping[str, object], part_bytes: int) -> None:
-        self._schema = merged_residues_schema(pq.read_schema(like), metadata)
+        with telling_damage(str(like), "embed it again"):
+            self._schema = merged_residues_schema(pq.read_schema(like), metadata)
         self._writer = PartWriter(folder, self._schema, None, VECTOR_STORAGE)
         self._part_bytes = part_bytes
         self._written = 0
 
-    def close(self) -> None:
-        """Finish the last part."""
+    def close(self) -> dict[Path, str]:
+        """Finish the last part; returns the parts with their digests."""
         self._writer.close()
+        return self._writer.digests
 
     def abort(self) -> None:
         """Let go of the open part."""
@@ -79,9 +87,9 @@ class _Residues:
         """Copy what the shards computed."""
         keys = _KeyStream(ledger)
         for shard in shards:
-            shard_keys = keys.take(shard.sequences)
+            shard_keys = key_words(keys.take(shard.sequences))
             seen = np.zeros(shard.sequences, np.bool_)
-            for table in _row_groups(shard.folder / RESIDUES_FILE, f"shard {shard.number}", "embed it again"):
+            for table in shard.row_groups(RESIDUES_FILE):
                 rows = table["unique_index"].to_numpy() - shard.first_unique_index
                 inside = (rows >= 0) & (rows < shard.sequences)
                 if not inside.all() or seen[rows].any() or len(np.unique(rows)) != len(rows):
@@ -89,7 +97,15 @@ class _Residues:
                         f"shard {shard.number} ({shard.folder}): residues of a sequence twice; embed it again"
                     )
                 seen[rows] = True
-                self._write(table.append_column("sequence_key", shard_keys.take(pa.array(rows))))
+                found = shard_key_words(table["sequence_key"])
+                other = np.flatnonzero((found != shard_keys[rows]).any(axis=1))
+                if len(other):
+                    raise LedgerError(
+                        f"{shard.called}: the residues of unique_index {table['unique_index'][int(other[0])]} are of "
+                        "another sequence than the ledger's; split the input again"
+                    )
+                place = table.schema.get_field_index("sequence_key")
+                self._write(table.set_column(place, "sequence_key", key_texts(found)))
             if not seen.all():
                 missing = int(np.flatnonzero(~seen)[0]) + shard.first_unique_index
                 raise LedgerError(f"shard {shard.number} ({shard.folder}): no residues of unique_index {missing}")
@@ -100,8 +116,8 @@ class _Residues:
         Memory holds the keys of these, about 100 bytes each: their vectors take a thousand times as much on disk.
         """
         for source, wanted in sorted(reused.items()):
-            for path in residue_parts(results[source]):
-                for table in _row_groups(path, str(results[source]), "leave it out of --reuse and split again"):
+            for path, digest in reused_residues(results[source]).items():
+                for table in checked_row_groups(path, digest, str(path), "leave it out of --reuse and split again"):
                     if set(table.column_names) != set(self._schema.names):
                         raise DataError(f"{path}: other columns than this run; leave it out of --reuse")
                     keys = [bytes.fromhex(key) for key in table["sequence_key"].to_pylist()]
@@ -131,15 +147,6 @@ def _reused_keys(ledger: LedgerReader) -> dict[int, set[bytes]]:
         for source, key in zip(reused["reuse_source"].to_pylist(), reused["sequence_key"].to_pylist(), strict=True):
             wanted.setdefault(source, set()).add(bytes.fromhex(key))
     return wanted
-
-
-def _row_groups(path: Path, whose: str, remedy: str) -> Iterator[pa.Table]:
-    try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            for group in range(file.num_row_groups):
-                yield file.read_row_group(group, use_threads=False)
-    except (pa.ArrowInvalid, FileNotFoundError) as error:
-        raise DataError(f"{whose}: {path}: unreadable ({error}); {remedy}") from error
 
 
 class _KeyStream:

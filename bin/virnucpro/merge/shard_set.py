@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, InputMissingError, LedgerError
 from virnucpro.output.contracts import PlannedShard, ShardSummary
-from virnucpro.output.files import BATCHES_FILE, EMBEDDINGS_FILE, RESIDUES_FILE, SHARD_SUMMARY_FILE
+from virnucpro.output.files import BATCHES_FILE, EMBEDDINGS_FILE, GPU_METRICS_FILE, RESIDUES_FILE, SHARD_SUMMARY_FILE
+from virnucpro.output.reading import check_file, checked_row_groups, telling_damage
 from virnucpro.output.schema import DESCRIPTIVE_KEYS, decode_metadata, first_difference, vector_columns
 from virnucpro.shards import shard_number
 
@@ -33,28 +34,28 @@ class ShardFiles:
     summary: ShardSummary
 
     @property
-    def embeddings(self) -> Path:
-        """The shard's vectors."""
-        return self.folder / EMBEDDINGS_FILE
-
-    @property
-    def batches(self) -> Path:
-        """The shard's batches."""
-        return self.folder / BATCHES_FILE
-
-    @property
     def residues(self) -> Path | None:
         """The shard's per-residue vectors, if it has them."""
-        path = self.folder / RESIDUES_FILE
-        return path if path.exists() else None
+        return self.folder / RESIDUES_FILE if RESIDUES_FILE in self.summary.digests else None
+
+    @property
+    def called(self) -> str:
+        """The shard in messages."""
+        return f"shard {self.number} ({self.folder})"
+
+    def row_groups(self, name: str) -> Iterator[pa.Table]:
+        """The tables of a file, proved to be what was written; errors as of ``checked_row_groups``."""
+        where = f"shard {self.number} ({self.folder / name})"
+        return checked_row_groups(self.folder / name, self.summary.digests.get(name), where, "embed it again")
 
 
-def open_shards(folders: Sequence[Path], plan: Sequence[PlannedShard]) -> list[ShardFiles]:
+def open_shards(folders: Sequence[Path], plan: Sequence[PlannedShard], expected: Mapping[str, Any]) -> list[ShardFiles]:
     """Match the folders to the split's plan.
 
     Args:
         folders: one per shard, named ``shard-00000`` and so on, in any order.
         plan: the entries of split_summary.json's ``shards``.
+        expected: metadata that the split asked for, under ``IDENTITY_KEYS``.
 
     Raises:
         LedgerError: a shard is missing, doubled, unknown, short or long.
@@ -72,8 +73,10 @@ def open_shards(folders: Sequence[Path], plan: Sequence[PlannedShard]) -> list[S
     _expect_none(sorted(set(planned) - set(found)), "missing; embed it and merge again")
     _expect_none(sorted(set(found) - set(planned)), "not of this split; merge the shards of one split only")
     shards = [_open_shard(number, found[number], planned[number]) for number in sorted(planned)]
-    for shard in shards[1:]:
-        check_alike(shards[0].metadata, shard.metadata, f"shard {shard.number} ({shard.folder})", "shard 0")
+    for shard in shards:
+        # The device decides on it: what the split was told is what a GPU would compute in.
+        precision = shards[0].metadata.get("precision")
+        check_alike({**expected, "precision": precision}, shard.metadata, shard.called, "what the split asked for")
         if (shard.columns, shard.dtype) != (shards[0].columns, shards[0].dtype):
             raise DataError(
                 f"shard {shard.number} ({shard.folder}): other embedding columns than shard 0; embed it again"
@@ -93,15 +96,13 @@ def _expect_none(numbers: Sequence[int], what: str) -> None:
 def _open_shard(number: int, folder: Path, planned: PlannedShard) -> ShardFiles:
     path = folder / EMBEDDINGS_FILE
     try:
-        with pq.ParquetFile(path) as file:
-            schema, rows = file.schema_arrow, file.metadata.num_rows
         summary = ShardSummary.read(folder / SHARD_SUMMARY_FILE)
-    except FileNotFoundError as error:
-        raise LedgerError(f"shard {number} ({folder}): {path} is missing; embed it again") from error
     except InputMissingError as error:
         raise LedgerError(f"shard {number}: {error}") from error
-    except pa.ArrowInvalid as error:
-        raise DataError(f"shard {number} ({folder}): unreadable ({error}); embed it again") from error
+    with telling_damage(f"shard {number} ({path})", "embed it again"), pq.ParquetFile(path) as file:
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+    for name in (BATCHES_FILE, GPU_METRICS_FILE):
+        check_file(folder / name, summary.digests.get(name), f"shard {number} ({folder / name})", "embed it again")
     if rows != planned.sequences:
         raise LedgerError(
             f"shard {number} ({folder}): {rows} vectors for {planned.sequences} sequences "

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from virnucpro.errors import DataError, LedgerError
+from virnucpro.errors import LedgerError
 from virnucpro.merge.buckets import SpillBuckets
 from virnucpro.merge.layout import wanted_ids, wanting_windows
 from virnucpro.merge.shard_set import ShardFiles
-from virnucpro.output.keys import key_words
+from virnucpro.output.files import BATCHES_FILE, EMBEDDINGS_FILE
+from virnucpro.output.keys import key_words, shard_key_words
 from virnucpro.output.overlap import Prefetched
+from virnucpro.output.reading import check_file, telling_damage
 from virnucpro.output.schema import BATCH_FACTS
 
 Array = npt.NDArray[Any]
-
+_NOT_REUSED: Final = "leave it out of --reuse and split again"
 
 #: Arrays by name, one entry a row: what travels with a vector, and the vectors themselves, (rows, dim).
 Rows = dict[str, Array]
@@ -49,14 +51,15 @@ class ShardReader:
     def __init__(self, shards: Sequence[ShardFiles], columns: Mapping[str, int], dtype: str) -> None:
         self._columns = dict(columns)
         self._dtype = np.dtype(dtype)
-        self._row = np.dtype([*facts_of_a_row(columns, dtype), ("energy_per_token", np.float64)])
+        beside = [("key", np.uint32, (4,)), ("energy_per_token", np.float64)]
+        self._row = np.dtype([*facts_of_a_row(columns, dtype), *beside])
         self._ahead = Prefetched(self._pieces(shards))
         self._pieces_ahead = iter(self._ahead)
         self._piece: Rows = {}
         self._left = 0
 
     def take(self, rows: int) -> Rows:
-        """The next ``rows`` rows; ``energy_per_token`` stands beside what travels with a vector."""
+        """The next ``rows`` rows; ``key`` and ``energy_per_token`` stand beside what travels with a vector."""
         taken = {
             name: np.empty((rows, *kind.shape), kind.base) for name, (kind, *_) in (self._row.fields or {}).items()
         }
@@ -79,34 +82,29 @@ class ShardReader:
 
     def _pieces(self, shards: Sequence[ShardFiles]) -> Iterator[Rows]:
         for shard in shards:
-            try:
+            with telling_damage(shard.called, "embed it again"):
                 yield from self._shard_pieces(shard)
-            except (pa.ArrowInvalid, pa.ArrowKeyError, FileNotFoundError) as error:
-                where = f"shard {shard.number} ({shard.folder})"
-                raise DataError(f"{where}: unreadable ({error}); embed it again") from error
 
     def _shard_pieces(self, shard: ShardFiles) -> Iterator[Rows]:
         facts = _BatchFacts(shard)
         first = shard.first_unique_index
-        with pq.ParquetFile(shard.embeddings, pre_buffer=False) as file:
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group, use_threads=False)
-                rows = table.num_rows
-                found = table["unique_index"].to_numpy()
-                wrong = np.flatnonzero(found != np.arange(first, first + rows))
-                if len(wrong):
-                    raise LedgerError(
-                        f"shard {shard.number} ({shard.folder}): unique_index {found[wrong[0]]} where "
-                        f"{first + wrong[0]} belongs; embed it again"
-                    )
-                batch = table["batch"].to_numpy()
-                yield {
-                    "shard": np.full(rows, shard.number, np.int32),
-                    "batch": batch,
-                    **facts.of(batch),
-                    **{name: vectors_of(table[name], dim, self._dtype) for name, dim in self._columns.items()},
-                }
-                first += rows
+        for table in shard.row_groups(EMBEDDINGS_FILE):
+            rows = table.num_rows
+            found = table["unique_index"].to_numpy()
+            wrong = np.flatnonzero(found != np.arange(first, first + rows))
+            if len(wrong):
+                raise LedgerError(
+                    f"{shard.called}: unique_index {found[wrong[0]]} where {first + wrong[0]} belongs; embed it again"
+                )
+            batch = table["batch"].to_numpy()
+            yield {
+                "shard": np.full(rows, shard.number, np.int32),
+                "batch": batch,
+                "key": shard_key_words(table["sequence_key"]),
+                **facts.of(batch),
+                **{name: vectors_of(table[name], dim, self._dtype) for name, dim in self._columns.items()},
+            }
+            first += rows
 
 
 class _BatchFacts:
@@ -117,7 +115,7 @@ class _BatchFacts:
     """
 
     def __init__(self, shard: ShardFiles) -> None:
-        table = pq.read_table(shard.batches)
+        table = pa.concat_tables(shard.row_groups(BATCHES_FILE))
         self._where = f"shard {shard.number} ({shard.folder})"
         numbers = table["batch"].to_numpy()
         self._size = int(numbers.max()) + 1 if len(numbers) else 0
@@ -148,21 +146,24 @@ class ReuseReader:
     """Fetches what is wanted of earlier results, each of their row groups read at most once and in order.
 
     Args:
-        parts: for each of the earlier results its files of vectors in order.
+        parts: for each of the earlier results its files of vectors in order, with their digests.
         columns: embedding columns and dimensions.
         dtype: to cast to.
     """
 
-    def __init__(self, parts: Sequence[Sequence[Path]], columns: Mapping[str, int], dtype: str) -> None:
+    def __init__(self, parts: Sequence[Mapping[Path, str]], columns: Mapping[str, int], dtype: str) -> None:
         self._columns = dict(columns)
         self._dtype = np.dtype(dtype)
         self._record = record_type(columns, dtype)
+        self._digests = {path: digest for files in parts for path, digest in files.items()}
+        self._proved: set[Path] = set()
         self._groups: list[tuple[Path, int]] = []
         starts, first_rows, row = [0], [], 0
         for files in parts:
             first_rows.append(row)
             for path in files:
-                metadata = pq.read_metadata(path)
+                with telling_damage(str(path), _NOT_REUSED):
+                    metadata = pq.read_metadata(path)
                 for group in range(metadata.num_row_groups):
                     self._groups.append((path, group))
                     row += metadata.row_group(group).num_rows
@@ -186,11 +187,11 @@ class ReuseReader:
 
     def _records(self, group: int, rows: Array, ids: Array) -> Array:
         path, index = self._groups[group]
-        try:
-            with pq.ParquetFile(path, pre_buffer=False) as file:
-                table = file.read_row_group(index, columns=["sequence_key", *self._columns], use_threads=False)
-        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            raise DataError(f"{path}: unreadable ({error}); leave it out of --reuse and split again") from error
+        if path not in self._proved:
+            check_file(path, self._digests[path], str(path), _NOT_REUSED)
+            self._proved.add(path)
+        with telling_damage(str(path), _NOT_REUSED), pq.ParquetFile(path, pre_buffer=False) as file:
+            table = file.read_row_group(index, columns=["sequence_key", *self._columns], use_threads=False)
         within = rows - self._starts[group]
         records = np.empty(len(rows), self._record)
         records["id"] = ids

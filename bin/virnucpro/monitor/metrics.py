@@ -136,9 +136,12 @@ def write_shard_metrics(
         **_reached(batches, samples, run),
     }
     computed |= _judged(batches, samples, computed, on_gpu=run.device_uuid is not None)
-    summary = ShardSummary(**{**vars(run), **computed})
-    write_table(outdir / BATCHES_FILE, batches_table(run.shard, batches, ends - starts, utilization, joules))
-    write_table(outdir / GPU_METRICS_FILE, samples_table(run, samples))
+    tables = {
+        BATCHES_FILE: batches_table(run.shard, batches, ends - starts, utilization, joules),
+        GPU_METRICS_FILE: samples_table(run, samples),
+    }
+    digests = run.digests | {name: write_table(outdir / name, table) for name, table in tables.items()}
+    summary = ShardSummary(**{**vars(run), **computed, "digests": digests})
     summary.write(outdir / SHARD_SUMMARY_FILE)
     return summary
 

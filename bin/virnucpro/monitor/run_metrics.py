@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from virnucpro.errors import DataError
 from virnucpro.monitor.metrics import STARTUP, wait_statistics
 from virnucpro.monitor.run_verdict import matrix_limit, million_more, run_bottleneck, run_time_spent, run_verdict
 from virnucpro.monitor.schema import BATCHES_SCHEMA, GPU_METRICS_SCHEMA, SHARDS_SCHEMA
@@ -20,6 +19,7 @@ from virnucpro.monitor.tables import write_table
 from virnucpro.output.atomic import PartialParquet
 from virnucpro.output.contracts import CostEstimate, RunDevice, ShardFigures
 from virnucpro.output.files import BATCHES_FILE, GPU_METRICS_FILE, SHARDS_FILE
+from virnucpro.output.reading import telling_damage
 
 #: Rows that are gathered into one row group: a shard alone has few.
 _ROW_GROUP_ROWS: Final = 131_072
@@ -51,10 +51,8 @@ def _gathered(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     pending: list[pa.Table] = []
     rows = 0
     for path in paths:
-        try:
+        with telling_damage(f"{path}: metrics", "embed the shard again"):
             table = pq.read_table(path).select(schema.names).cast(schema)
-        except (FileNotFoundError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            raise DataError(f"{path}: metrics missing or unreadable ({error}); embed the shard again") from error
         pending.append(table)
         rows += table.num_rows
         if rows >= _ROW_GROUP_ROWS:

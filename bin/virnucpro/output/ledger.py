@@ -11,7 +11,10 @@ import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.output.atomic import PartialParquet
+from virnucpro.output.reading import telling_damage
 from virnucpro.output.schema import LEDGER_SCHEMA, encode_metadata
+
+_REMEDY: Final = "split the input again"
 
 __all__ = ["LEDGER_SCHEMA", "LedgerReader", "LedgerWriter"]
 
@@ -80,6 +83,11 @@ class LedgerWriter:
         if self._pending_rows >= self._row_group_rows:
             self._flush(whole_groups_only=True)
 
+    @property
+    def digest(self) -> str:
+        """Of the file, once it is closed."""
+        return self._file.digest
+
     def close(self) -> None:
         """Write what is left, flush to disk and rename to the final name."""
         if not self._file.closed:
@@ -144,10 +152,8 @@ class LedgerReader:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise InputMissingError(f"{path}: no ledger there; give the manifest.parquet that the split wrote")
-        try:
+        with telling_damage(str(path), _REMEDY):
             self._file = pq.ParquetFile(path, pre_buffer=False)
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{path}: not a readable Parquet file ({error}); split the input again") from error
         missing = sorted(set(LEDGER_SCHEMA.names) - set(self._file.schema_arrow.names))
         if missing:
             raise DataError(f"{path}: not a ledger, it lacks the column {', '.join(missing)}; split the input again")
@@ -161,7 +167,12 @@ class LedgerReader:
     def batches(self, columns: Sequence[str] | None = None, batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
         """The rows in input order, at most ``batch_rows`` at once, the columns in the order asked for."""
         names = list(columns) if columns is not None else None
-        for batch in self._file.iter_batches(batch_size=batch_rows, columns=names):
+        batches = self._file.iter_batches(batch_size=batch_rows, columns=names)
+        while True:
+            with telling_damage(str(self.path), _REMEDY):
+                batch = next(batches, None)
+            if batch is None:
+                return
             yield batch.select(names) if names is not None else batch
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro import __version__
+from virnucpro.digests import KEY_BYTES
 from virnucpro.errors import DataError
 
 #: The one key of the Parquet file metadata that is ours; its value is a JSON object.
@@ -21,6 +22,9 @@ ROW_GROUP_ROWS: Final = 16_384
 
 #: Bytes of vectors per row group at most, which wide models reach before ``ROW_GROUP_ROWS``.
 ROW_GROUP_BYTES: Final = 64 << 20
+
+#: A key in the files of a shard: the 16 bytes that results and ledger hold as hex digits.
+KEY_TYPE: Final = pa.binary(KEY_BYTES)
 
 #: What becomes of a record, and the codes that stand for it: positions in this tuple.
 STATUSES: Final = ("embedded", "duplicate", "reused", "rejected")
@@ -119,7 +123,11 @@ def _embedding_fields(columns: Mapping[str, int], dtype: str) -> list[pa.Field]:
 
 def shard_schema(columns: Mapping[str, int], dtype: str, metadata: Mapping[str, object]) -> pa.Schema:
     """Schema of a shard's embeddings.parquet; ``columns`` maps column names to dimensions."""
-    fields = [pa.field("unique_index", pa.int64(), nullable=False), *_embedding_fields(columns, dtype)]
+    fields = [
+        pa.field("unique_index", pa.int64(), nullable=False),
+        pa.field("sequence_key", KEY_TYPE, nullable=False),
+        *_embedding_fields(columns, dtype),
+    ]
     fields.append(pa.field("batch", pa.int32(), nullable=False))
     return pa.schema(fields, metadata=encode_metadata(metadata))
 
@@ -128,6 +136,7 @@ def shard_residues_schema(columns: Mapping[str, int], metadata: Mapping[str, obj
     """Schema of a shard's residues.parquet: one row per distinct sequence; ``columns`` maps names to dimensions."""
     fields = [
         pa.field("unique_index", pa.int64(), nullable=False),
+        pa.field("sequence_key", KEY_TYPE, nullable=False),
         pa.field("length", pa.int32(), nullable=False),
         *(pa.field(name, residues_type(dim), nullable=False) for name, dim in columns.items()),
     ]
@@ -207,7 +216,10 @@ def decode_metadata(schema: pa.Schema, where: Path | str) -> dict[str, Any]:
     raw = (schema.metadata or {}).get(METADATA_KEY)
     if raw is None:
         raise DataError(f"{where}: no '{METADATA_KEY.decode()}' metadata; this file was not written by this pipeline")
-    decoded = json.loads(raw)
+    try:
+        decoded = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: metadata is not JSON ({error}); embed it again") from error
     if not isinstance(decoded, dict):
         raise DataError(f"{where}: metadata is not a JSON object; embed it again")
     return decoded

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ import torch
 
 from virnucpro.config import EmbedConfig, precision_on
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader, create_in_process_dataloader
+from virnucpro.data.tokens import token_keys
 from virnucpro.errors import DataError, InputMissingError, ModelError
 from virnucpro.machine import peak_resident_bytes, processor_name
 from virnucpro.model.esm2 import PackedEsm2
+from virnucpro.model.proof import WeightsProof
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model
 from virnucpro.monitor.gpu import DEFAULT_INTERVAL_SECONDS, DeviceSampler
@@ -110,6 +112,7 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     precision = precision_on(device.type, config.precision)
     extent = shard_extent(config.shard)
     budget = token_budget(shape, precision, device, config.token_budget, config.attempt)
+    proof = WeightsProof(config.model)
     # Workers import and tokenise while the weights are read.
     batches = _start_loader(config, budget, _loader_workers(config, extent, device)) if extent.sequences else iter(())
     model = load_model(config.model, precision, device)
@@ -141,8 +144,9 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
         run = _describe_run(config, runner, budget, metadata, extent, blocked, limit)
 
         def write_metrics(folder: Path) -> None:
+            proof.check(described.weights_sha256, config.model_json)
             sampler.stop()
-            write_shard_metrics(folder, runner.records, sampler.samples(), run)
+            write_shard_metrics(folder, runner.records, sampler.samples(), replace(run, digests=writer.digests))
 
         writer.finish(write_metrics)
     return ShardSummary.read(config.outdir / SHARD_SUMMARY_FILE)
@@ -201,7 +205,9 @@ def _write_behind(
 
 def _write_result(writer: ShardWriter, result: InferenceResult) -> None:
     indices = np.array(result.sequence_ids, dtype=np.int64)
-    writer.write(indices, {name: vectors.numpy() for name, vectors in result.columns.items()}, result.record.batch)
+    keys = token_keys(result.packed.input_ids.numpy(), result.packed.cu_seqlens.numpy())
+    vectors = {name: values.numpy() for name, values in result.columns.items()}
+    writer.write(indices, keys, vectors, result.record.batch)
     if result.residues:
         for index, residues in zip(indices.tolist(), result.residues, strict=True):
             writer.write_residues(index, {name: states.numpy() for name, states in residues.items()})

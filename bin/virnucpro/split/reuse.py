@@ -12,9 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from virnucpro.errors import DataError
-from virnucpro.output.files import RESIDUES_DIR, residue_parts, reused_parts
+from virnucpro.errors import DataError, InputMissingError
+from virnucpro.output.digest_list import reused_parts, reused_residues
+from virnucpro.output.files import DIGESTS_FILE, EMBEDDINGS_DIR, RESIDUES_DIR, embedding_parts
 from virnucpro.output.keys import key_words
+from virnucpro.output.reading import telling_damage
 from virnucpro.output.schema import (
     decode_metadata,
     embedding_columns,
@@ -31,6 +33,7 @@ from virnucpro.split.spool import CHUNK_RECORDS
 ENTRY_TYPE: Final = np.dtype(
     [("high", np.uint64), ("low", np.uint64), ("row", np.int64), ("source", np.int32)], align=False
 )
+_REMEDY: Final = "leave it out of --reuse"
 Array = npt.NDArray[Any]
 
 
@@ -59,13 +62,17 @@ def mismatch(
         InputMissingError: there are no results.
         DataError: a part is damaged.
     """
+    if not embedding_parts(results.folder):
+        missing = f"{results.name}: no {EMBEDDINGS_DIR}/part-*.parquet in it"
+        raise InputMissingError(f"{missing}; give --reuse the output folder of an earlier run")
+    if not (results.folder / DIGESTS_FILE).exists():
+        return f"{DIGESTS_FILE} is not there, which tells what the run left"
     for part in reused_parts(results.folder, results.name):
         called = results.called(part)
-        try:
+        with telling_damage(called, _REMEDY):
             schema = pq.read_schema(part)
+        try:
             found = decode_metadata(schema, called)
-        except (pa.ArrowInvalid, ValueError) as error:
-            raise DataError(f"{called}: not a readable Parquet file ({error}); leave it out of --reuse") from error
         except DataError as error:
             return str(error)
         key = first_difference(expected, found)
@@ -86,15 +93,12 @@ def _dtype(kind: pa.FixedSizeListType) -> str:
 
 
 def _residues_mismatch(results: EarlierResults, layers: list[int], embed_dim: int) -> str | None:
-    parts = residue_parts(results.folder)
+    parts = reused_residues(results.folder, results.name)
     if not parts:
         return "vectors of single residues (--per_residue) are not there"
     for part in parts:
-        try:
+        with telling_damage(results.called(part), _REMEDY):
             schema = pq.read_schema(part)
-        except pa.ArrowInvalid as error:
-            called = results.called(part)
-            raise DataError(f"{called}: not a readable Parquet file ({error}); leave it out of --reuse") from error
         for column in residue_columns(layers):
             if column not in schema.names or schema.field(column).type != residues_type(embed_dim):
                 return f"{RESIDUES_DIR} have no column {column} of {embed_dim} numbers"
@@ -128,20 +132,16 @@ class ReuseIndex:
 def _entries(source: int, results: EarlierResults) -> Iterator[Array]:
     first_row = 0
     for part in reused_parts(results.folder, results.name):
-        try:
-            with pq.ParquetFile(part, pre_buffer=False) as file:
-                for batch in file.iter_batches(batch_size=CHUNK_RECORDS, columns=["sequence_key"]):
-                    words = key_words(batch.column(0)).astype(np.uint64)
-                    entries = np.empty(len(words), ENTRY_TYPE)
-                    entries["high"] = words[:, 0] << np.uint64(32) | words[:, 1]
-                    entries["low"] = words[:, 2] << np.uint64(32) | words[:, 3]
-                    entries["row"] = np.arange(first_row, first_row + len(words))
-                    entries["source"] = source
-                    first_row += len(words)
-                    yield entries
-        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            called = results.called(part)
-            raise DataError(f"{called}: not a readable result ({error}); leave it out of --reuse") from error
+        with telling_damage(results.called(part), _REMEDY), pq.ParquetFile(part, pre_buffer=False) as file:
+            for batch in file.iter_batches(batch_size=CHUNK_RECORDS, columns=["sequence_key"]):
+                words = key_words(batch.column(0)).astype(np.uint64)
+                entries = np.empty(len(words), ENTRY_TYPE)
+                entries["high"] = words[:, 0] << np.uint64(32) | words[:, 1]
+                entries["low"] = words[:, 2] << np.uint64(32) | words[:, 3]
+                entries["row"] = np.arange(first_row, first_row + len(words))
+                entries["source"] = source
+                first_row += len(words)
+                yield entries
 
 
 def _words(values: object) -> list[str]:

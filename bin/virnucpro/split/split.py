@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virnucpro.config import SplitConfig, absolute_layers
+from virnucpro.digests import file_digest
 from virnucpro.errors import DataError
 from virnucpro.fasta_source import FastaSource
 from virnucpro.output.contracts import ModelDescription, PlannedShard, ReuseEntry, SplitSummary, VectorFacts
@@ -88,10 +89,12 @@ def _split_into(work: Path, config: SplitConfig, model: ModelDescription, vector
             _describe_shard(shard, task, result.result(), model, vectors)
             for shard, (task, result) in enumerate(zip(tasks, written, strict=True))
         ]
-        if ledger.result() != spool.records:
+        rows, ledger_digest = ledger.result()
+        if rows != spool.records:
             raise AssertionError("the ledger lacks records")
     scanned.check_unchanged()
-    summary = _summary(config, vectors, spool, scanned, deduplicated, shards, reuse)
+    digests = {MANIFEST_FILE: ledger_digest, REJECTED_FILE: file_digest(work / REJECTED_FILE)}
+    summary = _summary(config, vectors, spool, scanned, deduplicated, shards, reuse, digests)
     summary.write(work / SPLIT_SUMMARY_FILE)
     shutil.rmtree(spool_directory)
     return summary
@@ -192,6 +195,7 @@ def _summary(
     deduplicated: DedupTotals,
     shards: list[PlannedShard],
     reuse: list[ReuseEntry],
+    digests: dict[str, str],
 ) -> SplitSummary:
     accepted = spool.records - scanned.rejected
     saved = deduplicated.duplicate + deduplicated.reused
@@ -213,6 +217,7 @@ def _summary(
         output=vectors,
         shards=shards,
         reuse=reuse,
+        digests=digests,
     )
 
 
