@@ -128,7 +128,7 @@ def test_a_ledger_that_contradicts_itself_is_refused(
 def test_a_record_too_many_is_refused(tmp_path: Path) -> None:
     run = Run(tmp_path / "a", [0, 1, 2])
     longer = Run(tmp_path / "b", [0, 1, 2, 0])
-    _refused(run, LedgerError, "4 records, but 3", manifest=longer.folder / "manifest.parquet")
+    _refused(run, DataError, "manifest.parquet: changed after it", manifest=longer.folder / "manifest.parquet")
 
 
 def test_reuse_of_a_row_that_is_not_there_is_refused(tmp_path: Path) -> None:

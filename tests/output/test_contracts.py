@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ MODEL = """{
   "left_out": [],
   "files": [
     "tiny.pt"
-  ]
+  ],
+  "digest": "60c6e001d59b37396d938916e9c82234"
 }
 """
 SPLIT = SplitSummary(
@@ -140,8 +141,19 @@ def test_a_file_that_is_not_there_is_missing_input(tmp_path: Path) -> None:
 
 def test_whole_numbers_are_numbers_too(tmp_path: Path) -> None:
     file = tmp_path / "split_summary.json"
-    file.write_text(json.dumps(changed(("share_saved",), 0)))
+    replace(SPLIT, share_saved=0).write(file)
     assert SplitSummary.read(file).share_saved == 0
+
+
+def test_a_file_that_was_changed_is_refused(tmp_path: Path) -> None:
+    """Each value replaced by another of its type, and the digest removed."""
+    file = tmp_path / "split_summary.json"
+    SPLIT.write(file)
+    written = json.loads(file.read_text())
+    for content in ({**written, "residues": 7}, {**written, "keys_digest": "01"}, SPLIT.to_dict()):
+        file.write_text(json.dumps(content))
+        with pytest.raises(DataError, match=r"split_summary\.json: changed after it was written: .*; split the input"):
+            SplitSummary.read(file)
 
 
 def test_each_file_says_what_to_do_where_it_is_wrong() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from virnucpro.config import GAPS, SplitConfig
 from virnucpro.errors import DataError, ExitCode, FastaFormatError, InputMissingError, UsageError
 from virnucpro.fasta import Record, read_records, scan_records
+from virnucpro.output.contracts import SplitSummary
 from virnucpro.output.keys import KeyDigest
 from virnucpro.split import dedup, scan, write_shards
 from virnucpro.split.split import split
@@ -49,7 +49,7 @@ def check(config: SplitConfig, summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Hold everything a split wrote against a plain reading of its inputs; return the ledger."""
     limit, outdir = config.residue_limit, config.outdir
     assert {path.name for path in outdir.iterdir()} == FINISHED
-    assert json.loads((outdir / "split_summary.json").read_text()) == summary
+    assert SplitSummary.read(outdir / "split_summary.json").to_dict() == summary
     ledger = pq.read_table(outdir / "manifest.parquet").to_pylist()
     shards = read_shards(outdir)
     place = {unique: (k, residues) for k, shard in enumerate(shards) for unique, residues in shard}

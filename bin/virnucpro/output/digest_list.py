@@ -57,6 +57,11 @@ def read_digests(results: Path, name: str | None = None) -> dict[str, str]:
     return digests
 
 
+def listed_parts(results: Path, digests: Mapping[str, str], folder: str) -> list[Path]:
+    """The parts of a folder that the list names, in the order of their rows."""
+    return [results / name for name in sorted(digests) if name.startswith(f"{folder}/part-")]
+
+
 def reused_parts(results: Path, name: str | None = None) -> dict[Path, str]:
     """The files of earlier results that hold vectors, in the order of their rows, with their digests.
 
@@ -75,4 +80,4 @@ def reused_residues(results: Path, name: str | None = None) -> dict[Path, str]:
 
 def _listed(results: Path, folder: str, name: str | None) -> dict[Path, str]:
     digests = read_digests(results, name)
-    return {results / each: digest for each, digest in digests.items() if each.startswith(f"{folder}/part-")}
+    return {path: digests[f"{folder}/{path.name}"] for path in listed_parts(results, digests, folder)}
