@@ -260,7 +260,7 @@ class Run:
 
 
 def residues(sequence: int) -> np.ndarray:
-    return np.stack([vector(sequence + 1000 * i, 3) for i in range(length(sequence))])
+    return np.stack([vector(sequence + 1000 * i, 3) for i in range(tokens(sequence) - 2)])
 
 
 def read_results(results: Path) -> pa.Table:

@@ -106,7 +106,7 @@ def _check_files(results: Path, digests: Mapping[str, str]) -> None:
 def _check_origin(path: Path, summary: RunSummary) -> None:
     with telling_damage(str(path), _REMEDY):
         found = read_metadata(path)
-    told = {**summary.parameters.to_dict(), **summary.model.to_dict()}
+    told = {**summary.model.to_dict(), **summary.parameters.to_dict()}
     for key in IDENTITY_KEYS:
         if found.get(key) != told[key]:
             raise DataError(f"{path}: {key} is {found.get(key)}, but {told[key]} in {RUN_SUMMARY_FILE}; {_REMEDY}")
