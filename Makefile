@@ -14,7 +14,7 @@ COMPILE = $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --gene
 INSTALL = $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes
 lock_of = $(1)$$(sed -n 's/^12$$/-cu12/p' $(VENV)/.cuda).lock
 
-.PHONY: help demo test test-e2e test-units test-slurm test-modules test-docker test-apptainer images lint types bench-cpu bench-gpu docs screenshot lock clean
+.PHONY: help demo test test-e2e test-units test-slurm test-k8s test-modules test-docker test-apptainer images lint types bench-cpu bench-gpu docs screenshot lock clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1 - /p' Makefile
@@ -26,7 +26,7 @@ demo: $(VENV)/.runtime $(NEXTFLOW) $(MODEL) ## real proteins through the whole p
 
 test: $(VENV)/.dev $(NEXTFLOW) $(MODEL) lint types ## every test that this machine can run
 	tools/install_chromium.sh
-	$(RUN) $(VENV)/bin/python -m pytest -q --ignore tests/e2e -m "not slurm and not docker and not apptainer"
+	$(RUN) $(VENV)/bin/python -m pytest -q --ignore tests/e2e -m "not slurm and not k8s and not docker and not apptainer"
 	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) tests/e2e
 	$(RUN) tools/nf_test.sh
 
@@ -39,6 +39,9 @@ test-units: $(VENV)/.dev ## the tests of kernels, model, data and engine; VENV=.
 test-slurm: $(VENV)/.dev $(NEXTFLOW) ## the pipeline on a one-node Slurm cluster started for it, as root
 	tests/slurm/install.sh
 	$(RUN) $(VENV)/bin/python -m pytest -q -rs tests/runtimes/test_slurm.py
+
+test-k8s: $(VENV)/.dev .nextflow-dist/24.10.0/nextflow ## the pipeline in pods, on a stand-in for a Kubernetes cluster, as root
+	$(RUN) $(VENV)/bin/python -m pytest -q -rs $(TOGETHER) tests/k8s
 
 test-modules: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## nf-test of each module; PROFILE=docker or apptainer: in its container
 	$(RUN) tools/nf_test.sh $(PROFILE)

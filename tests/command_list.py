@@ -118,6 +118,7 @@ COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
     "make demo": Step(),
     "make test": Step(),
     "make test-slurm": Step(),
+    "make test-k8s": Step(),
     "nextflow lint": PartOf("test", "tools/lint_nextflow.sh"),
     "make .venv/.runtime": PartOf("demo", "uv pip install --quiet --python .venv/bin/python --require-hashes -r"),
     "make .venv/.runtime CUDA=12": Lacks("a second environment of some gigabytes", installs_a_lock),

@@ -25,6 +25,8 @@ _OTHER_BLOCKS = (
     "// The queues'",
     "google {",
     "k8s {",
+    "# lab.yaml",
+    "kubectl ",
     "No results: ",
 )
 

@@ -15,7 +15,6 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOT = {
     "compression",
     "config",
-    "digests",
     "errors",
     "fasta",
     "fasta_source",
@@ -59,7 +58,6 @@ FORBIDDEN: dict[str, set[str]] = {
 #: Root module -> what it needs beside the standard library: to hash and to decompress.
 ROOT_NEEDS: dict[str, set[str]] = {
     "compression": {"zstandard"},
-    "digests": {"xxhash"},
     "fasta_source": {"numpy"},
     "shards": {"numpy"},
 }

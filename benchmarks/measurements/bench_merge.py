@@ -31,10 +31,11 @@ from virnucpro.merge.merge import merge
 from virnucpro.monitor.metrics import BatchRecord, write_shard_metrics
 from virnucpro.monitor.probes import Sample
 from virnucpro.output.contracts import ModelDescription, PlannedShard, ShardRun, SplitSummary, VectorFacts
+from virnucpro.output.digests import ContentDigest, file_digests
 from virnucpro.output.keys import KeyDigest
 from virnucpro.output.ledger import LedgerWriter
-from virnucpro.output.schema import file_metadata, row_group_rows, shard_schema
-from virnucpro.output.writer import VECTOR_STORAGE, vector_array, write_parquet
+from virnucpro.output.schema import METADATA_KEY, file_metadata, row_group_rows, shard_schema
+from virnucpro.output.writer import VECTOR_STORAGE, key_array, vector_array, write_parquet
 from virnucpro.shards import shard_name
 
 LEDGER_CHUNK = 100_000
@@ -84,6 +85,11 @@ def _generate(folder: Path, options: argparse.Namespace) -> None:
         _write_shard(folder / f"shard-{shard:05d}", shard, starts[shard], starts[shard + 1], options)
 
 
+def key_of(unique: int) -> int:
+    """A number of 128 bits for each sequence."""
+    return unique * 0x9E3779B97F4A7C15F39CC0605CEDC835 % (1 << 128)
+
+
 def _write_ledger(folder: Path, rows: int, unique: int, starts: list[int]) -> None:
     """Every repetition comes after its first occurrence, which may be anywhere before it."""
     random = np.random.default_rng(0)
@@ -97,9 +103,7 @@ def _write_ledger(folder: Path, rows: int, unique: int, starts: list[int]) -> No
     with LedgerWriter(folder / "manifest.parquet") as ledger:
         for start in range(0, rows, LEDGER_CHUNK):
             part = slice(start, min(start + LEDGER_CHUNK, rows))
-            keys = pa.array(
-                [f"{i * 0x9E3779B97F4A7C15F39CC0605CEDC835 % (1 << 128):032x}" for i in index[part].tolist()]
-            )
+            keys = pa.array([f"{key_of(i):032x}" for i in index[part].tolist()])
             every.add(keys)
             embedded.add(keys.filter(pa.array(new[part])))
             count = part.stop - part.start
@@ -121,6 +125,7 @@ def _write_ledger(folder: Path, rows: int, unique: int, starts: list[int]) -> No
 
 
 def _write_descriptions(folder: Path, rows: int, starts: list[int], keys_digest: str) -> None:
+    (folder / "rejected.tsv").touch()
     unique = starts[-1]
     plan = [
         PlannedShard(
@@ -144,6 +149,7 @@ def _write_descriptions(folder: Path, rows: int, starts: list[int], keys_digest:
         max_length=1022,
         long_sequences="truncate",
         keys_digest=keys_digest,
+        digests=file_digests([folder / "manifest.parquet", folder / "rejected.tsv"]),
         output=VectorFacts(
             layers=[6], pooling=["mean"], precision="fp16", embedding_dtype="float16", per_residue=False
         ),
@@ -154,7 +160,6 @@ def _write_descriptions(folder: Path, rows: int, starts: list[int], keys_digest:
     sizes = {"layers": 6, "embed_dim": 320, "heads": 20, "parameters": 0, "left_out": []}
     model = ModelDescription(name="random", source="fair-esm", weights_sha256="0" * 64, files=["random.pt"], **sizes)
     model.write(folder / "model.json")
-    (folder / "rejected.tsv").touch()
 
 
 def _write_shard(folder: Path, shard: int, first: int, end: int, options: argparse.Namespace) -> None:
@@ -162,6 +167,7 @@ def _write_shard(folder: Path, shard: int, first: int, end: int, options: argpar
     columns = {"embedding": options.dim}
     schema = shard_schema(columns, options.dtype, _metadata())
     random = np.random.default_rng(shard)
+    digest = ContentDigest(schema.metadata[METADATA_KEY])
 
     def groups() -> Iterator[pa.Table]:
         size = row_group_rows(columns, options.dtype)
@@ -169,7 +175,11 @@ def _write_shard(folder: Path, shard: int, first: int, end: int, options: argpar
             index = np.arange(start, min(start + size, end))
             values = random.standard_normal((len(index), options.dim), np.float32).astype(options.dtype)
             batch = ((index - first) // BATCH_ROWS).astype(np.int32)
-            arrays = [pa.array(index), vector_array(values, schema.field("embedding").type), pa.array(batch)]
+            octets = b"".join(key_of(i).to_bytes(16, "big") for i in index.tolist())
+            keys = np.frombuffer(octets, np.uint8).reshape(-1, 16)
+            digest.add(index, keys, values, batch)
+            vectors = vector_array(values, schema.field("embedding").type)
+            arrays = [pa.array(index), key_array(keys), vectors, pa.array(batch)]
             yield pa.Table.from_arrays(arrays, schema=schema)
 
     write_parquet(folder / "embeddings.parquet", schema, groups())
@@ -178,7 +188,8 @@ def _write_shard(folder: Path, shard: int, first: int, end: int, options: argpar
         for b, at in enumerate(range(first, end, BATCH_ROWS))
     ]
     samples = [Sample(float(second), "", 95.0, 1 << 34, 600.0) for second in range(len(batches) + 1)]
-    write_shard_metrics(folder, batches, samples, ShardRun(shard=shard, device_name="none", process_start=0.0))
+    run = ShardRun(shard=shard, device_name="none", process_start=0.0)
+    write_shard_metrics(folder, batches, samples, run, {"embeddings.parquet": digest.hexdigest()})
 
 
 def _metadata() -> dict[str, object]:

@@ -43,7 +43,7 @@ _NOT_LETTERS: Final = bytes(byte for byte in range(256) if not chr(byte).isascii
 @dataclass(frozen=True)
 class PlainFile:
     """An uncompressed FASTA file: where its first ``>`` stands (its size, if nowhere), on which line, after how many
-    comment lines; ``identity`` is its ``file_identity``."""
+    comment lines."""
 
     path: Path
     name: str
@@ -54,9 +54,9 @@ class PlainFile:
     comment_lines: int
 
 
-def file_identity(facts: os.stat_result) -> tuple[int, ...]:
-    """What differs once a file was written to or replaced: the time of its inode's last change cannot be set back."""
-    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, facts.st_dev
+def identity_of(facts: os.stat_result) -> tuple[int, ...]:
+    """Other for a file that was written to, or replaced, even where its size and modification time were kept."""
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
 
 
 class FastaSource:
@@ -125,8 +125,8 @@ class FastaSource:
         start = self._check_head(head)
         if start is None:
             start = facts.st_size
-        line, identity = head.count(b"\n", 0, start) + 1, file_identity(facts)
-        return PlainFile(self._path, self.name, start, line, facts.st_size, identity, self.comment_lines)
+        line = head.count(b"\n", 0, start) + 1
+        return PlainFile(self._path, self.name, start, line, facts.st_size, identity_of(facts), self.comment_lines)
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO | io.FileIO]:

@@ -1,5 +1,5 @@
 // Where downloaded models are kept between runs.
-include { stageable ; writableFolder } from '../paths/main.nf'
+include { podVolumes ; stageable ; writableFolder } from '../paths/main.nf'
 
 /** Folder of the models, each in one of its name; null where the tasks share no folder, as with a work folder in a bucket. */
 def modelCache(given) {
@@ -9,7 +9,9 @@ def modelCache(given) {
     if (given == null && workflow.workDir.toUri().scheme != 'file') {
         return null
     }
-    def folder = file(given ?: "${System.getenv('HOME') ?: workflow.launchDir}/.cache/virnucpro/models", glob: false)
+    // A pod has no home of its user's, but the volume that its work folder is on.
+    def home = podVolumes()?.find { volume -> workflow.workDir.startsWith(volume) } ?: System.getenv('HOME') ?: workflow.launchDir
+    def folder = file(given ?: "${home}/.cache/virnucpro/models", glob: false)
     stageable('model_cache', [folder])
     return folder
 }

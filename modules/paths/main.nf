@@ -124,6 +124,38 @@ def stageable(name, paths) {
     taken(local).each { path, other ->
         stop(66, "--${name} ${path}: the shell that links it would take ${other} for it as well; rename one of them")
     }
+    seenByPods("--${name} ", local)
+}
+
+/** Where pods mount volumes that this machine has too, by Nextflow's configuration; null where tasks are no pods, or see all. */
+def podVolumes() {
+    def config = workflow.session.config
+    if (config.process?.executor != 'k8s' || config.k8s?.autoMountHostPaths || config.fusion?.enabled) {
+        return null
+    }
+    def selected = config.process.values().findAll { each -> each instanceof Map }.collect { each -> each.pod }
+    def options = [config.k8s?.pod, config.process.pod, selected].flatten()
+    def claimed = options.findAll { each -> each instanceof Map && each.mountPath && (each.volumeClaim || each.hostPath || each.csi) }
+    def shared = config.k8s?.storageClaimName ? [config.k8s.storageMountPath ?: '/workspace'] : []
+    return shared + claimed.collect { each -> each.mountPath }
+}
+
+/** Whether all pods would be refused: by profile k8s they run as who starts Nextflow, and must not be root's. */
+def podsOfRoot() {
+    def k8s = workflow.session.config.k8s
+    def contexts = [k8s?.pod].flatten().findAll { each -> each instanceof Map && each.securityContext }.collect { each -> each.securityContext }
+    def context = k8s?.runAsUser != null ? [runAsUser: k8s.runAsUser] : k8s?.securityContext ?: (contexts ? contexts.last() : [:])
+    return podVolumes() != null && context.runAsNonRoot && context.runAsUser == 0
+}
+
+/** A pod has nothing of this machine but what its volumes hold: what lies elsewhere ends the run here. */
+def seenByPods(name, paths) {
+    def volumes = podVolumes()
+    def unseen = volumes == null ? null : paths.find { path -> !volumes.any { volume -> path.startsWith(volume.toString()) } }
+    if (unseen) {
+        def advice = volumes ? "pods see ${volumes.join(', ')} and nothing else of this machine; put it there" : 'pods mount no volume; name a claim in k8s.storageClaimName'
+        stop(66, "${name}${unseen}: ${advice}")
+    }
 }
 
 /** The folders that Nextflow itself names in each task's wrapper, one between quotes in which a shell still expands. */
@@ -131,6 +163,10 @@ def stageableFolders() {
     stageable('work-dir', [workflow.workDir])
     if (projectDir.toString() =~ '["$`]|\\p{Cntrl}') {
         stop(66, "${printable(projectDir.toString())}: Nextflow cannot run a pipeline from a folder with this name; rename it")
+    }
+    seenByPods('', [file("${projectDir}", glob: false)])
+    if (podsOfRoot()) {
+        stop(2, 'Nextflow was started by root, and pods run as who starts it, but never as root; start it as another user')
     }
 }
 

@@ -87,7 +87,7 @@ def shardSizes(split) {
 def closing(p, outdir) {
     def summary = outdir.resolve('metrics/run_summary.json')
     if (!workflow.success || !summary.exists()) {
-        def lines = (workflow.errorMessage ?: 'the run did not finish').readLines()
+        def lines = (workflow.errorMessage ?: cause(workflow.errorReport) ?: 'the run did not finish').readLines()
         return "\nNo results: ${lines.reverse().find { line -> line.contains('.py: error: ') } ?: lines.last()}"
     }
     def run = readRecord(summary)
@@ -95,6 +95,16 @@ def closing(p, outdir) {
     def steps = stepsOf(outdir.resolve('pipeline_info/trace.txt'), workflow.start, workflow.complete)
     def lines = ["\n${run.records} records, ${rejected}"] + changes(run) + refusals(run) + steps + run.verdict + ["Results are in ${outdir}/embeddings"]
     return (lines + (p.report ? [page(outdir)] : [])).join('\n')
+}
+
+/** What Nextflow says of a failure of which no task does. An API server's answer is JSON, of which one line is its message. */
+def cause(report) {
+    def refused = report =~ '(?s)"message": "((?:[^"\\\\]|\\\\.)*)".*"code": (\\d+)'
+    if (refused) {
+        def message = new groovy.json.JsonSlurper().parseText("[\"${refused[0][1]}\"]")[0]
+        return "${message}; ${refused[0][2] == '403' ? 'docs/clouds.md lists the rights of a run' : 'run again with -resume'}"
+    }
+    return report?.readLines()?.dropWhile { line -> !line.startsWith('Caused by:') }?.drop(1)?.find { line -> line.trim() }?.trim()
 }
 
 /** What was not read as it stands in the input; the ledger tells of which records. */

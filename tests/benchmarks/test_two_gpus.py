@@ -201,7 +201,7 @@ def test_vectors_are_counted_while_they_are_written(tmp_path: Path, monkeypatch:
     assert vectors_written(this, 3, DIM) == (0, 0)
     with ShardWriter(Path("shard-00003"), {"embedding": DIM}, "float32", 100, 9, {}) as writer:
         assert vectors_written(this, 3, DIM) == (0, 9)
-        writer.write(np.array([108, 101]), np.zeros((2, 16), np.uint8), {"embedding": np.ones((2, DIM), np.float32)}, 0)
+        writer.write(np.array([108, 101]), {"embedding": np.ones((2, DIM), np.float32)}, 0, np.zeros((2, 16), np.uint8))
         assert vectors_written(this, 3, DIM) == (2, 9)
     assert vectors_written(this, 3, DIM) == (0, 0)
 

@@ -166,7 +166,6 @@ workflow {
 
 def test_hundreds_of_shards_are_merged_by_a_command_that_names_none(tmp_path: Path) -> None:
     run = Run(tmp_path / "made", range(400), shards=400)
-    (run.folder / "rejected.tsv").touch()
     (run.folder / "reuse_list.json").write_text("[]")
     project = copy_project(tmp_path / "project")
     (project / "main.nf").write_text(MERGE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from descriptions import describe
 
-from virnucpro.digests import file_digest
 from virnucpro.merge.config import MergeConfig
 from virnucpro.monitor.metrics import BatchRecord, write_shard_metrics
 from virnucpro.monitor.probes import Sample
 from virnucpro.output.contracts import PlannedShard, ReuseEntry, ShardRun, SplitSummary, VectorFacts
+from virnucpro.output.digests import file_digests
 from virnucpro.output.keys import KeyDigest
 from virnucpro.output.ledger import LedgerWriter
 from virnucpro.output.schema import file_metadata
@@ -48,10 +48,6 @@ def metadata(**changes: Any) -> dict[str, Any]:
 
 def key(sequence: int) -> str:
     return hashlib.md5(str(sequence).encode()).hexdigest()
-
-
-def key_octets(sequences: Sequence[int]) -> np.ndarray:
-    return np.frombuffer(b"".join(bytes.fromhex(key(s)) for s in sequences), np.uint8).reshape(-1, 16)
 
 
 def length(sequence: int) -> int:
@@ -95,8 +91,9 @@ class Run:
         self.unique = order
         wanted = min(self.shards, len(order))
         self.starts = [k * len(order) // wanted for k in range(wanted)] + [len(order)] if wanted else [0]
+        self._write_ledger()
         self._write_rejected()
-        self.rewrite_ledger()
+        self.write_summary()
         describe().write(self.folder / "model.json")
         for shard in range(len(self.starts) - 1):
             self.write_shard(shard)
@@ -158,17 +155,17 @@ class Run:
             "reuse_row": pa.array([row for _, row in reuse], pa.int64()),
         }
 
-    def rewrite_ledger(self, **changes: Any) -> None:
-        """Write the ledger, with other columns where they are given, and the summary that goes with it."""
+    def _write_ledger(self, **changes: Any) -> None:
         with LedgerWriter(self.folder / "manifest.parquet") as ledger:
             ledger.write({**self.ledger_columns(), **changes})
-        self._write_summary()
+
+    rewrite_ledger = _write_ledger
 
     def _write_rejected(self) -> None:
         rows = [f"a.fasta\t{2 * i + 1}\t{i}\tp{i}\tno residues\n" for i, s in enumerate(self.sequences) if s is None]
         (self.folder / "rejected.tsv").write_text("".join(("file\tline\tordinal\tid\treason\n", *rows)))
 
-    def _write_summary(self) -> None:
+    def write_summary(self) -> None:
         digest = KeyDigest()
         digest.add(pa.array([key(s) for s in self.unique], pa.string()))
         statuses = self.statuses()
@@ -200,6 +197,7 @@ class Run:
             max_length=LIMIT,
             long_sequences="truncate",
             keys_digest=digest.hexdigest(),
+            digests=file_digests([self.folder / "manifest.parquet", self.folder / "rejected.tsv"]),
             output=VectorFacts(
                 layers=[6],
                 pooling=self.pooling(),
@@ -209,7 +207,6 @@ class Run:
             ),
             shards=plan,
             reuse=[ReuseEntry(results=str(path), used=True, reason=None) for path, _ in self.earlier],
-            digests={name: file_digest(self.folder / name) for name in ("manifest.parquet", "rejected.tsv")},
         )
         summary.write(self.folder / "split_summary.json")
 
@@ -236,7 +233,8 @@ class Run:
                     name: np.stack([vector(distinct[i], dim, name) for i in chosen])
                     for name, dim in self.columns.items()
                 }
-                writer.write(np.array(chosen) + first, key_octets([distinct[i] for i in chosen]), vectors, batch)
+                keys = np.frombuffer(bytes.fromhex("".join(key(distinct[i]) for i in chosen)), np.uint8)
+                writer.write(np.array(chosen) + first, vectors, batch, keys.reshape(-1, 16))
                 if self.residues:
                     for i in chosen:
                         writer.write_residues(first + i, {"residues": residues(distinct[i])})
@@ -248,9 +246,7 @@ class Run:
                 for i in range(10 * len(records) + 21)
             ]
             known = ShardRun(shard=shard, device_name=f"H100-{shard}", process_start=1000.0 * shard)
-            writer.finish(
-                lambda folder: write_shard_metrics(folder, records, samples, replace(known, digests=writer.digests))
-            )
+            writer.finish(lambda folder: write_shard_metrics(folder, records, samples, known, writer.digests))
         return outdir
 
     def rewrite_shard(self, shard: int, **options: Any) -> None:

@@ -96,6 +96,7 @@ def _ledger_change(run: Run, column: str, ordinal: int, value: object) -> None:
     values = pa.array(run.ledger_columns()[column]).to_pylist()
     values[ordinal] = value
     run.rewrite_ledger(**{column: pa.array(values)})
+    run.write_summary()
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,10 @@ def test_a_ledger_that_contradicts_itself_is_refused(
 def test_a_record_too_many_is_refused(tmp_path: Path) -> None:
     run = Run(tmp_path / "a", [0, 1, 2])
     longer = Run(tmp_path / "b", [0, 1, 2, 0])
-    _refused(run, DataError, "manifest.parquet: changed after it", manifest=longer.folder / "manifest.parquet")
+    _refused(run, DataError, "not as it was written", manifest=longer.folder / "manifest.parquet")
+    (run.folder / "manifest.parquet").write_bytes((longer.folder / "manifest.parquet").read_bytes())
+    run.write_summary()
+    _refused(run, LedgerError, "4 records, but 3")
 
 
 def test_reuse_of_a_row_that_is_not_there_is_refused(tmp_path: Path) -> None:

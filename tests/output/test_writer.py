@@ -16,12 +16,12 @@ from virnucpro.output.writer import ShardWriter
 METADATA = {"model": "tiny", "layers": [6]}
 
 
+def keys(indices: np.ndarray) -> np.ndarray:
+    return np.repeat(indices.astype(np.uint8)[:, None], 16, axis=1)
+
+
 def _vectors(rows: int, dim: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((rows, dim), np.float32)
-
-
-def keys(rows: int) -> np.ndarray:
-    return np.zeros((rows, 16), np.uint8)
 
 
 def _names(folder: Path) -> list[str]:
@@ -52,16 +52,13 @@ def test_rows_in_any_order_come_back_sorted(
     )
     for number, start in enumerate(range(0, rows, batch)):
         chosen = order[start : start + batch]
-        writer.write(
-            chosen + 70,
-            keys(len(chosen)),
-            {"embedding_mean_layer6": mean[chosen], "embedding_max_layer6": top[chosen]},
-            number,
-        )
+        vectors = {"embedding_mean_layer6": mean[chosen], "embedding_max_layer6": top[chosen]}
+        writer.write(chosen + 70, vectors, number, keys(chosen + 70))
     path = writer.finish() / "embeddings.parquet"
     table = pq.read_table(path)
     assert table["unique_index"].to_pylist() == list(range(70, 70 + rows))
     assert pq.ParquetFile(path).metadata.num_row_groups == -(-rows // group)
+    assert table["sequence_key"].to_pylist() == [bytes([70 + row]) * 16 for row in range(rows)]
     np.testing.assert_array_equal(_read(path, "embedding_mean_layer6"), mean.astype(dtype))
     np.testing.assert_array_equal(_read(path, "embedding_max_layer6"), top.astype(dtype))
     batches = np.empty(rows, np.int32)
@@ -73,7 +70,7 @@ def test_rows_in_any_order_come_back_sorted(
 
 def test_metadata_and_columns_are_in_the_file(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path / "shard", {"embedding": 4}, "float16", 0, 1, METADATA)
-    writer.write(np.array([0]), keys(1), {"embedding": _vectors(1, 4)}, 0)
+    writer.write(np.array([0]), {"embedding": _vectors(1, 4)}, 0, keys(np.array([0])))
     path = writer.finish() / "embeddings.parquet"
     assert read_metadata(path) == METADATA
     assert vector_columns(pq.read_schema(path)) == {"embedding": 4}
@@ -81,7 +78,7 @@ def test_metadata_and_columns_are_in_the_file(tmp_path: Path) -> None:
 
 def test_a_row_that_did_not_come_is_named(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path / "shard", {"embedding": 4}, "float32", 10, 3, METADATA)
-    writer.write(np.array([12, 10]), keys(2), {"embedding": _vectors(2, 4)}, 0)
+    writer.write(np.array([12, 10]), {"embedding": _vectors(2, 4)}, 0, keys(np.array([12, 10])))
     with pytest.raises(LedgerError, match=r"1 of 3 sequences have no vector \(unique_index 11\)"):
         writer.finish()
     assert _names(tmp_path) == []
@@ -90,9 +87,9 @@ def test_a_row_that_did_not_come_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("indices", [[1, 1], [0], [2, 0]])
 def test_a_row_that_came_twice_is_named(tmp_path: Path, indices: list[int]) -> None:
     with ShardWriter(tmp_path / "shard", {"embedding": 2}, "float32", 0, 3, METADATA) as writer:
-        writer.write(np.array([0]), keys(1), {"embedding": _vectors(1, 2)}, 0)
+        writer.write(np.array([0]), {"embedding": _vectors(1, 2)}, 0, keys(np.array([0])))
         with pytest.raises(LedgerError, match=r"unique_index \d came twice"):
-            writer.write(np.array(indices), keys(len(indices)), {"embedding": _vectors(len(indices), 2)}, 1)
+            writer.write(np.array(indices), {"embedding": _vectors(len(indices), 2)}, 1, keys(np.array(indices)))
 
 
 @pytest.mark.parametrize("index", [9, 13, -1])
@@ -101,7 +98,7 @@ def test_a_row_of_another_shard_is_refused(tmp_path: Path, index: int) -> None:
         ShardWriter(tmp_path / "shard", {"embedding": 2}, "float32", 10, 3, METADATA) as writer,
         pytest.raises(LedgerError, match=rf"unique_index {index} is outside"),
     ):
-        writer.write(np.array([index]), keys(1), {"embedding": _vectors(1, 2)}, 0)
+        writer.write(np.array([index]), {"embedding": _vectors(1, 2)}, 0, keys(np.array([index])))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 7e4])
@@ -112,15 +109,15 @@ def test_values_beyond_float16_are_an_error_with_the_remedy(tmp_path: Path, valu
         ShardWriter(tmp_path / "shard", {"embedding": 2}, "float16", 0, 3, METADATA) as writer,
         pytest.raises(DataError, match=r"unique_index 1 are not finite.*--embedding_dtype float32"),
     ):
-        writer.write(np.arange(3), keys(3), {"embedding": vectors}, 0)
+        writer.write(np.arange(3), {"embedding": vectors}, 0, keys(np.arange(3)))
 
 
 def test_wrong_columns_and_shapes_are_refused(tmp_path: Path) -> None:
     with ShardWriter(tmp_path / "shard", {"embedding": 2}, "float32", 0, 3, METADATA) as writer:
         with pytest.raises(ValueError, match="announced"):
-            writer.write(np.arange(3), keys(3), {"other": _vectors(3, 2)}, 0)
+            writer.write(np.arange(3), {"other": _vectors(3, 2)}, 0, keys(np.arange(3)))
         with pytest.raises(ValueError, match="shape"):
-            writer.write(np.arange(3), keys(3), {"embedding": _vectors(3, 5)}, 0)
+            writer.write(np.arange(3), {"embedding": _vectors(3, 5)}, 0, keys(np.arange(3)))
 
 
 def test_abandoned_writer_leaves_nothing(tmp_path: Path) -> None:
@@ -128,7 +125,7 @@ def test_abandoned_writer_leaves_nothing(tmp_path: Path) -> None:
         pytest.raises(RuntimeError),
         ShardWriter(tmp_path / "shard", {"embedding": 2}, "float32", 0, 3, METADATA) as writer,
     ):
-        writer.write(np.array([1]), keys(1), {"embedding": _vectors(1, 2)}, 0)
+        writer.write(np.array([1]), {"embedding": _vectors(1, 2)}, 0, keys(np.array([1])))
         writer.write_residues(1, {"residues": _vectors(4, 2)})
         raise RuntimeError
     assert _names(tmp_path) == []
@@ -139,7 +136,7 @@ def test_residues_keep_their_shapes(tmp_path: Path) -> None:
     residues = [_vectors(length, 4, length) for length in lengths]
     with ShardWriter(tmp_path / "shard", {"embedding": 4}, "float32", 7, 3, METADATA, per_residue=True) as writer:
         for row in (0, 2, 1):
-            writer.write(np.array([7 + row]), keys(1), {"embedding": residues[row].mean(0)[None]}, 0)
+            writer.write(np.array([7 + row]), {"embedding": residues[row].mean(0)[None]}, 0, keys(np.array([7 + row])))
             writer.write_residues(7 + row, {"residues": residues[row]})
         writer.finish()
     assert _names(tmp_path / "shard") == ["embeddings.parquet", "residues.parquet"]
@@ -152,7 +149,7 @@ def test_residues_keep_their_shapes(tmp_path: Path) -> None:
 
 def test_missing_residues_are_an_error(tmp_path: Path) -> None:
     with ShardWriter(tmp_path / "shard", {"embedding": 4}, "float32", 0, 2, METADATA, per_residue=True) as writer:
-        writer.write(np.arange(2), keys(2), {"embedding": _vectors(2, 4)}, 0)
+        writer.write(np.arange(2), {"embedding": _vectors(2, 4)}, 0, keys(np.arange(2)))
         writer.write_residues(1, {"residues": _vectors(3, 4)})
         with pytest.raises(LedgerError, match="1 of 2 sequences have residues"):
             writer.finish()
@@ -161,7 +158,7 @@ def test_missing_residues_are_an_error(tmp_path: Path) -> None:
 
 def test_what_stands_beside_is_written_before_the_rename(tmp_path: Path) -> None:
     with ShardWriter(tmp_path / "shard", {"embedding": 4}, "float32", 0, 2, METADATA) as writer:
-        writer.write(np.arange(2), keys(2), {"embedding": _vectors(2, 4)}, 0)
+        writer.write(np.arange(2), {"embedding": _vectors(2, 4)}, 0, keys(np.arange(2)))
         assert writer.finish(lambda folder: (folder / "summary.json").write_text("{}")) == tmp_path / "shard"
     assert _names(tmp_path / "shard") == ["embeddings.parquet", "summary.json"]
 
@@ -171,7 +168,7 @@ def test_a_failure_beside_leaves_nothing(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device", str(folder))
 
     with ShardWriter(tmp_path / "shard", {"embedding": 4}, "float32", 0, 2, METADATA) as writer:
-        writer.write(np.arange(2), keys(2), {"embedding": _vectors(2, 4)}, 0)
+        writer.write(np.arange(2), {"embedding": _vectors(2, 4)}, 0, keys(np.arange(2)))
         with pytest.raises(OSError, match="No space"):
             writer.finish(fail)
     assert _names(tmp_path) == []

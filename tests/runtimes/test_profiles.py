@@ -83,8 +83,8 @@ def test_clouds_share_memory_survive_spot_and_source_nothing_of_the_host(parser:
 
 
 def site_files() -> dict[str, str]:
-    """The files that docs/runtimes.md has users fill in for a cloud."""
-    text = (PROJECT / "docs" / "runtimes.md").read_text().partition("## Clouds\n")[2]
+    """The files that docs/clouds.md has users fill in for a cloud."""
+    text = (PROJECT / "docs" / "clouds.md").read_text()
     blocks = re.findall(r"^For (AWS Batch|Google Batch|Kubernetes).*:\n\n((?:    .*\n|\n)+)", text, re.MULTILINE)
     names = {"AWS Batch": "awsbatch", "Google Batch": "googlebatch", "Kubernetes": "k8s"}
     return {names[title]: block for title, block in blocks}

@@ -45,6 +45,24 @@ def test_lost_tasks_go_again_and_the_vectors_are_right(tmp_path: Path, inputs: P
     assert run.vectors() == local.vectors()
 
 
+@pytest.mark.parametrize("before", ["ln() { kill -TERM $$; }", "ln -s here/and/there no/such/folder"])
+def test_a_task_that_is_stopped_or_fails_before_its_program_begins_goes_again(
+    before: str, tmp_path: Path, inputs: Path, local: Run
+) -> None:
+    """Nextflow's own script ends with 1 then, as a program does that has a fault."""
+    config = f"process {{ withName: EMBED_SHARD {{ beforeScript = {{ task.attempt == 1 ? '{before}' : '' }} }} }}\n"
+    run = run_with_faults(tmp_path, inputs, "", "--shard_residues", "100000", config=config.replace("$$", "\\$\\$"))
+    assert run.code == 0, run.output
+    assert run.tries("shard-00000") == [("FAILED", "1"), ("COMPLETED", "0")]
+    assert run.vectors() == local.vectors()
+
+
+def test_a_program_that_ends_with_1_is_not_started_again(tmp_path: Path, inputs: Path) -> None:
+    run = run_with_faults(tmp_path, inputs, "shard-00000:1:1", "--shard_residues", "100000")
+    assert run.code != 0
+    assert run.tries("shard-00000") == [("FAILED", "1")]
+
+
 def test_exit_code_75_halves_the_tokens_per_batch(tmp_path: Path, inputs: Path, local: Run) -> None:
     faults = "shard-00000:1:late-75 shard-00000:2:late-75 shard-00000:3:late-75"
     run = run_with_faults(tmp_path, inputs, faults)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,6 @@ from hypothesis import strategies as st
 from virnucpro.config import GAPS, SplitConfig
 from virnucpro.errors import DataError, ExitCode, FastaFormatError, InputMissingError, UsageError
 from virnucpro.fasta import Record, read_records, scan_records
-from virnucpro.output.contracts import SplitSummary
 from virnucpro.output.keys import KeyDigest
 from virnucpro.split import dedup, scan, write_shards
 from virnucpro.split.split import split
@@ -49,7 +49,8 @@ def check(config: SplitConfig, summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Hold everything a split wrote against a plain reading of its inputs; return the ledger."""
     limit, outdir = config.residue_limit, config.outdir
     assert {path.name for path in outdir.iterdir()} == FINISHED
-    assert SplitSummary.read(outdir / "split_summary.json").to_dict() == summary
+    written = json.loads((outdir / "split_summary.json").read_text())
+    assert written == summary | {"digest": written["digest"]}
     ledger = pq.read_table(outdir / "manifest.parquet").to_pylist()
     shards = read_shards(outdir)
     place = {unique: (k, residues) for k, shard in enumerate(shards) for unique, residues in shard}
@@ -204,10 +205,10 @@ def test_processes_write_the_same_bytes(
     packed.write_bytes(gzip.compress(path.read_bytes()))
     for name, source in (("forked", path), ("gzip", packed)):
         config = make_config(tmp_path / name, source, shards_at_least=3)
-        found = split(config).to_dict()
-        check(config, found)
-        # Pages of the ledger end where blocks do.
-        assert {**found, "digests": expected["digests"]} == expected
+        summary = split(config).to_dict()
+        # The ledger's rows lie in other row groups.
+        assert summary | {"digests": {}} == expected | {"digests": {}}
+        check(config, summary)
         assert read_shards(config.outdir) == read_shards(alone.outdir)
 
 

@@ -8,8 +8,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-
-from virnucpro.digests import KEY_BYTES, sequence_keys
+import xxhash
 
 #: Token of each index, in the order of the published checkpoints' embedding rows.
 VOCABULARY: Final = (
@@ -24,6 +23,9 @@ UNK: Final = 3
 X: Final = 24
 MASK: Final = 32
 TOKEN_TO_INDEX: Final[Mapping[str, int]] = {token: index for index, token in enumerate(VOCABULARY)}
+
+#: Letter of each index; tokens of more than one character are in no sequence.
+_LETTERS: Final = np.frombuffer(bytes(ord(token[0] if len(token) == 1 else "?") for token in VOCABULARY), np.uint8)
 
 # Any two characters: they only keep the places that <cls> and <eos> then take.
 _PLACES_OF_EOS_AND_CLS = "XX"
@@ -48,9 +50,6 @@ def translation_table(token_to_index: Mapping[str, int], unknown: int) -> bytes:
             table[ord(token.upper())] = index
     return bytes(table)
 
-
-#: The letter of each token; ``?`` where it has none, which no sequence holds.
-_LETTERS: Final = "".join(token if len(token) == 1 else "?" for token in VOCABULARY).encode().ljust(256, b"?")
 
 #: Our own alphabet; every character outside it (J, ``*``, digits) becomes X, one token per character.
 ESM2_TABLE: Final = translation_table(TOKEN_TO_INDEX, X)
@@ -84,13 +83,20 @@ def tokenise_packed(
     return tokens, offsets
 
 
-def token_keys(tokens: npt.NDArray[np.int64], offsets: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
-    """The key of each sequence, (S, 16), from the very tokens that a model is given; arguments as ``tokenise_packed``
-    returns them for our own alphabet."""
-    letters = memoryview(tokens.astype(np.uint8).tobytes().translate(_LETTERS))
-    bounds = offsets.tolist()
-    sequences = (letters[start + 1 : end - 1] for start, end in pairwise(bounds))
-    return np.frombuffer(b"".join(sequence_keys(sequences)), np.uint8).reshape(-1, KEY_BYTES)
+def sequence_keys(tokens: npt.NDArray[np.int64], offsets: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+    """The key of each sequence that these tokens are: xxh3_128 of its letters, as SPLIT_FASTA gives it.
+
+    Args:
+        tokens: (T,), as ``tokenise_packed`` makes them.
+        offsets: (S + 1,).
+
+    Returns:
+        uint8 (S, 16).
+    """
+    text = memoryview(_LETTERS[tokens].tobytes())
+    ends = offsets.tolist()
+    keys = b"".join(xxhash.xxh3_128_digest(text[start + 1 : end - 1]) for start, end in pairwise(ends))
+    return np.frombuffer(keys, np.uint8).reshape(-1, 16)
 
 
 def tokenise(sequence: str) -> npt.NDArray[np.int64]:

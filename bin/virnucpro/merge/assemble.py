@@ -73,14 +73,13 @@ class Assembler:
         codes = statuses(table)
         keys = key_words(table["sequence_key"])
         new = self.reader.take(count)
-        self._check_tokenised(new, keys[codes == EMBEDDED], first_unique)
-        self._send(window, new, keys[codes == EMBEDDED], first_unique)
+        self._send(window, new, first_unique)
         other = self.wanted.take(window)
         ids = self._ids(table, codes)
         slots = ids - first_unique
         is_new = slots >= 0
         slots[~is_new] = self._find(other, ids[~is_new], table, is_new)
-        self._check_keys(table, keys, keys[codes == EMBEDDED], other, slots, is_new)
+        self._check_keys(table, keys, new["key"], other, slots, is_new)
         energy = np.zeros(len(codes), np.float64)
         embedded = codes == EMBEDDED
         lengths = numbers(table, "length")
@@ -92,17 +91,7 @@ class Assembler:
                 table.slice(start, rows.stop - start), new, other, slots[rows], is_new[rows], energy[rows]
             )
 
-    def _check_tokenised(self, new: Rows, keys: Array, first_unique: int) -> None:
-        """Compare the key of each sequence that was embedded with the ledger's."""
-        wrong = np.flatnonzero((new["key"] != keys).any(axis=1))
-        if len(wrong):
-            row = int(wrong[0])
-            raise LedgerError(
-                f"shard {new['shard'][row]}: the vector of unique_index {first_unique + row} is of another sequence "
-                "than the ledger's; split the input again"
-            )
-
-    def _send(self, window: int, new: Rows, keys: Array, first_unique: int) -> None:
+    def _send(self, window: int, new: Rows, first_unique: int) -> None:
         """Put aside the vectors of this window that later ones want."""
         asked = np.unique(self.layout.requests.take(window))
         if not len(asked):
@@ -118,7 +107,7 @@ class Assembler:
             rows = ids - first_unique
             records = np.empty(len(rows), kind)
             records["id"] = ids
-            records["key"] = keys[rows]
+            records["key"] = new["key"][rows]
             for name in facts:
                 records[name] = new[name][rows]
             self.wanted.add(target, records)
@@ -154,7 +143,7 @@ class Assembler:
             row = table.slice(int(np.flatnonzero(~right)[0]), 1)
             raise LedgerError(
                 f"the record with ordinal {row['ordinal'][0].as_py()} ({row['id'][0].as_py()}) would get the vector of "
-                "another sequence; split the input again"
+                "another sequence; its shard was embedded from another split: embed it again"
             )
 
     def _table(

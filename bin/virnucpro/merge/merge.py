@@ -25,9 +25,12 @@ from virnucpro.monitor.run_metrics import merge_metrics, run_figures
 from virnucpro.monitor.schema import SHARDS_SCHEMA
 from virnucpro.output.atomic import prepare_new_directory, publish_directory, remove_tree, sync
 from virnucpro.output.contracts import ModelDescription, RunModel, RunParameters, RunSummary, RunVersions, SplitSummary
+from virnucpro.output.damage import reading
 from virnucpro.output.digest_list import reused_parts, write_digests
+from virnucpro.output.digests import check_file
 from virnucpro.output.files import (
     EMBEDDINGS_DIR,
+    GPU_METRICS_FILE,
     MANIFEST_FILE,
     METRICS_DIR,
     REJECTED_FILE,
@@ -36,7 +39,6 @@ from virnucpro.output.files import (
 )
 from virnucpro.output.ledger import LedgerReader
 from virnucpro.output.overlap import Behind
-from virnucpro.output.reading import check_file, telling_damage
 from virnucpro.output.schema import (
     decode_metadata,
     embedding_columns,
@@ -102,13 +104,16 @@ def _merge_into(temporary: Path, config: MergeConfig, inputs: _Inputs) -> RunSum
             residues = temporary / RESIDUES_DIR
             written |= merge_residues(inputs.shards, config.reuse, ledger, residues, inputs.metadata, config.part_bytes)
     metrics = temporary / METRICS_DIR
+    for shard in inputs.shards:
+        digest = shard.summary.digests.get(GPU_METRICS_FILE)
+        check_file(shard.folder / GPU_METRICS_FILE, digest, "embed the shard again")
     rows = [_metrics_row(shard) for shard in inputs.shards]
     merge_metrics([shard.folder for shard in inputs.shards], rows, metrics)
     figures = run_figures(rows, metrics, _flops(inputs, layout))
     summary = _run_summary(config, inputs, layout, figures, len(parts))
     summary.write(metrics / RUN_SUMMARY_FILE)
-    shutil.copyfile(config.manifest, temporary / MANIFEST_FILE)
-    shutil.copyfile(config.rejected, temporary / REJECTED_FILE)
+    for source, name in ((config.manifest, MANIFEST_FILE), (config.rejected, REJECTED_FILE)):
+        shutil.copyfile(source, temporary / name)
     write_digests(temporary, written, inputs.summary.digests)
     for path in (path for path in temporary.rglob("*") if path.is_file()):
         sync(path)
@@ -118,11 +123,11 @@ def _merge_into(temporary: Path, config: MergeConfig, inputs: _Inputs) -> RunSum
 def _open(config: MergeConfig) -> _Inputs:
     if not config.rejected.is_file():
         raise InputMissingError(f"{config.rejected}: not there; give the {REJECTED_FILE} that the split wrote")
+    summary, model = SplitSummary.read(config.split_summary), ModelDescription.read(config.model_json)
     if not config.manifest.is_file():
         raise InputMissingError(f"{config.manifest}: no ledger there; give the {MANIFEST_FILE} that the split wrote")
-    summary, model = SplitSummary.read(config.split_summary), ModelDescription.read(config.model_json)
     for path, name in ((config.manifest, MANIFEST_FILE), (config.rejected, REJECTED_FILE)):
-        check_file(path, summary.digests.get(name), str(path), "split the input again")
+        check_file(path, summary.digests.get(name), "split the input again")
     expected = _without_vectors(summary, model)[1]
     shards = open_shards(config.folders, summary.shards, expected)
     for shard in shards:
@@ -161,9 +166,9 @@ def _add_reused(
     columns: dict[str, int],
     dtype: str,
 ) -> dict[str, int]:
-    with telling_damage(str(path), "leave it out of --reuse and split again"):
+    with reading(path, "leave it out of --reuse and split again"):
         schema = pq.read_schema(path)
-    metadata = decode_metadata(schema, path)
+        metadata = decode_metadata(schema, path)
     check_alike(all_metadata[0] if all_metadata else expected, metadata, str(path), "the vectors it is merged with")
     all_metadata.append(metadata)
     found = vector_columns(schema)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -13,11 +15,11 @@ from virnucpro.errors import DataError, LedgerError
 from virnucpro.merge.layout import statuses
 from virnucpro.merge.parts import PartWriter
 from virnucpro.merge.shard_set import ShardFiles
+from virnucpro.output.damage import reading
 from virnucpro.output.digest_list import reused_residues
+from virnucpro.output.digests import ContentDigest, check_file
 from virnucpro.output.files import RESIDUES_FILE
-from virnucpro.output.keys import key_texts, key_words, shard_key_words
 from virnucpro.output.ledger import LedgerReader
-from virnucpro.output.reading import checked_row_groups, telling_damage
 from virnucpro.output.schema import EMBEDDED, REUSED, merged_residues_schema
 from virnucpro.output.writer import VECTOR_STORAGE
 
@@ -68,7 +70,7 @@ class _Residues:
     """
 
     def __init__(self, folder: Path, like: Path, metadata: Mapping[str, object], part_bytes: int) -> None:
-        with telling_damage(str(like), "embed it again"):
+        with reading(like, "embed it again, or leave it out of --reuse"):
             self._schema = merged_residues_schema(pq.read_schema(like), metadata)
         self._writer = PartWriter(folder, self._schema, None, VECTOR_STORAGE)
         self._part_bytes = part_bytes
@@ -87,9 +89,13 @@ class _Residues:
         """Copy what the shards computed."""
         keys = _KeyStream(ledger)
         for shard in shards:
-            shard_keys = key_words(keys.take(shard.sequences))
+            shard_keys = keys.take(shard.sequences)
             seen = np.zeros(shard.sequences, np.bool_)
-            for table in shard.row_groups(RESIDUES_FILE):
+            digest = ContentDigest()
+            for table in _row_groups(shard.folder / RESIDUES_FILE, f"shard {shard.number}", "embed it again"):
+                if {*table.column_names, "sequence_key"} != {*self._schema.names, "unique_index"}:
+                    where = f"shard {shard.number} ({shard.folder})"
+                    raise DataError(f"{where}: other columns in {RESIDUES_FILE}; embed it again")
                 rows = table["unique_index"].to_numpy() - shard.first_unique_index
                 inside = (rows >= 0) & (rows < shard.sequences)
                 if not inside.all() or seen[rows].any() or len(np.unique(rows)) != len(rows):
@@ -97,15 +103,13 @@ class _Residues:
                         f"shard {shard.number} ({shard.folder}): residues of a sequence twice; embed it again"
                     )
                 seen[rows] = True
-                found = shard_key_words(table["sequence_key"])
-                other = np.flatnonzero((found != shard_keys[rows]).any(axis=1))
-                if len(other):
-                    raise LedgerError(
-                        f"{shard.called}: the residues of unique_index {table['unique_index'][int(other[0])]} are of "
-                        "another sequence than the ledger's; split the input again"
-                    )
-                place = table.schema.get_field_index("sequence_key")
-                self._write(table.set_column(place, "sequence_key", key_texts(found)))
+                digest.add(*_stored(table))
+                self._write(table.append_column("sequence_key", shard_keys.take(pa.array(rows))))
+            if digest.hexdigest() != shard.summary.digests.get(RESIDUES_FILE):
+                raise DataError(
+                    f"shard {shard.number} ({shard.folder}): {RESIDUES_FILE} does not hold what was written; "
+                    "embed it again"
+                )
             if not seen.all():
                 missing = int(np.flatnonzero(~seen)[0]) + shard.first_unique_index
                 raise LedgerError(f"shard {shard.number} ({shard.folder}): no residues of unique_index {missing}")
@@ -117,7 +121,8 @@ class _Residues:
         """
         for source, wanted in sorted(reused.items()):
             for path, digest in reused_residues(results[source]).items():
-                for table in checked_row_groups(path, digest, str(path), "leave it out of --reuse and split again"):
+                check_file(path, digest, "leave it out of --reuse and split again")
+                for table in _row_groups(path, str(results[source]), "leave it out of --reuse and split again"):
                     if set(table.column_names) != set(self._schema.names):
                         raise DataError(f"{path}: other columns than this run; leave it out of --reuse")
                     keys = [bytes.fromhex(key) for key in table["sequence_key"].to_pylist()]
@@ -147,6 +152,19 @@ def _reused_keys(ledger: LedgerReader) -> dict[int, set[bytes]]:
         for source, key in zip(reused["reuse_source"].to_pylist(), reused["sequence_key"].to_pylist(), strict=True):
             wanted.setdefault(source, set()).add(bytes.fromhex(key))
     return wanted
+
+
+def _stored(table: pa.Table) -> list[npt.NDArray[Any]]:
+    """The columns of a shard's residues as they were written: indices, lengths, and all numbers of each vector."""
+    numbers = [table[name].to_numpy() for name in ("unique_index", "length")]
+    vectors = [table[name].combine_chunks() for name in table.column_names[len(numbers) :]]
+    return [*numbers, *(column.flatten().flatten().to_numpy(zero_copy_only=False) for column in vectors)]
+
+
+def _row_groups(path: Path, whose: str, remedy: str) -> Iterator[pa.Table]:
+    with reading(f"{whose}: {path}", remedy), pq.ParquetFile(path, pre_buffer=False) as file:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, use_threads=False)
 
 
 class _KeyStream:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, InputMissingError, LedgerError
 from virnucpro.output.contracts import PlannedShard, ShardSummary
-from virnucpro.output.files import BATCHES_FILE, EMBEDDINGS_FILE, GPU_METRICS_FILE, RESIDUES_FILE, SHARD_SUMMARY_FILE
-from virnucpro.output.reading import check_file, checked_row_groups, telling_damage
+from virnucpro.output.damage import reading
+from virnucpro.output.files import BATCHES_FILE, EMBEDDINGS_FILE, RESIDUES_FILE, SHARD_SUMMARY_FILE
 from virnucpro.output.schema import DESCRIPTIVE_KEYS, decode_metadata, first_difference, vector_columns
 from virnucpro.shards import shard_number
 
@@ -34,19 +34,20 @@ class ShardFiles:
     summary: ShardSummary
 
     @property
-    def residues(self) -> Path | None:
-        """The shard's per-residue vectors, if it has them."""
-        return self.folder / RESIDUES_FILE if RESIDUES_FILE in self.summary.digests else None
+    def embeddings(self) -> Path:
+        """The shard's vectors."""
+        return self.folder / EMBEDDINGS_FILE
 
     @property
-    def called(self) -> str:
-        """The shard in messages."""
-        return f"shard {self.number} ({self.folder})"
+    def batches(self) -> Path:
+        """The shard's batches."""
+        return self.folder / BATCHES_FILE
 
-    def row_groups(self, name: str) -> Iterator[pa.Table]:
-        """The tables of a file, proved to be what was written; errors as of ``checked_row_groups``."""
-        where = f"shard {self.number} ({self.folder / name})"
-        return checked_row_groups(self.folder / name, self.summary.digests.get(name), where, "embed it again")
+    @property
+    def residues(self) -> Path | None:
+        """The shard's per-residue vectors, if it has them."""
+        path = self.folder / RESIDUES_FILE
+        return path if path.exists() else None
 
 
 def open_shards(folders: Sequence[Path], plan: Sequence[PlannedShard], expected: Mapping[str, Any]) -> list[ShardFiles]:
@@ -76,7 +77,8 @@ def open_shards(folders: Sequence[Path], plan: Sequence[PlannedShard], expected:
     for shard in shards:
         # The device decides on it: what the split was told is what a GPU would compute in.
         precision = shards[0].metadata.get("precision")
-        check_alike({**expected, "precision": precision}, shard.metadata, shard.called, "what the split asked for")
+        where = f"shard {shard.number} ({shard.folder})"
+        check_alike({**expected, "precision": precision}, shard.metadata, where, "what the split asked for")
         if (shard.columns, shard.dtype) != (shards[0].columns, shards[0].dtype):
             raise DataError(
                 f"shard {shard.number} ({shard.folder}): other embedding columns than shard 0; embed it again"
@@ -95,14 +97,15 @@ def _expect_none(numbers: Sequence[int], what: str) -> None:
 
 def _open_shard(number: int, folder: Path, planned: PlannedShard) -> ShardFiles:
     path = folder / EMBEDDINGS_FILE
+    where = f"shard {number} ({folder})"
     try:
+        with reading(where, "embed it again"):
+            with pq.ParquetFile(path) as file:
+                schema, rows = file.schema_arrow, file.metadata.num_rows
+            metadata = decode_metadata(schema, path)
         summary = ShardSummary.read(folder / SHARD_SUMMARY_FILE)
     except InputMissingError as error:
         raise LedgerError(f"shard {number}: {error}") from error
-    with telling_damage(f"shard {number} ({path})", "embed it again"), pq.ParquetFile(path) as file:
-        schema, rows = file.schema_arrow, file.metadata.num_rows
-    for name in (BATCHES_FILE, GPU_METRICS_FILE):
-        check_file(folder / name, summary.digests.get(name), f"shard {number} ({folder / name})", "embed it again")
     if rows != planned.sequences:
         raise LedgerError(
             f"shard {number} ({folder}): {rows} vectors for {planned.sequences} sequences "
@@ -116,7 +119,7 @@ def _open_shard(number: int, folder: Path, planned: PlannedShard) -> ShardFiles:
         folder,
         planned.first_unique_index,
         rows,
-        decode_metadata(schema, path),
+        metadata,
         columns,
         value_dtype(schema, columns),
         summary,

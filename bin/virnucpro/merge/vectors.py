@@ -11,18 +11,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from virnucpro.errors import LedgerError
+from virnucpro.errors import DataError, LedgerError
 from virnucpro.merge.buckets import SpillBuckets
 from virnucpro.merge.layout import wanted_ids, wanting_windows
 from virnucpro.merge.shard_set import ShardFiles
-from virnucpro.output.files import BATCHES_FILE, EMBEDDINGS_FILE
-from virnucpro.output.keys import key_words, shard_key_words
+from virnucpro.output.damage import reading
+from virnucpro.output.digests import ContentDigest, check_file
+from virnucpro.output.files import EMBEDDINGS_FILE
+from virnucpro.output.keys import binary_key_words, key_words
 from virnucpro.output.overlap import Prefetched
-from virnucpro.output.reading import check_file, telling_damage
-from virnucpro.output.schema import BATCH_FACTS
+from virnucpro.output.schema import BATCH_FACTS, METADATA_KEY
 
 Array = npt.NDArray[Any]
 _NOT_REUSED: Final = "leave it out of --reuse and split again"
+
 
 #: Arrays by name, one entry a row: what travels with a vector, and the vectors themselves, (rows, dim).
 Rows = dict[str, Array]
@@ -51,15 +53,16 @@ class ShardReader:
     def __init__(self, shards: Sequence[ShardFiles], columns: Mapping[str, int], dtype: str) -> None:
         self._columns = dict(columns)
         self._dtype = np.dtype(dtype)
-        beside = [("key", np.uint32, (4,)), ("energy_per_token", np.float64)]
-        self._row = np.dtype([*facts_of_a_row(columns, dtype), *beside])
+        self._row = np.dtype(
+            [("key", np.uint32, (4,)), *facts_of_a_row(columns, dtype), ("energy_per_token", np.float64)]
+        )
         self._ahead = Prefetched(self._pieces(shards))
         self._pieces_ahead = iter(self._ahead)
         self._piece: Rows = {}
         self._left = 0
 
     def take(self, rows: int) -> Rows:
-        """The next ``rows`` rows; ``key`` and ``energy_per_token`` stand beside what travels with a vector."""
+        """The next ``rows`` rows; ``energy_per_token`` stands beside what travels with a vector."""
         taken = {
             name: np.empty((rows, *kind.shape), kind.base) for name, (kind, *_) in (self._row.fields or {}).items()
         }
@@ -82,29 +85,44 @@ class ShardReader:
 
     def _pieces(self, shards: Sequence[ShardFiles]) -> Iterator[Rows]:
         for shard in shards:
-            with telling_damage(shard.called, "embed it again"):
+            with reading(f"shard {shard.number} ({shard.folder})", "embed it again"):
                 yield from self._shard_pieces(shard)
 
     def _shard_pieces(self, shard: ShardFiles) -> Iterator[Rows]:
         facts = _BatchFacts(shard)
+        expected = shard.summary.digests.get(EMBEDDINGS_FILE)
         first = shard.first_unique_index
-        for table in shard.row_groups(EMBEDDINGS_FILE):
-            rows = table.num_rows
-            found = table["unique_index"].to_numpy()
-            wrong = np.flatnonzero(found != np.arange(first, first + rows))
-            if len(wrong):
-                raise LedgerError(
-                    f"{shard.called}: unique_index {found[wrong[0]]} where {first + wrong[0]} belongs; embed it again"
-                )
-            batch = table["batch"].to_numpy()
-            yield {
-                "shard": np.full(rows, shard.number, np.int32),
-                "batch": batch,
-                "key": shard_key_words(table["sequence_key"]),
-                **facts.of(batch),
-                **{name: vectors_of(table[name], dim, self._dtype) for name, dim in self._columns.items()},
-            }
-            first += rows
+        with pq.ParquetFile(shard.embeddings, pre_buffer=False) as file:
+            digest = ContentDigest(file.schema_arrow.metadata[METADATA_KEY])
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, use_threads=False)
+                rows = table.num_rows
+                found = table["unique_index"].to_numpy()
+                wrong = np.flatnonzero(found != np.arange(first, first + rows))
+                if len(wrong):
+                    raise LedgerError(
+                        f"shard {shard.number} ({shard.folder}): unique_index {found[wrong[0]]} where "
+                        f"{first + wrong[0]} belongs; embed it again"
+                    )
+                batch = table["batch"].to_numpy()
+                keys = binary_key_words(table["sequence_key"])
+                stored = [stored_vectors(table[name], dim) for name, dim in self._columns.items()]
+                digest.add(found, keys.astype(">u4"), *stored, batch)
+                # Before the last rows go out: who takes them asks for no more.
+                if group == file.num_row_groups - 1 and digest.hexdigest() != expected:
+                    where = f"shard {shard.number} ({shard.folder})"
+                    raise DataError(f"{where}: {EMBEDDINGS_FILE} does not hold what was written; embed it again")
+                yield {
+                    "key": keys,
+                    "shard": np.full(rows, shard.number, np.int32),
+                    "batch": batch,
+                    **facts.of(batch),
+                    **{
+                        name: values.astype(self._dtype, copy=False)
+                        for name, values in zip(self._columns, stored, strict=True)
+                    },
+                }
+                first += rows
 
 
 class _BatchFacts:
@@ -115,7 +133,8 @@ class _BatchFacts:
     """
 
     def __init__(self, shard: ShardFiles) -> None:
-        table = pa.concat_tables(shard.row_groups(BATCHES_FILE))
+        check_file(shard.batches, shard.summary.digests.get(shard.batches.name), "embed the shard again")
+        table = pq.read_table(shard.batches)
         self._where = f"shard {shard.number} ({shard.folder})"
         numbers = table["batch"].to_numpy()
         self._size = int(numbers.max()) + 1 if len(numbers) else 0
@@ -162,7 +181,7 @@ class ReuseReader:
         for files in parts:
             first_rows.append(row)
             for path in files:
-                with telling_damage(str(path), _NOT_REUSED):
+                with reading(path, _NOT_REUSED):
                     metadata = pq.read_metadata(path)
                 for group in range(metadata.num_row_groups):
                     self._groups.append((path, group))
@@ -188,9 +207,9 @@ class ReuseReader:
     def _records(self, group: int, rows: Array, ids: Array) -> Array:
         path, index = self._groups[group]
         if path not in self._proved:
-            check_file(path, self._digests[path], str(path), _NOT_REUSED)
+            check_file(path, self._digests[path], _NOT_REUSED)
             self._proved.add(path)
-        with telling_damage(str(path), _NOT_REUSED), pq.ParquetFile(path, pre_buffer=False) as file:
+        with reading(path, _NOT_REUSED), pq.ParquetFile(path, pre_buffer=False) as file:
             table = file.read_row_group(index, columns=["sequence_key", *self._columns], use_threads=False)
         within = rows - self._starts[group]
         records = np.empty(len(rows), self._record)
@@ -206,13 +225,18 @@ class ReuseReader:
 
 def vectors_of(column: pa.ChunkedArray, dim: int, dtype: np.dtype[Any]) -> Array:
     """An embedding column as (n, dim), without a copy where the type is right already."""
+    return stored_vectors(column, dim).astype(dtype, copy=False)
+
+
+def stored_vectors(column: pa.ChunkedArray, dim: int) -> Array:
+    """An embedding column as (n, dim) in its own type, without a copy."""
     if column.null_count:
         raise LedgerError("a row has no vector; embed its shard again")
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks)
     values: Array = array.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
-    return values.astype(dtype, copy=False)
+    return values
 
 
 def _floats(column: pa.ChunkedArray) -> Array:

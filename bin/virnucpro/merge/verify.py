@@ -16,7 +16,9 @@ from virnucpro.config import residue_limit
 from virnucpro.errors import DataError, LedgerError
 from virnucpro.merge.layout import statuses
 from virnucpro.output.contracts import RunSummary
+from virnucpro.output.damage import reading
 from virnucpro.output.digest_list import listed_parts, read_digests
+from virnucpro.output.digests import check_file
 from virnucpro.output.files import (
     EMBEDDINGS_DIR,
     MANIFEST_FILE,
@@ -28,7 +30,6 @@ from virnucpro.output.files import (
 )
 from virnucpro.output.keys import KeyDigest
 from virnucpro.output.ledger import LedgerReader
-from virnucpro.output.reading import check_file, telling_damage
 from virnucpro.output.schema import (
     EMBEDDED,
     IDENTITY_KEYS,
@@ -100,11 +101,11 @@ def _check_files(results: Path, digests: Mapping[str, str]) -> None:
         for name in sorted(there - digests.keys()):
             raise DataError(f"{results / name}: not of this run, whose digests do not name it; remove it")
     for name, digest in digests.items():
-        check_file(results / name, digest, str(results / name), _REMEDY)
+        check_file(results / name, digest, _REMEDY)
 
 
 def _check_origin(path: Path, summary: RunSummary) -> None:
-    with telling_damage(str(path), _REMEDY):
+    with reading(path, _REMEDY):
         found = read_metadata(path)
     told = {**summary.model.to_dict(), **summary.parameters.to_dict()}
     for key in IDENTITY_KEYS:
@@ -200,5 +201,5 @@ def _check_residues(paths: Sequence[Path], expected: KeyDigest, summary: RunSumm
 
 
 def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    with telling_damage(str(path), _REMEDY), pq.ParquetFile(path, pre_buffer=False) as file:
+    with reading(path, _REMEDY), pq.ParquetFile(path, pre_buffer=False) as file:
         yield from file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(columns))

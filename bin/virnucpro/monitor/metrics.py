@@ -17,6 +17,7 @@ from virnucpro.monitor.probes import Sample
 from virnucpro.monitor.tables import BatchRecord, batches_table, samples_table, write_table
 from virnucpro.monitor.verdict import Bottleneck, bottleneck
 from virnucpro.output.contracts import ShardRun, ShardSummary
+from virnucpro.output.digests import file_digests
 from virnucpro.output.files import BATCHES_FILE, GPU_METRICS_FILE, SHARD_SUMMARY_FILE
 
 __all__ = ["BatchRecord", "Bottleneck", "LoaderMetrics", "bottleneck", "queue_state", "write_shard_metrics"]
@@ -107,7 +108,11 @@ def utilization_by_stage(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def write_shard_metrics(
-    outdir: Path, batches: Sequence[BatchRecord], samples: Sequence[Sample], run: ShardRun
+    outdir: Path,
+    batches: Sequence[BatchRecord],
+    samples: Sequence[Sample],
+    run: ShardRun,
+    digests: Mapping[str, str] | None = None,
 ) -> ShardSummary:
     """Write batches.parquet, gpu_metrics.parquet and summary.json of a shard.
 
@@ -116,6 +121,7 @@ def write_shard_metrics(
         batches: every batch of the shard.
         samples: the device's readings.
         run: what the task knows of itself; sequences and tokens are counted anew over the batches.
+        digests: of what the other files of the shard hold, by name.
 
     Returns:
         What summary.json holds.
@@ -136,12 +142,10 @@ def write_shard_metrics(
         **_reached(batches, samples, run),
     }
     computed |= _judged(batches, samples, computed, on_gpu=run.device_uuid is not None)
-    tables = {
-        BATCHES_FILE: batches_table(run.shard, batches, ends - starts, utilization, joules),
-        GPU_METRICS_FILE: samples_table(run, samples),
-    }
-    digests = run.digests | {name: write_table(outdir / name, table) for name, table in tables.items()}
-    summary = ShardSummary(**{**vars(run), **computed, "digests": digests})
+    write_table(outdir / BATCHES_FILE, batches_table(run.shard, batches, ends - starts, utilization, joules))
+    write_table(outdir / GPU_METRICS_FILE, samples_table(run, samples))
+    written = file_digests([outdir / BATCHES_FILE, outdir / GPU_METRICS_FILE])
+    summary = ShardSummary(**{**vars(run), **computed, "digests": {**(digests or {}), **written}})
     summary.write(outdir / SHARD_SUMMARY_FILE)
     return summary
 

@@ -18,8 +18,8 @@ from virnucpro.monitor.schema import BATCHES_SCHEMA, GPU_METRICS_SCHEMA, SHARDS_
 from virnucpro.monitor.tables import write_table
 from virnucpro.output.atomic import PartialParquet
 from virnucpro.output.contracts import CostEstimate, RunDevice, ShardFigures
+from virnucpro.output.damage import reading
 from virnucpro.output.files import BATCHES_FILE, GPU_METRICS_FILE, SHARDS_FILE
-from virnucpro.output.reading import telling_damage
 
 #: Rows that are gathered into one row group: a shard alone has few.
 _ROW_GROUP_ROWS: Final = 131_072
@@ -51,7 +51,7 @@ def _gathered(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     pending: list[pa.Table] = []
     rows = 0
     for path in paths:
-        with telling_damage(f"{path}: metrics", "embed the shard again"):
+        with reading(path, "embed the shard again"):
             table = pq.read_table(path).select(schema.names).cast(schema)
         pending.append(table)
         rows += table.num_rows

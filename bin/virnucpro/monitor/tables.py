@@ -74,11 +74,10 @@ def samples_table(run: ShardRun, samples: Sequence[Sample]) -> pa.Table:
     return _table(columns, GPU_METRICS_SCHEMA)
 
 
-def write_table(path: Path, table: pa.Table) -> str:
-    """Write one small table, whole or not at all; returns the file's digest."""
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write one small table, whole or not at all."""
     with PartialParquet(path, table.schema, compression="zstd") as file:
         file.write(table)
-    return file.digest
 
 
 def _table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:

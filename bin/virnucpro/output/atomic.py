@@ -10,8 +10,8 @@ from typing import Any, BinaryIO, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from virnucpro.digests import FileDigest
 from virnucpro.errors import UsageError
+from virnucpro.output.digests import FileDigest
 
 #: Bytes written at once where a system cannot reserve them.
 _RESERVED_AT_ONCE: Final = 1 << 22

@@ -14,9 +14,7 @@ from virnucpro.output.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelDescription(
-    Record, remedy="describe the model again with fetch_model.py", layout={"indent": 2}, sealed=True
-):
+class ModelDescription(Record, remedy="describe the model again with fetch_model.py", layout={"indent": 2}):
     """``model.json``: what FETCH_MODEL found a checkpoint to be."""
 
     name: str
@@ -64,8 +62,8 @@ class ReuseEntry(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitSummary(Record, remedy="split the input again with split_fasta.py", layout={"indent": 1}, sealed=True):
-    """``split_summary.json``: what SPLIT_FASTA found, the shards that it made of it, and its other files' digests."""
+class SplitSummary(Record, remedy="split the input again with split_fasta.py", layout={"indent": 1}):
+    """``split_summary.json``: what SPLIT_FASTA found, and the shards that it made of it."""
 
     pipeline_version: str = __version__
     records: int
@@ -82,10 +80,10 @@ class SplitSummary(Record, remedy="split the input again with split_fasta.py", l
     max_length: int
     long_sequences: str
     keys_digest: str
+    digests: dict[str, str]
     output: VectorFacts
     shards: list[PlannedShard]
     reuse: list[ReuseEntry]
-    digests: dict[str, str]
 
     @property
     def residue_limit(self) -> int | None:
@@ -98,7 +96,7 @@ class ShardRun(Record):
     """What an EMBED_SHARD task knows of itself.
 
     ``flops`` are those of the whole shard, ``matrix_teraflops_per_second`` what the device reaches in plain matrix
-    products; ``process_start`` and ``first_batch_end`` are unix seconds; ``digests`` are those of the shard's files.
+    products; ``process_start`` and ``first_batch_end`` are unix seconds.
     """
 
     shard: int
@@ -119,11 +117,10 @@ class ShardRun(Record):
     metadata: dict[str, Any] = field(default_factory=dict)
     writer_wait_seconds: float = 0.0
     matrix_teraflops_per_second: float | None = None
-    digests: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardSummary(ShardRun, remedy="embed the shard again", layout={"indent": 2, "sort_keys": True}, sealed=True):
+class ShardSummary(ShardRun, remedy="embed the shard again", layout={"indent": 2, "sort_keys": True}):
     """``summary.json`` of a shard: what its task knew, and what its batches and the device's readings tell."""
 
     host: str
@@ -157,6 +154,7 @@ class ShardSummary(ShardRun, remedy="embed the shard again", layout={"indent": 2
     bottleneck: str
     bottleneck_cause: str
     verdict: str
+    digests: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)

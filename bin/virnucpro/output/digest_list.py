@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from virnucpro.digests import file_digest
 from virnucpro.errors import DataError, InputMissingError
+from virnucpro.output.digests import file_digest
 from virnucpro.output.files import DIGESTS_FILE, EMBEDDINGS_DIR, RESIDUES_DIR
 
 _LINE: Final = re.compile(r"(?P<digest>[0-9a-f]{32})  (?P<name>[\w.-]+(?:/[\w.-]+)*)")
@@ -25,7 +25,7 @@ def write_digests(results: Path, written: Mapping[Path, str], expected: Mapping[
         DataError: a copy is another.
     """
     digests: dict[str, str] = {}
-    for path in (path for path in results.rglob("*") if path.is_file()):
+    for path in (path for path in results.rglob("*") if path.is_file() and path.name != DIGESTS_FILE):
         name = path.relative_to(results).as_posix()
         digests[name] = written[path] if path in written else file_digest(path)
         if digests[name] != expected.get(name, digests[name]):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from binascii import hexlify
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from virnucpro.digests import KEY_BYTES
 from virnucpro.errors import LedgerError
-from virnucpro.output.schema import KEY_TYPE
 
-KEY_DIGITS: Final = 2 * KEY_BYTES
+KEY_DIGITS: Final = 32
+KEY_BYTES: Final = 16
 _MODULUS: Final = 1 << 128
 _NOT_HEX: Final = 255
 _NIBBLES: Final = np.full(256, _NOT_HEX, np.uint8)
@@ -41,24 +39,12 @@ def key_words(keys: pa.StringArray | pa.ChunkedArray) -> npt.NDArray[np.uint32]:
     return octets.view(">u4").astype(np.uint32)
 
 
-def shard_key_words(keys: pa.FixedSizeBinaryArray | pa.ChunkedArray) -> npt.NDArray[np.uint32]:
-    """The keys of a shard's rows as numbers, as ``key_words`` does with those of the ledger."""
+def binary_key_words(keys: pa.FixedSizeBinaryArray | pa.ChunkedArray) -> npt.NDArray[np.uint32]:
+    """As ``key_words``, of keys as the shards hold them: 16 bytes each, most significant first."""
     if isinstance(keys, pa.ChunkedArray):
-        keys = keys.combine_chunks() if keys.num_chunks != 1 else keys.chunk(0)
-    octets = np.frombuffer(keys.buffers()[1] or b"", np.uint8)[KEY_BYTES * keys.offset :]
-    return octets[: KEY_BYTES * len(keys)].view(">u4").reshape(-1, 4).astype(np.uint32)
-
-
-def key_array(octets: npt.NDArray[np.uint8]) -> pa.FixedSizeBinaryArray:
-    """Keys (rows, 16) as a column of a shard, without copying them."""
-    return pa.FixedSizeBinaryArray.from_buffers(KEY_TYPE, len(octets), [None, pa.py_buffer(octets)])
-
-
-def key_texts(keys: Any) -> pa.StringArray:
-    """The keys of a shard's rows, (rows, 4) words, as results hold them."""
-    octets = keys.astype(">u4").tobytes()
-    offsets = np.arange(0, (len(keys) + 1) * KEY_DIGITS, KEY_DIGITS, dtype=np.int32)
-    return pa.StringArray.from_buffers(len(keys), pa.py_buffer(offsets), pa.py_buffer(hexlify(octets)))
+        keys = keys.combine_chunks()
+    octets = np.frombuffer(keys.buffers()[1], np.uint8)[KEY_BYTES * keys.offset :][: KEY_BYTES * len(keys)]
+    return octets.view(">u4").astype(np.uint32).reshape(-1, 4)
 
 
 class KeyDigest:

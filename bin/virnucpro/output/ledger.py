@@ -11,10 +11,8 @@ import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.output.atomic import PartialParquet
-from virnucpro.output.reading import telling_damage
+from virnucpro.output.damage import reading
 from virnucpro.output.schema import LEDGER_SCHEMA, encode_metadata
-
-_REMEDY: Final = "split the input again"
 
 __all__ = ["LEDGER_SCHEMA", "LedgerReader", "LedgerWriter"]
 
@@ -83,11 +81,6 @@ class LedgerWriter:
         if self._pending_rows >= self._row_group_rows:
             self._flush(whole_groups_only=True)
 
-    @property
-    def digest(self) -> str:
-        """Of the file, once it is closed."""
-        return self._file.digest
-
     def close(self) -> None:
         """Write what is left, flush to disk and rename to the final name."""
         if not self._file.closed:
@@ -141,6 +134,9 @@ def _as_column(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
     return column.cast(kind)
 
 
+_REMEDY: Final = "split the input again"
+
+
 class LedgerReader:
     """Reads a ledger one slice of a row group at a time.
 
@@ -152,7 +148,7 @@ class LedgerReader:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise InputMissingError(f"{path}: no ledger there; give the manifest.parquet that the split wrote")
-        with telling_damage(str(path), _REMEDY):
+        with reading(path, _REMEDY):
             self._file = pq.ParquetFile(path, pre_buffer=False)
         missing = sorted(set(LEDGER_SCHEMA.names) - set(self._file.schema_arrow.names))
         if missing:
@@ -167,13 +163,9 @@ class LedgerReader:
     def batches(self, columns: Sequence[str] | None = None, batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
         """The rows in input order, at most ``batch_rows`` at once, the columns in the order asked for."""
         names = list(columns) if columns is not None else None
-        batches = self._file.iter_batches(batch_size=batch_rows, columns=names)
-        while True:
-            with telling_damage(str(self.path), _REMEDY):
-                batch = next(batches, None)
-            if batch is None:
-                return
-            yield batch.select(names) if names is not None else batch
+        with reading(self.path, _REMEDY):
+            for batch in self._file.iter_batches(batch_size=batch_rows, columns=names):
+                yield batch.select(names) if names is not None else batch
 
     def close(self) -> None:
         """Close the file."""

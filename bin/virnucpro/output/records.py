@@ -9,32 +9,29 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Final, NoReturn, Self, get_args, get_origin, get_type_hints
 
-from virnucpro.digests import text_digest
+import xxhash
+
 from virnucpro.errors import DataError, InputMissingError
 
-#: The digest of all else in a sealed file.
-_SEAL: Final = "digest"
+#: The name of a file's own digest.
+DIGEST: Final = "digest"
 
 
 class Record:
     """Base of frozen dataclasses that are JSON objects in a file.
 
-    Every field stands in the file, whether it has a default or not: defaults only spare those who make a record.
+    Every field stands in the file, whether it has a default or not: defaults only spare those who make a record. Beside
+    them stands ``digest``, by which a changed byte is seen; a file that was written by hand need not have it.
 
     Class arguments:
         remedy: what to do about a file that is none; ends the message.
         layout: options of ``json.dumps``.
-        sealed: whether a digest of all fields stands beside them, so that no byte of the file changes unseen.
     """
 
     _remedy: ClassVar[str] = ""
     _layout: ClassVar[dict[str, Any]] = {}
-    _sealed: ClassVar[bool] = False
 
-    def __init_subclass__(
-        cls, *, remedy: str | None = None, layout: dict[str, Any] | None = None, sealed: bool = False
-    ) -> None:
-        cls._sealed = sealed
+    def __init_subclass__(cls, *, remedy: str | None = None, layout: dict[str, Any] | None = None) -> None:
         cls._remedy = cls._remedy if remedy is None else remedy
         cls._layout = cls._layout if layout is None else layout
 
@@ -44,36 +41,36 @@ class Record:
 
         Raises:
             InputMissingError: there is no file.
-            DataError: a field is missing, unknown or of another type, or the file was changed after it was written.
+            DataError: a field is missing, unknown or of another type.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-            seal = content.pop(_SEAL, None) if cls._sealed and isinstance(content, dict) else None
+            if isinstance(content, dict) and content.pop(DIGEST, _digest(content)) != _digest(content):
+                raise DataError("not as it was written: its content has another digest")
             record: Self = _record(cls, content, "")
-            if cls._sealed and seal != _seal(content):
-                raise DataError("changed after it was written: its digest is another")
             return record
         except FileNotFoundError:
             raise InputMissingError(f"{path}: not there; {cls._remedy}") from None
         except DataError as error:
             raise DataError(f"{path}: {error}; {cls._remedy}") from None
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise DataError(f"{path}: not JSON ({error}); {cls._remedy}") from None
 
     def write(self, path: Path) -> None:
         """Write the record into a file."""
         content = self.to_dict()
-        if self._sealed:
-            content[_SEAL] = _seal(content)
-        path.write_text(json.dumps(content, allow_nan=False, **self._layout) + "\n", encoding="utf-8")
+        text = json.dumps({**content, DIGEST: _digest(content)}, allow_nan=False, **self._layout)
+        path.write_text(text + "\n", encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as the file holds them."""
         return asdict(self)  # type: ignore[call-overload,no-any-return]  # every record is a dataclass
 
 
-def _seal(content: dict[str, Any]) -> str:
-    return text_digest(json.dumps(content, sort_keys=True, allow_nan=False))
+def _digest(content: dict[str, Any]) -> str:
+    """xxh3_128 of the fields but for the digest itself."""
+    fields_alone = {name: value for name, value in content.items() if name != DIGEST}
+    return xxhash.xxh3_128_hexdigest(json.dumps(fields_alone, sort_keys=True).encode())
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from virnucpro.errors import DataError
 from virnucpro.output.atomic import PartialParquet
-from virnucpro.output.keys import key_array
+from virnucpro.output.digests import ContentDigest
 from virnucpro.output.schema import residues_type, shard_residues_schema
 
 #: Bytes of vectors per row group, so that a reader of one row group needs little memory.
@@ -30,19 +30,19 @@ class ResidueWriter:
 
     def __init__(self, path: Path, columns: Mapping[str, int], metadata: Mapping[str, object]) -> None:
         self.rows = 0
+        self.digest = ContentDigest()
         self._path = path
         self._columns = dict(columns)
         self._schema = shard_residues_schema(columns, metadata)
         self._indices: list[int] = []
-        self._keys: list[npt.NDArray[np.uint8]] = []
         self._pending: dict[str, list[npt.NDArray[np.float16]]] = {name: [] for name in columns}
         self._pending_bytes = 0
         self._file = PartialParquet(
             path, self._schema, compression="none", write_statistics=False, use_dictionary=False
         )
 
-    def write(self, unique_index: int, key: npt.NDArray[np.uint8], residues: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take one sequence: its key (16,), and (length, dim) for each column."""
+    def write(self, unique_index: int, residues: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take one sequence: (length, dim) for each column."""
         length = len(next(iter(residues.values())))
         for name, dim in self._columns.items():
             if residues[name].shape != (length, dim):
@@ -56,17 +56,15 @@ class ResidueWriter:
             self._pending[name].append(values)
             self._pending_bytes += values.nbytes
         self._indices.append(unique_index)
-        self._keys.append(key)
         self.rows += 1
         if self._pending_bytes >= _ROW_GROUP_BYTES:
             self._flush()
 
-    def close(self) -> str:
-        """Write what is left and give the file its final name; returns the file's digest."""
+    def close(self) -> None:
+        """Write what is left and give the file its final name."""
         if not self._file.closed:
             self._flush()
             self._file.close()
-        return self._file.digest
 
     def abort(self) -> None:
         """Drop the unfinished file; harmless after ``close``."""
@@ -77,18 +75,20 @@ class ResidueWriter:
             return
         arrays = next(iter(self._pending.values()))
         lengths = np.array([len(array) for array in arrays], np.int32)
-        columns = [pa.array(self._indices, pa.int64()), key_array(np.stack(self._keys)), pa.array(lengths)]
+        flat = {name: np.concatenate(arrays).reshape(-1) for name, arrays in self._pending.items()}
+        indices = np.array(self._indices, np.int64)
+        self.digest.add(indices, lengths, *flat.values())
+        columns = [pa.array(indices), pa.array(lengths)]
         for name, dim in self._columns.items():
-            columns.append(_residue_array(self._pending[name], lengths, dim))
+            columns.append(_residue_array(flat[name], lengths, dim))
             self._pending[name] = []
         self._file.write(pa.Table.from_arrays(columns, schema=self._schema))
-        self._indices, self._keys = [], []
+        self._indices = []
         self._pending_bytes = 0
 
 
-def _residue_array(arrays: list[npt.NDArray[np.float16]], lengths: npt.NDArray[np.int32], dim: int) -> pa.Array:
+def _residue_array(flat: npt.NDArray[np.float16], lengths: npt.NDArray[np.int32], dim: int) -> pa.Array:
     kind = residues_type(dim)
-    flat = np.concatenate(arrays).reshape(-1)
     values = pa.Array.from_buffers(pa.float16(), len(flat), [None, pa.py_buffer(flat)])
     vectors = pa.FixedSizeListArray.from_buffers(kind.value_type, len(flat) // dim, [None], children=[values])
     offsets = np.zeros(len(lengths) + 1, np.int32)

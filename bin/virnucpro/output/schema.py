@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro import __version__
-from virnucpro.digests import KEY_BYTES
 from virnucpro.errors import DataError
+from virnucpro.output.keys import KEY_BYTES
 
 #: The one key of the Parquet file metadata that is ours; its value is a JSON object.
 METADATA_KEY: Final = b"virnucpro"
@@ -22,9 +22,6 @@ ROW_GROUP_ROWS: Final = 16_384
 
 #: Bytes of vectors per row group at most, which wide models reach before ``ROW_GROUP_ROWS``.
 ROW_GROUP_BYTES: Final = 64 << 20
-
-#: A key in the files of a shard: the 16 bytes that results and ledger hold as hex digits.
-KEY_TYPE: Final = pa.binary(KEY_BYTES)
 
 #: What becomes of a record, and the codes that stand for it: positions in this tuple.
 STATUSES: Final = ("embedded", "duplicate", "reused", "rejected")
@@ -125,7 +122,7 @@ def shard_schema(columns: Mapping[str, int], dtype: str, metadata: Mapping[str, 
     """Schema of a shard's embeddings.parquet; ``columns`` maps column names to dimensions."""
     fields = [
         pa.field("unique_index", pa.int64(), nullable=False),
-        pa.field("sequence_key", KEY_TYPE, nullable=False),
+        pa.field("sequence_key", pa.binary(KEY_BYTES), nullable=False),
         *_embedding_fields(columns, dtype),
     ]
     fields.append(pa.field("batch", pa.int32(), nullable=False))
@@ -136,7 +133,6 @@ def shard_residues_schema(columns: Mapping[str, int], metadata: Mapping[str, obj
     """Schema of a shard's residues.parquet: one row per distinct sequence; ``columns`` maps names to dimensions."""
     fields = [
         pa.field("unique_index", pa.int64(), nullable=False),
-        pa.field("sequence_key", KEY_TYPE, nullable=False),
         pa.field("length", pa.int32(), nullable=False),
         *(pa.field(name, residues_type(dim), nullable=False) for name, dim in columns.items()),
     ]
@@ -216,10 +212,7 @@ def decode_metadata(schema: pa.Schema, where: Path | str) -> dict[str, Any]:
     raw = (schema.metadata or {}).get(METADATA_KEY)
     if raw is None:
         raise DataError(f"{where}: no '{METADATA_KEY.decode()}' metadata; this file was not written by this pipeline")
-    try:
-        decoded = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: metadata is not JSON ({error}); embed it again") from error
+    decoded = json.loads(raw)
     if not isinstance(decoded, dict):
         raise DataError(f"{where}: metadata is not a JSON object; embed it again")
     return decoded

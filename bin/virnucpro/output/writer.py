@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from virnucpro.digests import KEY_BYTES
 from virnucpro.errors import DataError, LedgerError
 from virnucpro.output.atomic import PartialParquet, prepare_new_directory, publish_directory, remove_tree, reserve, sync
+from virnucpro.output.digests import ContentDigest
 from virnucpro.output.files import EMBEDDINGS_FILE, RESIDUES_FILE
-from virnucpro.output.keys import key_array
+from virnucpro.output.keys import KEY_BYTES
 from virnucpro.output.residues import ResidueWriter
-from virnucpro.output.schema import ROW_GROUP_ROWS, shard_schema
+from virnucpro.output.schema import METADATA_KEY, ROW_GROUP_ROWS, shard_schema
 from virnucpro.output.schema import row_group_rows as fitting_rows
 
 #: How vectors are stored. Measured on Gaussian float32 and float16 vectors: zstd saves 8 % of the bytes and
@@ -31,7 +31,7 @@ class ShardWriter:
 
     The rows wait in a scratch file mapped into memory, whose space is reserved at the start: a full disk is an
     ``OSError`` here and not a killed process later. Everything stands in a folder with a temporary name until
-    ``finish`` renames it. ``digests`` are those of the files that it wrote. For use by one thread at a time.
+    ``finish`` renames it. For use by one thread at a time.
 
     Args:
         outdir: the shard's folder; must not hold anything yet.
@@ -69,10 +69,10 @@ class ShardWriter:
         self._metadata = dict(metadata)
         self._schema = shard_schema(columns, dtype, metadata)
         self._row_group_rows = fitting_rows(columns, dtype, row_group_rows)
-        self.digests: dict[str, str] = {}
         self._seen = np.zeros(sequences, np.bool_)
-        self._keys = np.zeros((sequences, KEY_BYTES), np.uint8)
         self._batch = np.full(sequences, -1, np.int32)
+        self._keys = np.zeros((sequences, KEY_BYTES), np.uint8)
+        self._vectors_digest = ContentDigest(self._schema.metadata[METADATA_KEY])
         self._residues: ResidueWriter | None = None
         self._scratch: dict[str, npt.NDArray[Any]] = {}
         self._scratch_files: list[Path] = []
@@ -86,17 +86,17 @@ class ShardWriter:
     def write(
         self,
         unique_indices: npt.NDArray[np.int64],
-        keys: npt.NDArray[np.uint8],
         vectors: Mapping[str, npt.NDArray[np.float32]],
         batch: int,
+        keys: npt.NDArray[np.uint8],
     ) -> None:
         """Take the vectors of one batch, or of a part of one.
 
         Args:
             unique_indices: (n,), any order.
-            keys: (n, 16), of the sequences that the model was given.
             vectors: for each column (n, dim); cast to the output dtype here.
             batch: number of the batch within the shard.
+            keys: (n, 16), of the sequences that were really computed.
 
         Raises:
             LedgerError: an index is outside the shard or came before.
@@ -105,8 +105,6 @@ class ShardWriter:
         """
         rows = np.asarray(unique_indices, np.int64) - self._first
         self._check_rows(rows)
-        if keys.shape != (len(rows), KEY_BYTES):
-            raise ValueError(f"keys have shape {keys.shape}, expected {(len(rows), KEY_BYTES)}")
         if set(vectors) != set(self._columns):
             raise ValueError(f"columns {sorted(vectors)} given, {sorted(self._columns)} announced")
         for name, dim in self._columns.items():
@@ -122,12 +120,12 @@ class ShardWriter:
                     "embed with --embedding_dtype float32 or --precision fp32"
                 )
             self._scratch[name][rows] = values
-        self._keys[rows] = keys
         self._batch[rows] = batch
+        self._keys[rows] = keys
         self._seen[rows] = True
 
     def write_residues(self, unique_index: int, residues: Mapping[str, npt.NDArray[np.float32]]) -> None:
-        """Take the per-residue vectors of a sequence after its row: for each column (length, dim), no cls and eos.
+        """Take the per-residue vectors of one sequence: for each column (length, dim), without cls and eos.
 
         They go to residues.parquet as they come, without a scratch file: the rows there are in order of arrival.
 
@@ -137,7 +135,7 @@ class ShardWriter:
         if self._residues is None:
             dims = {name: array.shape[1] for name, array in residues.items()}
             self._residues = ResidueWriter(self._folder / RESIDUES_FILE, dims, self._metadata)
-        self._residues.write(unique_index, self._keys[unique_index - self._first], residues)
+        self._residues.write(unique_index, residues)
 
     def finish(self, write_beside: Callable[[Path], object] | None = None) -> Path:
         """Write embeddings.parquet (and residues.parquet), then give the folder its final name.
@@ -154,10 +152,9 @@ class ShardWriter:
         """
         try:
             self._check_complete()
-            embeddings = write_parquet(self._folder / EMBEDDINGS_FILE, self._schema, self._row_groups())
-            self.digests[EMBEDDINGS_FILE] = embeddings
+            write_parquet(self._folder / EMBEDDINGS_FILE, self._schema, self._row_groups())
             if self._residues is not None:
-                self.digests[RESIDUES_FILE] = self._residues.close()
+                self._residues.close()
             self._drop_scratch()
             if write_beside is not None:
                 write_beside(self._folder)
@@ -166,6 +163,12 @@ class ShardWriter:
             self.abort()
             raise
         return self._outdir
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Digest of what each file of vectors holds, once it is written."""
+        found = {EMBEDDINGS_FILE: self._vectors_digest.hexdigest()}
+        return found if self._residues is None else found | {RESIDUES_FILE: self._residues.digest.hexdigest()}
 
     def abort(self) -> None:
         """Drop everything taken so far; harmless after ``finish``."""
@@ -224,11 +227,19 @@ class ShardWriter:
     def _row_groups(self) -> Iterator[pa.Table]:
         for start in range(0, self._sequences, self._row_group_rows):
             end = min(start + self._row_group_rows, self._sequences)
-            columns = [pa.array(np.arange(self._first + start, self._first + end)), key_array(self._keys[start:end])]
+            indices = np.arange(self._first + start, self._first + end)
+            vectors = [self._scratch[name][start:end] for name in self._columns]
+            self._vectors_digest.add(indices, self._keys[start:end], *vectors, self._batch[start:end])
+            columns = [pa.array(indices), key_array(self._keys[start:end])]
             for name in self._columns:
                 columns.append(vector_array(self._scratch[name][start:end], self._schema.field(name).type))
             columns.append(pa.array(self._batch[start:end]))
             yield pa.Table.from_arrays(columns, schema=self._schema)
+
+
+def key_array(keys: npt.NDArray[np.uint8]) -> pa.Array:
+    """Keys (n, 16), contiguous, as an Arrow column without copying them."""
+    return pa.Array.from_buffers(pa.binary(KEY_BYTES), len(keys), [None, pa.py_buffer(keys)])
 
 
 def vector_array(vectors: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
@@ -238,8 +249,8 @@ def vector_array(vectors: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
     return pa.FixedSizeListArray.from_buffers(kind, rows, [None], children=[values])
 
 
-def write_parquet(path: Path, schema: pa.Schema, row_groups: Iterator[pa.Table]) -> str:
-    """Write each table as one row group under a temporary name, flush to disk, rename; returns the file's digest."""
+def write_parquet(path: Path, schema: pa.Schema, row_groups: Iterator[pa.Table]) -> None:
+    """Write each table as one row group under a temporary name, flush to disk, rename."""
     file = PartialParquet(path, schema, **VECTOR_STORAGE)
     try:
         for table in row_groups:
@@ -248,7 +259,6 @@ def write_parquet(path: Path, schema: pa.Schema, row_groups: Iterator[pa.Table])
     finally:
         file.abort()
     sync(path.parent)
-    return file.digest
 
 
 def _some(values: npt.NDArray[np.int64]) -> str:

@@ -36,8 +36,8 @@ class InferenceResult:
         columns: every vector asked for, by column name.
         residues: (n, D) fp16 by column for each sequence; empty where not asked for.
         record: timing and packing of the batch, which it numbers over all that the runner finished.
-        packed: the sequences as the model was given them.
         recomputed: ids whose vectors were not finite in the working precision and were computed again in fp32.
+        batch: what was computed, as it was on the host.
     """
 
     sequence_ids: list[str]
@@ -46,8 +46,8 @@ class InferenceResult:
     columns: dict[str, torch.Tensor]
     residues: list[dict[str, torch.Tensor]]
     record: BatchRecord
-    packed: PackedBatch
     recomputed: tuple[str, ...] = ()
+    batch: PackedBatch | None = None
 
 
 class AsyncInferenceRunner:
@@ -231,7 +231,7 @@ class AsyncInferenceRunner:
         self._log(record)
         first = next(iter(output.vectors.values()))
         return InferenceResult(
-            list(batch.sequence_ids), first, index, output.vectors, output.residues, record, batch, recomputed
+            list(batch.sequence_ids), first, index, output.vectors, output.residues, record, recomputed, batch
         )
 
     def _recompute(self, output: BatchOutput) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 
 from virnucpro.config import EmbedConfig, precision_on
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader, create_in_process_dataloader
-from virnucpro.data.tokens import token_keys
+from virnucpro.data.tokens import sequence_keys
 from virnucpro.errors import DataError, InputMissingError, ModelError
 from virnucpro.machine import peak_resident_bytes, processor_name
 from virnucpro.model.esm2 import PackedEsm2
@@ -146,7 +146,7 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
         def write_metrics(folder: Path) -> None:
             proof.check(described.weights_sha256, config.model_json)
             sampler.stop()
-            write_shard_metrics(folder, runner.records, sampler.samples(), replace(run, digests=writer.digests))
+            write_shard_metrics(folder, runner.records, sampler.samples(), run, writer.digests)
 
         writer.finish(write_metrics)
     return ShardSummary.read(config.outdir / SHARD_SUMMARY_FILE)
@@ -205,9 +205,10 @@ def _write_behind(
 
 def _write_result(writer: ShardWriter, result: InferenceResult) -> None:
     indices = np.array(result.sequence_ids, dtype=np.int64)
-    keys = token_keys(result.packed.input_ids.numpy(), result.packed.cu_seqlens.numpy())
-    vectors = {name: values.numpy() for name, values in result.columns.items()}
-    writer.write(indices, keys, vectors, result.record.batch)
+    assert result.batch is not None
+    keys = sequence_keys(result.batch.input_ids.numpy(), result.batch.cu_seqlens.numpy())
+    columns = {name: vectors.numpy() for name, vectors in result.columns.items()}
+    writer.write(indices, columns, result.record.batch, keys)
     if result.residues:
         for index, residues in zip(indices.tolist(), result.residues, strict=True):
             writer.write_residues(index, {name: states.numpy() for name, states in residues.items()})

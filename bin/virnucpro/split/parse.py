@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import xxhash
 
-from virnucpro.digests import KEY_BYTES, sequence_keys
 from virnucpro.fasta import GAPS, LEGAL, TO_X, UPPER, normalise, parse_header
 from virnucpro.fasta_source import WHITE_SPACE
 from virnucpro.fasta_text import COMMENT, OTHER_LINE_END, Fault, find_fault, without_comments
@@ -31,6 +31,7 @@ _LETTERS: Final = 26
 
 #: Length that stands for a rejected record.
 REJECTED_LENGTH: Final = -1
+KEY_BYTES: Final = 16
 
 
 @dataclass
@@ -187,7 +188,7 @@ def _keys(residues: _Residues, limit: int) -> bytes:
     """Hash each sequence, read off the text in turn with what stands before it: a text of their own would cost more."""
     steps = np.diff(np.column_stack((residues.starts, residues.cut(limit))).ravel(), prepend=0)
     read = map(io.BytesIO(residues.text).read, steps.tolist())
-    return b"".join(sequence_keys(islice(read, 1, None, 2)))
+    return b"".join(map(xxhash.xxh3_128_digest, islice(read, 1, None, 2)))
 
 
 def _count_others(text: bytes) -> int:

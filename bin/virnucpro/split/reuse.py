@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, InputMissingError
+from virnucpro.output.damage import reading
 from virnucpro.output.digest_list import reused_parts, reused_residues
 from virnucpro.output.files import DIGESTS_FILE, EMBEDDINGS_DIR, RESIDUES_DIR, embedding_parts
 from virnucpro.output.keys import key_words
-from virnucpro.output.reading import telling_damage
 from virnucpro.output.schema import (
     decode_metadata,
     embedding_columns,
@@ -33,8 +33,8 @@ from virnucpro.split.spool import CHUNK_RECORDS
 ENTRY_TYPE: Final = np.dtype(
     [("high", np.uint64), ("low", np.uint64), ("row", np.int64), ("source", np.int32)], align=False
 )
-_REMEDY: Final = "leave it out of --reuse"
 Array = npt.NDArray[Any]
+_LEAVE_OUT: Final = "leave it out of --reuse"
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,11 @@ def mismatch(
         return f"{DIGESTS_FILE} is not there, which tells what the run left"
     for part in reused_parts(results.folder, results.name):
         called = results.called(part)
-        with telling_damage(called, _REMEDY):
+        with reading(called, _LEAVE_OUT):
             schema = pq.read_schema(part)
         try:
-            found = decode_metadata(schema, called)
+            with reading(called, _LEAVE_OUT):
+                found = decode_metadata(schema, called)
         except DataError as error:
             return str(error)
         key = first_difference(expected, found)
@@ -97,7 +98,7 @@ def _residues_mismatch(results: EarlierResults, layers: list[int], embed_dim: in
     if not parts:
         return "vectors of single residues (--per_residue) are not there"
     for part in parts:
-        with telling_damage(results.called(part), _REMEDY):
+        with reading(results.called(part), _LEAVE_OUT):
             schema = pq.read_schema(part)
         for column in residue_columns(layers):
             if column not in schema.names or schema.field(column).type != residues_type(embed_dim):
@@ -132,7 +133,7 @@ class ReuseIndex:
 def _entries(source: int, results: EarlierResults) -> Iterator[Array]:
     first_row = 0
     for part in reused_parts(results.folder, results.name):
-        with telling_damage(results.called(part), _REMEDY), pq.ParquetFile(part, pre_buffer=False) as file:
+        with reading(results.called(part), _LEAVE_OUT), pq.ParquetFile(part, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=CHUNK_RECORDS, columns=["sequence_key"]):
                 words = key_words(batch.column(0)).astype(np.uint64)
                 entries = np.empty(len(words), ENTRY_TYPE)

@@ -10,14 +10,14 @@ from itertools import islice
 from typing import BinaryIO, Final, TextIO
 
 from virnucpro.config import SplitConfig
-from virnucpro.digests import KEY_BYTES
 from virnucpro.errors import DataError, FastaFormatError
 from virnucpro.fasta import rejection
-from virnucpro.fasta_source import FastaSource, PlainFile, file_identity
+from virnucpro.fasta_source import FastaSource, PlainFile, identity_of
 from virnucpro.fasta_text import Fault
 from virnucpro.plain_text import table_cell
 from virnucpro.split.blocks import ScannedBlock, scan_blocks
 from virnucpro.split.cut import Span, cut_file, cut_stream
+from virnucpro.split.parse import KEY_BYTES
 from virnucpro.split.spool import Spool, SpooledBlock
 from virnucpro.split.workers import Payload, Workers
 
@@ -48,7 +48,7 @@ class ScanTotals:
     def check_unchanged(self) -> None:
         """Raise DataError where a file is not what it was when it was opened: its sequences are read twice."""
         for file in self.plain:
-            if file_identity(file.path.stat()) != file.identity:
+            if identity_of(file.path.stat()) != file.identity:
                 raise DataError(f"{file.name}: changed while it was read; run again once it is complete")
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from virnucpro.config import SplitConfig, absolute_layers
-from virnucpro.digests import file_digest
 from virnucpro.errors import DataError
 from virnucpro.fasta_source import FastaSource
 from virnucpro.output.contracts import ModelDescription, PlannedShard, ReuseEntry, SplitSummary, VectorFacts
+from virnucpro.output.digests import file_digests
 from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
 from virnucpro.output.schema import IDENTITY_KEYS
 from virnucpro.plain_text import visible
@@ -89,11 +89,10 @@ def _split_into(work: Path, config: SplitConfig, model: ModelDescription, vector
             _describe_shard(shard, task, result.result(), model, vectors)
             for shard, (task, result) in enumerate(zip(tasks, written, strict=True))
         ]
-        rows, ledger_digest = ledger.result()
-        if rows != spool.records:
+        if ledger.result() != spool.records:
             raise AssertionError("the ledger lacks records")
     scanned.check_unchanged()
-    digests = {MANIFEST_FILE: ledger_digest, REJECTED_FILE: file_digest(work / REJECTED_FILE)}
+    digests = file_digests([work / MANIFEST_FILE, work / REJECTED_FILE])
     summary = _summary(config, vectors, spool, scanned, deduplicated, shards, reuse, digests)
     summary.write(work / SPLIT_SUMMARY_FILE)
     shutil.rmtree(spool_directory)
@@ -214,10 +213,10 @@ def _summary(
         max_length=config.max_length,
         long_sequences=config.long_sequences,
         keys_digest=f"{deduplicated.key_sum:032x}",
+        digests=digests,
         output=vectors,
         shards=shards,
         reuse=reuse,
-        digests=digests,
     )
 
 

@@ -21,8 +21,8 @@ _KEY_DIGITS: Final = 2 * KEY_TYPE.itemsize
 Array = npt.NDArray[Any]
 
 
-def write_ledger(spool: Spool, starts: npt.NDArray[np.int64], path: Path) -> tuple[int, str]:
-    """Write the ledger from the spool; return its rows and its digest (a task of ``Workers``).
+def write_ledger(spool: Spool, starts: npt.NDArray[np.int64], path: Path) -> int:
+    """Write the ledger from the spool; return its rows (a task of ``Workers``).
 
     Args:
         starts: first unique index of each shard.
@@ -30,7 +30,7 @@ def write_ledger(spool: Spool, starts: npt.NDArray[np.int64], path: Path) -> tup
     with LedgerWriter(path) as ledger:
         for blocks in _groups(spool.blocks):
             ledger.write(_rows(spool, blocks, starts))
-    return ledger.rows, ledger.digest
+    return ledger.rows
 
 
 def _groups(blocks: Sequence[SpooledBlock]) -> Iterator[list[SpooledBlock]]:

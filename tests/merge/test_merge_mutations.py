@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from merge.damage import damage
-from merge.merge_runs import Run, metadata
+from merge.merge_runs import Run, key, metadata
 
-from virnucpro.errors import ExitCode, VirnucproError
+from virnucpro.errors import DataError, ExitCode, LedgerError, VirnucproError
 from virnucpro.merge.merge import merge
 from virnucpro.merge.verify import verify
-from virnucpro.output.contracts import ShardSummary
+from virnucpro.output.contracts import RunSummary
+from virnucpro.output.files import RUN_SUMMARY_FILE
 
 #: Mutations of each run of this test; MERGE_MUTATIONS=20000 for a long look.
 MUTATIONS = int(os.environ.get("MERGE_MUTATIONS", "160"))
@@ -69,36 +70,11 @@ def test_every_mutation_is_refused_or_changes_nothing(run: Run) -> None:
     assert refused > 0.9 * MUTATIONS
 
 
-@pytest.mark.parametrize("residues", [False, True])
-def test_a_shard_of_other_sequences_is_refused(tmp_path: Path, residues: bool) -> None:
-    """Of a run with as many, with the same model and options: all fits but what was tokenised."""
-    run = Run(tmp_path / "run", [0, 1, 2, 3], shards=2, residues=residues)
-    other = Run(tmp_path / "other", [0, 1, 12, 13], shards=2, residues=residues)
-    shutil.rmtree(run.folder / "shard-00001")
-    shutil.copytree(other.folder / "shard-00001", run.folder / "shard-00001")
-    with pytest.raises(VirnucproError, match="shard 1: the vector of unique_index 2 is of another sequence") as caught:
-        merge(run.config())
-    assert caught.value.exit_code == ExitCode.BAD_DATA
-
-
 def test_shards_that_all_were_asked_for_something_else_are_refused(tmp_path: Path) -> None:
     run = Run(tmp_path, [0, 1], shards=2)
     for shard in (0, 1):
         run.rewrite_shard(shard, facts=metadata(layers=[5]))
     with pytest.raises(VirnucproError, match=r"layers is \[5\], but \[6\] in what the split asked for"):
-        merge(run.config())
-
-
-def test_residues_of_other_sequences_are_refused(tmp_path: Path) -> None:
-    """Vectors that are right beside residues of another shard, told by the shard to be its own."""
-    run = Run(tmp_path / "run", [0, 1], residues=True)
-    other = Run(tmp_path / "other", [0, 12], residues=True)
-    shard, foreign = (each.folder / "shard-00000" for each in (run, other))
-    shutil.copyfile(foreign / "residues.parquet", shard / "residues.parquet")
-    told = ShardSummary.read(shard / "summary.json")
-    digest = ShardSummary.read(foreign / "summary.json").digests["residues.parquet"]
-    replace(told, digests={**told.digests, "residues.parquet": digest}).write(shard / "summary.json")
-    with pytest.raises(VirnucproError, match="the residues of unique_index 1 are of another sequence"):
         merge(run.config())
 
 
@@ -108,3 +84,39 @@ def test_what_was_merged_proves_itself(run: Run) -> None:
         assert verify(run.config().outdir).rows == 7
     finally:
         shutil.rmtree(run.config().outdir)
+
+
+def test_the_shard_of_another_run_is_refused(tmp_path: Path) -> None:
+    """The same folder names, unique indices and weights: only the sequences tell."""
+    run = Run(tmp_path / "run", [0, 1, 2, 3], shards=2)
+    other = Run(tmp_path / "other", [7, 8, 9, 10], shards=2)
+    shutil.rmtree(run.folder / "shard-00001")
+    shutil.copytree(other.folder / "shard-00001", run.folder / "shard-00001")
+    with pytest.raises(LedgerError, match=r"ordinal 2 \(p2\) would get the vector of another sequence"):
+        merge(run.config())
+    assert not (run.folder / "results").exists()
+    found = pq.read_table(other.folder / "shard-00001" / "embeddings.parquet")["sequence_key"].to_pylist()
+    assert [each.hex() for each in found] == [key(9), key(10)]
+
+
+def test_another_shards_files_are_refused(tmp_path: Path) -> None:
+    for name, refusal in (
+        ("embeddings.parquet", "another sequence|does not hold what was written|unique_index"),
+        ("batches.parquet", "not as it was written"),
+        ("gpu_metrics.parquet", "not as it was written"),
+        ("residues.parquet", "residues"),
+    ):
+        run = Run(tmp_path / name, list(range(8)), shards=2, residues=True)
+        shutil.copyfile(run.folder / "shard-00000" / name, run.folder / "shard-00001" / name)
+        with pytest.raises((DataError, LedgerError), match=refusal):
+            merge(run.config())
+
+
+def test_the_summary_of_a_run_is_held_to_its_own_digest(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", [0, 1, None, 2, 0, 3, 4, 1, 5], shards=2)
+    merge(run.config())
+    path = run.folder / "results" / "metrics" / RUN_SUMMARY_FILE
+    RunSummary.read(path)
+    path.write_text(path.read_text().replace('"records": 9', '"records": 8'))
+    with pytest.raises(DataError, match="not as it was written: its content has another digest"):
+        RunSummary.read(path)

@@ -1,0 +1,35 @@
+"""What pyarrow says of damaged files, as one kind of error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+
+from virnucpro.errors import DataError, VirnucproError
+
+
+@contextmanager
+def reading(where: object, remedy: str) -> Iterator[None]:
+    """Tell a file that is not what was written by DataError; a disk that fails keeps its OSError.
+
+    pyarrow raises whatever its decoder met: its own errors, KeyError, and OSError without a number for what Thrift or a
+    codec could not take.
+    """
+    try:
+        yield
+    except VirnucproError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{where}: {error.filename or 'a file'} is missing; {remedy}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise DataError(f"{where}: unreadable ({_first_line(error)}); {remedy}") from error
+    except (pa.ArrowException, LookupError, ValueError, TypeError, MemoryError) as error:
+        raise DataError(f"{where}: unreadable ({_first_line(error)}); {remedy}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
