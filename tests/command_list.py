@@ -150,6 +150,7 @@ COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
     "nextflow log": Run(None),
     "nextflow clean -f": Run(None),
     "bin/report.py --results results --outdir results/report": Run("results/report/multiqc_report.html"),
+    "bin/verify.py results": Run(None),
     "bin/fetch_model.py --model ./model.pt --outdir .": Run("model.json"),
     "zcat proteins.fasta.gz | bin/split_fasta.py --model-json model.json --outdir split -": Run("split"),
     "bin/embed_shard.py --shard split/shards/shard-00000.fasta --model ./model.pt --model-json model.json "

@@ -99,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
         if namespace == self.cluster.namespace and (verb, resource) in self.cluster.rights:
             return
         user = f"system:serviceaccount:{self.cluster.namespace}:{self.cluster.account}"
-        what = f'{kind}{"." + group if group else ""}{f" {json.dumps(name)}" if name else ""} is forbidden'
+        what = f"{kind}{'.' + group if group else ''}{f' {json.dumps(name)}' if name else ''} is forbidden"
         where = f'in API group "{group}" in the namespace "{namespace}"'
         raise Refused(403, f'{what}: User "{user}" cannot {verb} resource "{resource}" {where}', kind, name)
 

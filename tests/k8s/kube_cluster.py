@@ -62,7 +62,7 @@ class Cluster:
             name = pod["metadata"]["name"]
             account = pod["spec"].get("serviceAccountName", "default")
             if account not in ("default", self.account):
-                message = f'error looking up service account {self.namespace}/{account}: not found'
+                message = f"error looking up service account {self.namespace}/{account}: not found"
                 raise Refused(403, f'pods "{name}" is forbidden: {message}', "pods", name)
             if any(each.name == name and not each.removed for each in self.pods):
                 raise Refused(409, f'pods "{name}" already exists', "pods", name)

@@ -92,7 +92,7 @@ class Run:
         wanted = min(self.shards, len(order))
         self.starts = [k * len(order) // wanted for k in range(wanted)] + [len(order)] if wanted else [0]
         self._write_ledger()
-        (self.folder / "rejected.tsv").touch()
+        self._write_rejected()
         self.write_summary()
         describe().write(self.folder / "model.json")
         for shard in range(len(self.starts) - 1):
@@ -160,6 +160,10 @@ class Run:
             ledger.write({**self.ledger_columns(), **changes})
 
     rewrite_ledger = _write_ledger
+
+    def _write_rejected(self) -> None:
+        rows = [f"a.fasta\t{2 * i + 1}\t{i}\tp{i}\tno residues\n" for i, s in enumerate(self.sequences) if s is None]
+        (self.folder / "rejected.tsv").write_text("".join(("file\tline\tordinal\tid\treason\n", *rows)))
 
     def write_summary(self) -> None:
         digest = KeyDigest()
@@ -254,7 +258,7 @@ class Run:
 
 
 def residues(sequence: int) -> np.ndarray:
-    return np.stack([vector(sequence + 1000 * i, 3) for i in range(length(sequence))])
+    return np.stack([vector(sequence + 1000 * i, 3) for i in range(tokens(sequence) - 2)])
 
 
 def read_results(results: Path) -> pa.Table:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from virnucpro.cli.merge import main as merge_main
 from virnucpro.errors import LedgerError
 from virnucpro.merge import merge as merge_module
 from virnucpro.merge.merge import merge
+from virnucpro.output.contracts import SplitSummary
+from virnucpro.output.digest_list import write_digests
 from virnucpro.output.schema import read_metadata
 
 
@@ -117,11 +120,10 @@ def test_unknown_energy_is_null_but_duplicates_cost_nothing(tmp_path: Path) -> N
 
 def test_the_results_folder_is_whole(tmp_path: Path) -> None:
     run = Run(tmp_path, [0, None, 1, 0], shards=2)
-    (tmp_path / "rejected.tsv").write_text("file\tline\tordinal\tid\treason\na\t1\t1\tp1\tno residues\n")
-    run.write_summary()
     summary = merge(run.config()).to_dict()
     results = tmp_path / "results"
     assert sorted(str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()) == [
+        "digests.xxh128",
         "embeddings/part-00000.parquet",
         "manifest.parquet",
         "metrics/batches.parquet",
@@ -144,10 +146,9 @@ def test_the_results_folder_is_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("layers", "computed"), [([6], 6), ([1], 1), ([2, 0], 2), ([0], 0)])
 def test_flops_follow_the_formula_up_to_the_highest_layer(tmp_path: Path, layers: list[int], computed: int) -> None:
     run = Run(tmp_path, [0, 1, 1])
-    described = json.loads((tmp_path / "split_summary.json").read_text())
-    described["output"]["layers"] = layers
-    del described["digest"]
-    (tmp_path / "split_summary.json").write_text(json.dumps(described))
+    described = SplitSummary.read(tmp_path / "split_summary.json")
+    replace(described, output=replace(described.output, layers=layers)).write(tmp_path / "split_summary.json")
+    run.rewrite_shard(0, facts=metadata(layers=layers))
     summary = merge(run.config()).to_dict()
     n = [7, 14]
     flops = sum(24 * computed * 9 * m + 4 * computed * 3 * m * m for m in n)
@@ -207,6 +208,7 @@ def test_residues_of_reused_sequences_are_taken_over(tmp_path: Path) -> None:
     merge(whole.config())
     _check_residues(whole.config().outdir, {8, 3})
     (first.config().outdir / "residues" / "part-00000.parquet").unlink()
+    write_digests(first.config().outdir, {}, {})
     again = Run(tmp_path / "again", [7, 3, 4], earlier=earlier, residues=True)
     with pytest.raises(LedgerError, match=r"first/results: no residues of 1 sequences that are reused"):
         merge(again.config())

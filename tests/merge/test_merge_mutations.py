@@ -1,83 +1,89 @@
-"""A byte changed in any file that the merge is given: it is refused with 65, or changes nothing of the results."""
+"""No change of any input of the merge gives results that differ from the truth: it is refused, or changes nothing."""
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from merge.merge_runs import Run, key
+from merge.damage import damage
+from merge.merge_runs import Run, key, metadata
 
-from virnucpro.errors import DataError, ExitCode, LedgerError
+from virnucpro.errors import DataError, ExitCode, LedgerError, VirnucproError
 from virnucpro.merge.merge import merge
+from virnucpro.merge.verify import verify
+from virnucpro.output.contracts import RunSummary
 from virnucpro.output.files import RUN_SUMMARY_FILE
 
-SEQUENCES = [0, 1, None, 2, 0, 3, 4, 1, 5]
-FILES = [
-    "manifest.parquet",
-    "rejected.tsv",
-    "split_summary.json",
-    "model.json",
-    *(f"shard-00001/{name}" for name in ("summary.json", "batches.parquet", "gpu_metrics.parquet")),
-    "shard-00001/embeddings.parquet",
-    "shard-00001/residues.parquet",
-]
+#: Mutations of each run of this test; MERGE_MUTATIONS=20000 for a long look.
+MUTATIONS = int(os.environ.get("MERGE_MUTATIONS", "160"))
+SEED = int(os.environ.get("MERGE_SEED", "16"))
 
 
-def make_run(folder: Path) -> Run:
-    run = Run(folder, SEQUENCES, shards=2, residues=True)
-    (folder / "rejected.tsv").write_text("file\tline\tordinal\tid\treason\na.fasta\t3\t2\tp2\tno residues\n")
-    run.write_summary()
-    return run
+def contents(results: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(results)): path.read_bytes() for path in results.rglob("*") if path.is_file()}
 
 
-def content(results: Path) -> dict[str, object]:
-    """What a finished result says, whatever the bytes that say it."""
-    found: dict[str, object] = {}
-    for path in sorted(results.rglob("*")):
-        name = str(path.relative_to(results))
-        if path.suffix == ".parquet":
-            table = pq.read_table(path)
-            found[name] = (table, table.schema.metadata)
-        elif path.is_file():
-            found[name] = path.read_bytes()
-    return found
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two shards with residues, a duplicate, a rejected record and two that come from an earlier run."""
+    folder = tmp_path_factory.mktemp("mutations")
+    first = Run(folder / "first", [3, 4, 3, 5], residues=True)
+    merge(first.config())
+    earlier = [(first.config().outdir, first.kept())]
+    return Run(folder / "now", [7, 3, 8, 7, None, 9, 5, 10], shards=2, earlier=earlier, residues=True)
 
 
-def mutate(path: Path, chance: random.Random) -> str:
-    data = bytearray(path.read_bytes())
-    place, change = chance.randrange(len(data)), chance.choice([1 << chance.randrange(8), chance.randrange(1, 256)])
-    data[place] ^= change
-    path.write_bytes(data)
-    return f"byte {place} of {len(data)} xor {change}"
+def inputs_of(run: Run) -> list[Path]:
+    own = [path for path in run.folder.rglob("*") if path.is_file() and "results" not in path.parts]
+    earlier = [run.earlier[0][0] / name for name in ("embeddings/part-00000.parquet", "residues/part-00000.parquet")]
+    return sorted([*own, *earlier, run.earlier[0][0] / "digests.xxh128"])
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_changed_byte_never_changes_a_finished_result(name: str, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
-    merge(run.config(outdir=tmp_path / "truth"))
-    truth = content(tmp_path / "truth")
-    path = run.folder / name
-    whole = path.read_bytes()
-    chance = random.Random(name)
-    refused = 0
-    for _ in range(60):
-        what = mutate(path, chance)
+def test_every_mutation_is_refused_or_changes_nothing(run: Run) -> None:
+    merge(run.config())
+    truth = contents(run.config().outdir)
+    shutil.rmtree(run.config().outdir)
+    files = inputs_of(run)
+    assert len(files) == 4 + 2 * 5 + 3
+    rng, refused = random.Random(SEED), 0
+    for number in range(MUTATIONS):
+        path = files[number % len(files)]
+        before = path.read_bytes()
+        told = f"{path.relative_to(run.folder.parent)}: {damage(path, rng)} (mutation {number} of seed {SEED})"
         try:
             merge(run.config())
-        except (DataError, LedgerError) as error:
-            assert error.exit_code == ExitCode.BAD_DATA, (what, error)
-            assert "\n" not in str(error), what
+            assert contents(run.config().outdir) == truth, told
+        except VirnucproError as error:
             refused += 1
-        else:
-            assert content(run.folder / "results") == truth, what
-            shutil.rmtree(run.folder / "results")
-        assert [each.name for each in run.folder.glob(".*")] == [], what
-        path.write_bytes(whole)
-    # Of the others most are padding, or what no reader of ours looks at.
-    assert refused >= 40
+            assert error.exit_code in (ExitCode.BAD_DATA, ExitCode.NO_INPUT), f"{told}: {error!r}"
+            assert not run.config().outdir.exists(), told
+        except Exception as error:
+            raise AssertionError(f"{told}: {error!r}") from error
+        finally:
+            path.write_bytes(before)
+            shutil.rmtree(run.config().outdir, ignore_errors=True)
+    # Some write a byte over itself.
+    assert refused > 0.9 * MUTATIONS
+
+
+def test_shards_that_all_were_asked_for_something_else_are_refused(tmp_path: Path) -> None:
+    run = Run(tmp_path, [0, 1], shards=2)
+    for shard in (0, 1):
+        run.rewrite_shard(shard, facts=metadata(layers=[5]))
+    with pytest.raises(VirnucproError, match=r"layers is \[5\], but \[6\] in what the split asked for"):
+        merge(run.config())
+
+
+def test_what_was_merged_proves_itself(run: Run) -> None:
+    merge(run.config())
+    try:
+        assert verify(run.config().outdir).rows == 7
+    finally:
+        shutil.rmtree(run.config().outdir)
 
 
 def test_the_shard_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -107,10 +113,8 @@ def test_another_shards_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_summary_of_a_run_is_held_to_its_own_digest(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
+    run = Run(tmp_path / "run", [0, 1, None, 2, 0, 3, 4, 1, 5], shards=2)
     merge(run.config())
-    from virnucpro.output.contracts import RunSummary
-
     path = run.folder / "results" / "metrics" / RUN_SUMMARY_FILE
     RunSummary.read(path)
     path.write_text(path.read_text().replace('"records": 9', '"records": 8'))

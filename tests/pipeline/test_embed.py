@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import xxhash
 from pipeline.models import fair_esm_mean, random_sequences, save_fair_esm, small_esm2
 
-from virnucpro.errors import DataError, InputMissingError
+from virnucpro.errors import DataError, InputMissingError, ModelError
+from virnucpro.model.proof import WeightsProof
 from virnucpro.pipeline.embed import ShardExtent, shard_extent
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,3 +176,38 @@ def test_extent_of_a_shard(tmp_path: Path) -> None:
         shard_extent(tmp_path / "none.fasta")
     with pytest.raises(DataError, match="named like shard-00000"):
         shard_extent(path.rename(tmp_path / "proteins.fasta"))
+
+
+def test_every_row_carries_the_key_of_what_was_tokenised(shard: Path, embedded: Path) -> None:
+    found = pq.read_table(embedded / "embeddings.parquet")["sequence_key"].to_pylist()
+    assert found == [xxhash.xxh3_128_digest(s.encode()) for s in random_sequences(40, 3, longest=60)]
+
+
+def test_weights_that_were_swapped_since_they_were_described_are_refused(
+    shard: Path, model: Path, tmp_path: Path
+) -> None:
+    """Another model of the same sizes under the same name, with the old one's times."""
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    before = (folder / "small.pt").stat()
+    weights = small_esm2()
+    with torch.no_grad():
+        weights.layers[0].fc1.weight[0, 0] += 1
+    save_fair_esm(weights, folder / "small.pt")
+    os.utime(folder / "small.pt", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (folder / "small.pt").stat().st_size == before.st_size
+    done = embed(shard, folder, tmp_path / "shard-00007", succeeds=False)
+    assert done.returncode == 69
+    assert "the weights are others than those that" in done.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_weights_that_change_while_they_are_used_are_refused(model: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copyfile(model / "small.pt", tmp_path / "small.pt"))
+    digest = json.loads((model / "model.json").read_text())["weights_sha256"]
+    proof = WeightsProof(path)
+    proof.check(digest, model / "model.json")
+    facts = path.stat()
+    path.write_bytes(path.read_bytes())
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    with pytest.raises(ModelError, match=r"small\.pt: the weights changed while they were used"):
+        proof.check(digest, model / "model.json")

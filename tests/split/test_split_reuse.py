@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, InputMissingError, UsageError
+from virnucpro.output.digest_list import write_digests
 from virnucpro.output.schema import merged_residues_schema, results_schema, shard_residues_schema
 from virnucpro.split import dedup
 from virnucpro.split.reuse import ReuseIndex
@@ -53,6 +54,7 @@ def write_results(
         (folder / "residues").mkdir()
         kind = merged_residues_schema(shard_residues_schema({"residues": EMBED_DIM}, {}), METADATA | changes)
         pq.write_table(kind.empty_table(), folder / "residues" / "part-00000.parquet")
+    write_digests(folder, {}, {})
     return folder
 
 
@@ -135,7 +137,7 @@ def test_the_user_reads_the_names_that_the_user_gave(tmp_path: Path, capsys: pyt
     assert [line.split(": ")[1] for line in warnings] == [names[0], names[2]]
     assert str(tmp_path) not in "".join(warnings) and str(tmp_path) not in json.dumps(summary["reuse"])
     foreign.write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"^s3://ann/other/embeddings/part-00000\.parquet: not a readable Parquet file"):
+    with pytest.raises(DataError, match=r"^s3://ann/other/embeddings/part-00000\.parquet: unreadable"):
         run(tmp_path / "again", ["MKVL"], staged[2:], reuse_names=names[2:])
     with pytest.raises(InputMissingError, match=r"^/home/ann/nothing: no embeddings/"):
         run(tmp_path / "nothing", ["MKVL"], [tmp_path / "nowhere"], reuse_names=("/home/ann/nothing",))
@@ -173,7 +175,7 @@ def test_missing_and_damaged_results(tmp_path: Path) -> None:
     results = write_results(tmp_path / "first", [["MKVL"]])
     part = results / "embeddings" / "part-00000.parquet"
     part.write_bytes(part.read_bytes()[:-10])
-    with pytest.raises(DataError, match=r"part-00000\.parquet: not a readable Parquet file"):
+    with pytest.raises(DataError, match=r"part-00000\.parquet: unreadable"):
         run(tmp_path / "again", ["MKVL"], [results])
 
 

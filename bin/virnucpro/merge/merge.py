@@ -25,6 +25,8 @@ from virnucpro.monitor.run_metrics import merge_metrics, run_figures
 from virnucpro.monitor.schema import SHARDS_SCHEMA
 from virnucpro.output.atomic import prepare_new_directory, publish_directory, remove_tree, sync
 from virnucpro.output.contracts import ModelDescription, RunModel, RunParameters, RunSummary, RunVersions, SplitSummary
+from virnucpro.output.damage import reading
+from virnucpro.output.digest_list import reused_parts, write_digests
 from virnucpro.output.digests import check_file
 from virnucpro.output.files import (
     EMBEDDINGS_DIR,
@@ -34,7 +36,6 @@ from virnucpro.output.files import (
     REJECTED_FILE,
     RESIDUES_DIR,
     RUN_SUMMARY_FILE,
-    reused_parts,
 )
 from virnucpro.output.ledger import LedgerReader
 from virnucpro.output.overlap import Behind
@@ -95,12 +96,13 @@ def _merge_into(temporary: Path, config: MergeConfig, inputs: _Inputs) -> RunSum
     scratch = temporary / ".scratch"
     with LedgerReader(config.manifest) as ledger:
         layout = _scan(config, inputs, ledger, scratch)
-        paths = _write_parts(temporary / EMBEDDINGS_DIR, config, inputs, layout, ledger, scratch)
+        written = _write_parts(temporary / EMBEDDINGS_DIR, config, inputs, layout, ledger, scratch)
+        parts = list(written)
         remove_tree(scratch)
-        prove_conservation(paths, layout.keys)
+        prove_conservation(parts, layout.keys)
         if inputs.shards or inputs.summary.output.per_residue:
             residues = temporary / RESIDUES_DIR
-            merge_residues(inputs.shards, config.reuse, ledger, residues, inputs.metadata, config.part_bytes)
+            written |= merge_residues(inputs.shards, config.reuse, ledger, residues, inputs.metadata, config.part_bytes)
     metrics = temporary / METRICS_DIR
     for shard in inputs.shards:
         digest = shard.summary.digests.get(GPU_METRICS_FILE)
@@ -108,11 +110,11 @@ def _merge_into(temporary: Path, config: MergeConfig, inputs: _Inputs) -> RunSum
     rows = [_metrics_row(shard) for shard in inputs.shards]
     merge_metrics([shard.folder for shard in inputs.shards], rows, metrics)
     figures = run_figures(rows, metrics, _flops(inputs, layout))
-    summary = _run_summary(config, inputs, layout, figures, len(paths))
+    summary = _run_summary(config, inputs, layout, figures, len(parts))
     summary.write(metrics / RUN_SUMMARY_FILE)
     for source, name in ((config.manifest, MANIFEST_FILE), (config.rejected, REJECTED_FILE)):
         shutil.copyfile(source, temporary / name)
-        check_file(temporary / name, inputs.summary.digests[name], "split the input again")
+    write_digests(temporary, written, inputs.summary.digests)
     for path in (path for path in temporary.rglob("*") if path.is_file()):
         sync(path)
     return summary
@@ -122,30 +124,26 @@ def _open(config: MergeConfig) -> _Inputs:
     if not config.rejected.is_file():
         raise InputMissingError(f"{config.rejected}: not there; give the {REJECTED_FILE} that the split wrote")
     summary, model = SplitSummary.read(config.split_summary), ModelDescription.read(config.model_json)
-    if config.manifest.is_file():  # its reader says what to give where there is none
-        check_file(config.manifest, summary.digests[MANIFEST_FILE], "split the input again")
-    shards = open_shards(config.folders, summary.shards)
-    parts = [reused_parts(results) for results in config.reuse] if summary.reused else []
+    if not config.manifest.is_file():
+        raise InputMissingError(f"{config.manifest}: no ledger there; give the {MANIFEST_FILE} that the split wrote")
+    for path, name in ((config.manifest, MANIFEST_FILE), (config.rejected, REJECTED_FILE)):
+        check_file(path, summary.digests.get(name), "split the input again")
+    expected = _without_vectors(summary, model)[1]
+    shards = open_shards(config.folders, summary.shards, expected)
     for shard in shards:
-        found = shard.metadata.get("weights_sha256")
-        if found != model.weights_sha256:
-            raise DataError(
-                f"shard {shard.number} ({shard.folder}): weights_sha256 is {found}, but {model.weights_sha256} "
-                f"in {config.model_json}; embed it with this model"
-            )
         if shard.dtype != config.embedding_dtype:
             raise DataError(
                 f"shard {shard.number} ({shard.folder}): vectors are {shard.dtype}, not {config.embedding_dtype}"
             )
     all_metadata = [shard.metadata for shard in shards]
     columns = dict(shards[0].columns) if shards else {}
-    used = _used_sources(summary, len(parts))
-    for path in (path for source in used for path in parts[source]):
-        columns = _add_reused(path, all_metadata, columns, config.embedding_dtype)
+    used = _used_sources(summary, len(config.reuse) if summary.reused else 0)
+    parts = [reused_parts(results) if source in used else {} for source, results in enumerate(config.reuse)]
+    for path in (path for files in parts for path in files):
+        columns = _add_reused(path, all_metadata, expected, columns, config.embedding_dtype)
     if not all_metadata:
         columns, metadata = _without_vectors(summary, model)
         all_metadata.append(metadata)
-    parts = [files if source in used else [] for source, files in enumerate(parts)]
     reuse = ReuseReader(parts, columns, config.embedding_dtype)
     return _Inputs(summary, model, shards, reuse, columns, merged_metadata(all_metadata))
 
@@ -162,12 +160,16 @@ def _metrics_row(shard: ShardFiles) -> dict[str, Any]:
 
 
 def _add_reused(
-    path: Path, all_metadata: list[Mapping[str, Any]], columns: dict[str, int], dtype: str
+    path: Path,
+    all_metadata: list[Mapping[str, Any]],
+    expected: Mapping[str, Any],
+    columns: dict[str, int],
+    dtype: str,
 ) -> dict[str, int]:
-    schema = pq.read_schema(path)
-    metadata = decode_metadata(schema, path)
-    if all_metadata:
-        check_alike(all_metadata[0], metadata, str(path), "the vectors it is merged with")
+    with reading(path, "leave it out of --reuse and split again"):
+        schema = pq.read_schema(path)
+        metadata = decode_metadata(schema, path)
+    check_alike(all_metadata[0] if all_metadata else expected, metadata, str(path), "the vectors it is merged with")
     all_metadata.append(metadata)
     found = vector_columns(schema)
     if columns and any(found.get(name) != dim for name, dim in columns.items()):
@@ -227,7 +229,7 @@ def _scan(config: MergeConfig, inputs: _Inputs, ledger: LedgerReader, scratch: P
 
 def _write_parts(
     folder: Path, config: MergeConfig, inputs: _Inputs, layout: Layout, ledger: LedgerReader, scratch: Path
-) -> list[Path]:
+) -> dict[Path, str]:
     columns, dtype = inputs.columns, config.embedding_dtype
     wanted = SpillBuckets(scratch / "vectors", record_type(columns, dtype), WANTED_BYTES)
     inputs.reuse.distribute(sorted(layout.reuse_blocks), layout.reuse_requests, wanted)
@@ -247,7 +249,7 @@ def _write_parts(
     finally:
         reader.close()
         writer.abort()
-    return writer.paths
+    return writer.digests
 
 
 def _group_rows(config: MergeConfig, inputs: _Inputs) -> int:

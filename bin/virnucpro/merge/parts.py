@@ -28,11 +28,14 @@ class PartWriter:
         schema: of every part.
         part_rows: rows per file; None where the caller begins each file by ``start_part``.
         storage: options of ``pyarrow.parquet.ParquetWriter``.
+
+    Attributes:
+        digests: of each finished part, in order.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema, part_rows: int | None, storage: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.paths: list[Path] = []
+        self.digests: dict[Path, str] = {}
         self.rows = 0
         self._folder = folder
         self._schema = schema
@@ -54,8 +57,7 @@ class PartWriter:
         """Finish the last file; without any row there is one, empty file."""
         if self._part is None:
             self.start_part()
-        assert self._part is not None
-        self._part.close()
+        self._finish_part()
 
     def abort(self) -> None:
         """Let go of the open file."""
@@ -64,12 +66,15 @@ class PartWriter:
 
     def start_part(self) -> None:
         """Begin the next file."""
-        if self._part is not None:
-            self._part.close()
-        path = self._folder / part_name(len(self.paths))
-        self._part = PartialParquet(path, self._schema, **self._storage)
-        self.paths.append(path)
+        self._finish_part()
+        self._path = self._folder / part_name(len(self.digests))
+        self._part = PartialParquet(self._path, self._schema, **self._storage)
         self._rows_in_part = 0
+
+    def _finish_part(self) -> None:
+        if self._part is not None and not self._part.closed:
+            self._part.close()
+            self.digests[self._path] = self._part.digest
 
 
 def embedding_storage(schema: pa.Schema) -> dict[str, Any]:

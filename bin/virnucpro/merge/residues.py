@@ -16,8 +16,9 @@ from virnucpro.merge.layout import statuses
 from virnucpro.merge.parts import PartWriter
 from virnucpro.merge.shard_set import ShardFiles
 from virnucpro.output.damage import reading
-from virnucpro.output.digests import ContentDigest
-from virnucpro.output.files import RESIDUES_FILE, residue_parts
+from virnucpro.output.digest_list import reused_residues
+from virnucpro.output.digests import ContentDigest, check_file
+from virnucpro.output.files import RESIDUES_FILE
 from virnucpro.output.ledger import LedgerReader
 from virnucpro.output.schema import EMBEDDED, REUSED, merged_residues_schema
 from virnucpro.output.writer import VECTOR_STORAGE
@@ -30,26 +31,29 @@ def merge_residues(
     folder: Path,
     metadata: Mapping[str, object],
     part_bytes: int,
-) -> None:
+) -> dict[Path, str]:
     """Write into ``folder`` what the shards and the earlier results hold, if they hold residues.
+
+    Returns:
+        The files with their digests.
 
     Raises:
         LedgerError: a sequence's residues are missing or there twice.
         DataError: a file cannot be read, or has other columns.
     """
     if shards and shards[0].residues is None:
-        return
+        return {}
     wanted = _reused_keys(ledger)
     # Earlier results that were refused may hold other columns.
-    earlier = (path for source in sorted(wanted) for path in residue_parts(reuse[source]))
+    earlier = (path for source in sorted(wanted) for path in reused_residues(reuse[source]))
     like = shards[0].residues if shards else next(earlier, None)
     if like is None:
-        return
+        return {}
     residues = _Residues(folder, like, metadata, part_bytes)
     try:
         residues.take_shards(shards, ledger)
         residues.take_reused(reuse, wanted)
-        residues.close()
+        return residues.close()
     except BaseException:
         residues.abort()
         raise
@@ -66,14 +70,16 @@ class _Residues:
     """
 
     def __init__(self, folder: Path, like: Path, metadata: Mapping[str, object], part_bytes: int) -> None:
-        self._schema = merged_residues_schema(pq.read_schema(like), metadata)
+        with reading(like, "embed it again, or leave it out of --reuse"):
+            self._schema = merged_residues_schema(pq.read_schema(like), metadata)
         self._writer = PartWriter(folder, self._schema, None, VECTOR_STORAGE)
         self._part_bytes = part_bytes
         self._written = 0
 
-    def close(self) -> None:
-        """Finish the last part."""
+    def close(self) -> dict[Path, str]:
+        """Finish the last part; returns the parts with their digests."""
         self._writer.close()
+        return self._writer.digests
 
     def abort(self) -> None:
         """Let go of the open part."""
@@ -114,7 +120,8 @@ class _Residues:
         Memory holds the keys of these, about 100 bytes each: their vectors take a thousand times as much on disk.
         """
         for source, wanted in sorted(reused.items()):
-            for path in residue_parts(results[source]):
+            for path, digest in reused_residues(results[source]).items():
+                check_file(path, digest, "leave it out of --reuse and split again")
                 for table in _row_groups(path, str(results[source]), "leave it out of --reuse and split again"):
                     if set(table.column_names) != set(self._schema.names):
                         raise DataError(f"{path}: other columns than this run; leave it out of --reuse")

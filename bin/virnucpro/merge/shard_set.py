@@ -50,12 +50,13 @@ class ShardFiles:
         return path if path.exists() else None
 
 
-def open_shards(folders: Sequence[Path], plan: Sequence[PlannedShard]) -> list[ShardFiles]:
+def open_shards(folders: Sequence[Path], plan: Sequence[PlannedShard], expected: Mapping[str, Any]) -> list[ShardFiles]:
     """Match the folders to the split's plan.
 
     Args:
         folders: one per shard, named ``shard-00000`` and so on, in any order.
         plan: the entries of split_summary.json's ``shards``.
+        expected: metadata that the split asked for, under ``IDENTITY_KEYS``.
 
     Raises:
         LedgerError: a shard is missing, doubled, unknown, short or long.
@@ -73,8 +74,11 @@ def open_shards(folders: Sequence[Path], plan: Sequence[PlannedShard]) -> list[S
     _expect_none(sorted(set(planned) - set(found)), "missing; embed it and merge again")
     _expect_none(sorted(set(found) - set(planned)), "not of this split; merge the shards of one split only")
     shards = [_open_shard(number, found[number], planned[number]) for number in sorted(planned)]
-    for shard in shards[1:]:
-        check_alike(shards[0].metadata, shard.metadata, f"shard {shard.number} ({shard.folder})", "shard 0")
+    for shard in shards:
+        # The device decides on it: what the split was told is what a GPU would compute in.
+        precision = shards[0].metadata.get("precision")
+        where = f"shard {shard.number} ({shard.folder})"
+        check_alike({**expected, "precision": precision}, shard.metadata, where, "what the split asked for")
         if (shard.columns, shard.dtype) != (shards[0].columns, shards[0].dtype):
             raise DataError(
                 f"shard {shard.number} ({shard.folder}): other embedding columns than shard 0; embed it again"

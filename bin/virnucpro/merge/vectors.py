@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from virnucpro.output.overlap import Prefetched
 from virnucpro.output.schema import BATCH_FACTS, METADATA_KEY
 
 Array = npt.NDArray[Any]
+_NOT_REUSED: Final = "leave it out of --reuse and split again"
 
 
 #: Arrays by name, one entry a row: what travels with a vector, and the vectors themselves, (rows, dim).
@@ -164,21 +165,23 @@ class ReuseReader:
     """Fetches what is wanted of earlier results, each of their row groups read at most once and in order.
 
     Args:
-        parts: for each of the earlier results its files of vectors in order.
+        parts: for each of the earlier results its files of vectors in order, with their digests.
         columns: embedding columns and dimensions.
         dtype: to cast to.
     """
 
-    def __init__(self, parts: Sequence[Sequence[Path]], columns: Mapping[str, int], dtype: str) -> None:
+    def __init__(self, parts: Sequence[Mapping[Path, str]], columns: Mapping[str, int], dtype: str) -> None:
         self._columns = dict(columns)
         self._dtype = np.dtype(dtype)
         self._record = record_type(columns, dtype)
+        self._digests = {path: digest for files in parts for path, digest in files.items()}
+        self._proved: set[Path] = set()
         self._groups: list[tuple[Path, int]] = []
         starts, first_rows, row = [0], [], 0
         for files in parts:
             first_rows.append(row)
             for path in files:
-                with reading(path, "leave it out of --reuse and split again"):
+                with reading(path, _NOT_REUSED):
                     metadata = pq.read_metadata(path)
                 for group in range(metadata.num_row_groups):
                     self._groups.append((path, group))
@@ -203,10 +206,10 @@ class ReuseReader:
 
     def _records(self, group: int, rows: Array, ids: Array) -> Array:
         path, index = self._groups[group]
-        with (
-            reading(path, "leave it out of --reuse and split again"),
-            pq.ParquetFile(path, pre_buffer=False) as file,
-        ):
+        if path not in self._proved:
+            check_file(path, self._digests[path], _NOT_REUSED)
+            self._proved.add(path)
+        with reading(path, _NOT_REUSED), pq.ParquetFile(path, pre_buffer=False) as file:
             table = file.read_row_group(index, columns=["sequence_key", *self._columns], use_threads=False)
         within = rows - self._starts[group]
         records = np.empty(len(rows), self._record)

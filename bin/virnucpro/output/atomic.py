@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import UsageError
+from virnucpro.output.digests import FileDigest
 
 #: Bytes written at once where a system cannot reserve them.
 _RESERVED_AT_ONCE: Final = 1 << 22
@@ -69,7 +70,7 @@ def remove_tree(path: Path) -> None:
 
 
 class PartialParquet:
-    """Writes ``path`` under a temporary name beside it.
+    """Writes ``path`` under a temporary name beside it; ``digest`` is that of the file once it is closed.
 
     Args:
         path: the finished file.
@@ -81,7 +82,9 @@ class PartialParquet:
         self._path = path
         self._temporary = path.with_name(f".{path.name}.partial")
         self._sink = pa.OSFile(str(self._temporary), "wb")
+        self._hashed = FileDigest(self._temporary)
         self._writer: pq.ParquetWriter | None = pq.ParquetWriter(self._sink, schema, **storage)
+        self.digest = ""
 
     def __enter__(self) -> PartialParquet:
         return self
@@ -106,6 +109,8 @@ class PartialParquet:
         if self._writer is None:
             raise ValueError(f"{self._path}: closed")
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        # While it is still in memory.
+        self._hashed.advance(self._sink.tell())
 
     def close(self) -> None:
         """Flush to disk and give the file its name; harmless when closed."""
@@ -114,6 +119,8 @@ class PartialParquet:
         self._writer.close()
         self._sink.close()
         self._writer = None
+        self.digest = self._hashed.hexdigest()
+        self._hashed.close()
         sync(self._temporary)
         self._temporary.replace(self._path)
 
@@ -126,5 +133,6 @@ class PartialParquet:
         finally:
             # A writer that cannot be closed, for lack of space, would keep the file open, and the disk with it.
             self._sink.close()
+            self._hashed.close()
             self._writer = None
             self._temporary.unlink(missing_ok=True)

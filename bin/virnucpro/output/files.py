@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from virnucpro.errors import InputMissingError
-
 # What SPLIT_FASTA leaves.
 SHARDS_DIR: Final = "shards"
 SPLIT_SUMMARY_FILE: Final = "split_summary.json"
@@ -26,6 +24,7 @@ RESIDUES_DIR: Final = "residues"
 METRICS_DIR: Final = "metrics"
 SHARDS_FILE: Final = "shards.parquet"
 RUN_SUMMARY_FILE: Final = "run_summary.json"
+DIGESTS_FILE: Final = "digests.xxh128"
 
 # What NEIGHBOURS adds.
 NEIGHBOURS_FILE: Final = "neighbours.parquet"
@@ -44,21 +43,3 @@ def parts_of(folder: Path) -> list[Path]:
 def embedding_parts(results: Path) -> list[Path]:
     """The files with the vectors of finished results, in the order of their rows."""
     return parts_of(results / EMBEDDINGS_DIR)
-
-
-def residue_parts(results: Path) -> list[Path]:
-    """The files with the vectors of single residues, in the order of their rows."""
-    return parts_of(results / RESIDUES_DIR)
-
-
-def reused_parts(results: Path, name: str | None = None) -> list[Path]:
-    """``embedding_parts`` of earlier results, which the user calls ``name`` where they lie elsewhere now.
-
-    Raises:
-        InputMissingError: there are none.
-    """
-    parts = embedding_parts(results)
-    if not parts:
-        missing = f"{name or results}: no {EMBEDDINGS_DIR}/part-*.parquet in it"
-        raise InputMissingError(f"{missing}; give --reuse the output folder of an earlier run")
-    return parts

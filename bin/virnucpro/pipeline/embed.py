@@ -21,6 +21,7 @@ from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloa
 from virnucpro.data.tokens import sequence_keys
 from virnucpro.errors import DataError, InputMissingError, ModelError
 from virnucpro.machine import peak_resident_bytes, processor_name
+from virnucpro.model.proof import WeightsProof
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model
 from virnucpro.monitor.gpu import DEFAULT_INTERVAL_SECONDS, DeviceSampler
@@ -110,6 +111,7 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     precision = precision_on(device.type, config.precision)
     extent = shard_extent(config.shard)
     budget = token_budget(shape, precision, device, config.token_budget, config.attempt)
+    proof = WeightsProof(config.model)
     # Workers import and tokenise while the weights are read.
     batches = _start_loader(config, budget, _loader_workers(config, extent, device)) if extent.sequences else iter(())
     model = load_model(config.model, precision, device)
@@ -141,6 +143,7 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
         run = _describe_run(config, runner, budget, metadata, extent, blocked, limit)
 
         def write_metrics(folder: Path) -> None:
+            proof.check(described.weights_sha256, config.model_json)
             sampler.stop()
             write_shard_metrics(folder, runner.records, sampler.samples(), run, writer.digests)
 

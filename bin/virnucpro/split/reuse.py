@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from virnucpro.errors import DataError
+from virnucpro.errors import DataError, InputMissingError
 from virnucpro.output.damage import reading
-from virnucpro.output.files import RESIDUES_DIR, residue_parts, reused_parts
+from virnucpro.output.digest_list import reused_parts, reused_residues
+from virnucpro.output.files import DIGESTS_FILE, EMBEDDINGS_DIR, RESIDUES_DIR, embedding_parts
 from virnucpro.output.keys import key_words
 from virnucpro.output.schema import (
     decode_metadata,
@@ -61,6 +62,11 @@ def mismatch(
         InputMissingError: there are no results.
         DataError: a part is damaged.
     """
+    if not embedding_parts(results.folder):
+        missing = f"{results.name}: no {EMBEDDINGS_DIR}/part-*.parquet in it"
+        raise InputMissingError(f"{missing}; give --reuse the output folder of an earlier run")
+    if not (results.folder / DIGESTS_FILE).exists():
+        return f"{DIGESTS_FILE} is not there, which tells what the run left"
     for part in reused_parts(results.folder, results.name):
         called = results.called(part)
         with reading(called, _LEAVE_OUT):
@@ -88,7 +94,7 @@ def _dtype(kind: pa.FixedSizeListType) -> str:
 
 
 def _residues_mismatch(results: EarlierResults, layers: list[int], embed_dim: int) -> str | None:
-    parts = residue_parts(results.folder)
+    parts = reused_residues(results.folder, results.name)
     if not parts:
         return "vectors of single residues (--per_residue) are not there"
     for part in parts:

@@ -1,0 +1,31 @@
+"""verify.py"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from virnucpro.cli.program import run_program
+from virnucpro.config import Config, option
+from virnucpro.plain_text import visible
+
+
+@dataclass(frozen=True)
+class _VerifyConfig(Config):
+    results: tuple[Path, ...] = option("output folders of finished runs", flag="*", metavar="RESULTS")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prove finished results anew from their own files: each byte as it was written, each record with its vector."""
+    return run_program("verify.py", main.__doc__, _VerifyConfig, _run, argv)
+
+
+def _run(config: _VerifyConfig) -> None:
+    from virnucpro.errors import UsageError
+    from virnucpro.merge.verify import verify
+
+    if not config.results:
+        raise UsageError("no results given; name the output folder of a finished run")
+    for results in config.results:
+        print(visible(verify(results).in_words(results)))
