@@ -168,8 +168,7 @@ def _write_shard(folder: Path, shard: int, first: int, end: int, options: argpar
     folder.mkdir()
     columns = {"embedding": options.dim}
     schema = shard_schema(columns, options.dtype, _metadata())
-    random = np.random.default_rng(shard)
-    digest = ContentDigest(schema.metadata[METADATA_KEY])
+    random, digest = np.random.default_rng(shard), ContentDigest(schema.metadata[METADATA_KEY])
 
     def groups() -> Iterator[pa.Table]:
         size = row_group_rows(columns, options.dtype)
