@@ -67,7 +67,7 @@ def test_real_lengths(longest: int) -> None:
 
 #: On the edges of tiles of 64 and 128 rows and beside them, around one and around several, in no order.
 EDGES = [1, 350, 64, 65, 63, 3, 1026, 128, 129, 127, 193, 192, 191, 256, 17, 640]
-HOPPER_CASES = sorted({(row[0], *row[2:]) for row in read_table("hopper_attention")["9"]})
+HOPPER_CASES = sorted({(row[0], *row[2:]) for row in read_table("hopper_attention")["9.0"]})
 
 
 def hopper_only(head_dim: int) -> None:
