@@ -93,7 +93,8 @@ class _Residues:
             seen = np.zeros(shard.sequences, np.bool_)
             digest = ContentDigest()
             for table in _row_groups(shard.folder / RESIDUES_FILE, f"shard {shard.number}", "embed it again"):
-                if {*table.column_names, "sequence_key"} != {*self._schema.names, "unique_index"}:
+                expected = {*self._schema.names, "unique_index"}
+                if {*table.column_names, "sequence_key"} != expected or not _are_residues(table.schema):
                     where = f"shard {shard.number} ({shard.folder})"
                     raise DataError(f"{where}: other columns in {RESIDUES_FILE}; embed it again")
                 rows = table["unique_index"].to_numpy() - shard.first_unique_index
@@ -152,6 +153,14 @@ def _reused_keys(ledger: LedgerReader) -> dict[int, set[bytes]]:
         for source, key in zip(reused["reuse_source"].to_pylist(), reused["sequence_key"].to_pylist(), strict=True):
             wanted.setdefault(source, set()).add(bytes.fromhex(key))
     return wanted
+
+
+def _are_residues(schema: pa.Schema) -> bool:
+    """Whether all columns but the first two are lists of vectors of float16."""
+    kinds = schema.types[2:]
+    lists = [kind.value_type for kind in kinds if pa.types.is_list(kind)]
+    vectors = [each.value_type for each in lists if pa.types.is_fixed_size_list(each)]
+    return len(kinds) == sum(pa.types.is_float16(each) for each in vectors)
 
 
 def _stored(table: pa.Table) -> list[npt.NDArray[Any]]:
