@@ -160,7 +160,7 @@ def _are_residues(schema: pa.Schema) -> bool:
     kinds = schema.types[2:]
     lists = [kind.value_type for kind in kinds if pa.types.is_list(kind)]
     vectors = [each.value_type for each in lists if pa.types.is_fixed_size_list(each)]
-    return len(kinds) == sum(pa.types.is_float16(each) for each in vectors)
+    return len(kinds) == len([each for each in vectors if pa.types.is_float16(each)])
 
 
 def _stored(table: pa.Table) -> list[npt.NDArray[Any]]:
