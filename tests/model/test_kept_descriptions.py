@@ -30,6 +30,7 @@ def describe(path: Path, home: Path) -> tuple[dict[str, object], bool]:
     command = [sys.executable, "-X", "importtime", PROGRAM, "--model", path, "--outdir", outdir]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     described = json.loads((outdir / "model.json").read_text())
+    del described["digest"]
     return described, any(line.rpartition("|")[2].strip() == "torch" for line in done.stderr.splitlines())
 
 

@@ -227,7 +227,7 @@ def test_a_precision_or_device_that_would_not_be_heeded_is_refused() -> None:
         runner(packed, precision="bf16")
     with pytest.raises(UsageError, match="precision 'fp64' is not available"):
         runner(precision="fp64")
-    with pytest.raises(UsageError, match="device 'meta' is not supported; choose cuda or cpu"):
+    with pytest.raises(UsageError, match="device 'meta' is not supported; choose cuda, cpu or mps"):
         AsyncInferenceRunner(packed, "meta", monitor_interval=0)
     with pytest.raises(UsageError, match="--pooling is 'sum', but must be one of mean, bos, max"):
         runner(packed, pooling=["sum"])

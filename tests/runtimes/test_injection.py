@@ -27,7 +27,7 @@ ATTACKS = [
 ]
 TEXTS = {name for name, rule in PROPERTIES.items() if "string" in rule["type"] and "enum" not in rule}
 #: Parameters that may hold any text: each is quoted where a shell reads it, or no shell ever does.
-QUOTED = {"input", "reuse", "outdir", "model", "model_cache", "python_env"}
+QUOTED = {"input", "reuse", "reference", "outdir", "model", "model_cache", "python_env"}
 #: What each of the others takes, beside an attack.
 HARMLESS = {"layers": "-1", "pooling": "mean", "gpu_request": "gres=gpu:1", "modules": "a/1:b"}
 
