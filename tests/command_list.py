@@ -64,8 +64,8 @@ def bash(command: str, folder: Path) -> str:
 def previewed(command: str, folder: Path) -> None:
     """Nextflow takes profiles and parameters, and gets as far as the first task."""
     here = command.replace("/path/to/virnucpro-embed", ".").replace("/scratch/$USER/", "")
-    if "DEVICES=2,3 " in here:  # counted by the project's own default, which its copy here has not
-        here = here.replace("run .", f"run {PROJECT}")
+    if "DEVICES=2,3 " in here:  # counted by the project's own default; the copy here, and its folder, have another
+        here = f"cd docs && {here.replace('run .', f'run {PROJECT}').replace('proteins', '../proteins')}"
     gpus = "2 GPUs" if "DEVICES=2,3 " in here or "--gpus 2" in here else "1 GPU"
     assert f"compute {gpus}, fp16" in bash(f"{here} -preview", folder) or "docker" in here
 
