@@ -96,7 +96,7 @@ def test_bad_data_ends_the_run_at_once(inputs: Path, recordings: Path) -> None:
         run = here.run(*SIX)
         assert run.code == 65
         assert len(here.cluster.of_task("EMBED_SHARD_shard-00001")) == 1
-        assert "(65)" in last_line(run)
+        assert last_line(run) == "No results: embed_shard.py: error: as the test asked (65)"
         assert here.cluster.wait_until_idle() == []
 
 
