@@ -67,9 +67,10 @@ def test_the_default_model_through_every_module_and_again_without_the_hub(tmp_pa
     # Nextflow's own home stays what it is.
     home = {"HOME": str(tmp_path / "home"), "NXF_HOME": os.environ.get("NXF_HOME", str(Path.home() / ".nextflow"))}
     write_input(tmp_path)
+    arguments = ["--input", "in.fasta", "--neighbours", "1"]
     kept = tmp_path / "home" / ".cache" / "virnucpro" / "models" / DEFAULT
     with serve(f"facebook/{DEFAULT}", source) as hub:
-        first = launch(tmp_path, "--input", "in.fasta", environment=online(hub) | home)
+        first = launch(tmp_path, *arguments, environment=online(hub) | home)
         assert first.code == 0, first.output
         assert first.statuses() == {process: {"COMPLETED"} for process in PROCESSES}
         assert f"{DEFAULT}, to be fetched into {kept.parent}" in first.output
@@ -81,7 +82,7 @@ def test_the_default_model_through_every_module_and_again_without_the_hub(tmp_pa
     assert DEFAULT in (first.results / "report" / "multiqc_report.html").read_text()
 
     # The same command goes on where the first stopped: a model kept is the model fetched.
-    again = launch(tmp_path, "--input", "in.fasta", "-resume", environment=online(hub) | home)
+    again = launch(tmp_path, *arguments, "-resume", environment=online(hub) | home)
     assert again.code == 0, again.output
     assert again.statuses() == {process: {"CACHED"} for process in PROCESSES - {"FETCH_MODEL"}}
     assert f"model   {kept}" in again.output
@@ -102,7 +103,7 @@ def test_an_official_name_is_fetched_once(name: str, tmp_path: Path) -> None:
         second = launch(tmp_path, *arguments, "-resume", environment=online(hub))
         assert hub.requests == []
     assert second.code == 0, second.output
-    assert second.statuses() == {process: {"CACHED"} for process in PROCESSES - {"FETCH_MODEL", "REPORT"}}
+    assert second.statuses() == {process: {"CACHED"} for process in PROCESSES - {"FETCH_MODEL", "REPORT", "NEIGHBOURS"}}
     assert_named_everywhere(second, name, digest(source / weights))
 
 
