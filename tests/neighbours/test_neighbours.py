@@ -22,6 +22,7 @@ from virnucpro.neighbours import search
 from virnucpro.neighbours.neighbours import neighbours
 from virnucpro.output.schema import NEIGHBOURS_SCHEMA, decode_metadata, encode_metadata, results_schema
 from virnucpro.output.writer import vector_array
+from virnucpro.report.neighbour_section import neighbour_section
 
 METADATA = {"weights_sha256": "a", "layers": [6], "pooling": ["mean"]}
 
@@ -211,3 +212,16 @@ def test_the_command(real: Path, tmp_path: Path) -> None:
 def test_on_a_gpu_as_on_a_cpu(real: Path, tmp_path: Path) -> None:
     path = neighbours(NeighboursConfig(real, 10, tmp_path, device="cuda"))
     check(path, brute_force(real, None, 10))
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-7, 1e-4, 1.0])
+def test_the_report_draws_neighbours_however_near_they_are(spread: float, tmp_path: Path) -> None:
+    """Cosines that differ in the last bits of a float32, as of untrained models or copies, have bins too."""
+    random = np.random.default_rng(5)
+    vectors = (random.standard_normal(16) + spread * random.standard_normal((40, 16))).astype(np.float32)
+    path = neighbours(NeighboursConfig(write_results(tmp_path / "run", vectors), 2, tmp_path, device="cpu"))
+    section = neighbour_section(path)
+    assert section is not None
+    points = section["data"]["records"]
+    assert sum(count for _, count in points) == 40
+    assert all(-1 <= middle <= 1 for middle, _ in points)

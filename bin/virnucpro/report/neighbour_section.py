@@ -14,6 +14,7 @@ from virnucpro.report.sections import Section, line_plot
 
 #: Bins of cosines, from the least that occurs to 1.
 _BINS: Final = 100
+_LEAST_SPAN: Final = 1e-3
 _BATCH_ROWS: Final = 131_072
 
 
@@ -28,7 +29,9 @@ def neighbour_section(path: Path) -> Section | None:
     nearest = np.concatenate([np.empty(0, np.float32), *first])
     if not len(nearest):
         return None
-    counts, edges = np.histogram(nearest, _BINS, (float(nearest.min()) - 1e-6, 1.0 + 1e-6))
+    # Of vectors that are alike to the last bit of a float the bins would have no width.
+    least = min(float(nearest.min()), 1.0 - _LEAST_SPAN)
+    counts, edges = np.histogram(np.clip(nearest.astype(np.float64), least, 1.0), _BINS, (least, 1.0))
     middles = (edges[:-1] + edges[1:]) / 2
     among = "the run itself" if asked["reference"] is None else html.escape(str(asked["reference"]))
     kept = f"the {asked['neighbours']:,} nearest of each are in <code>neighbours.parquet</code>."
