@@ -188,6 +188,8 @@ COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
     "benchmarks/measurements/bench_merge.py": Lacks(TIME, helped),
     "benchmarks/measurements/bench_report.py": Lacks(TIME, helped),
     "benchmarks/measurements/bench_split.py": Lacks(TIME, helped),
+    "python -m benchmarks.peers.bench_run FASTA --size SIZE": Lacks(GPU, helped),
+    "benchmarks/peers/bench_notebook.py": Lacks(TIME, helped),
     "python -m benchmarks.peers.bench_parity FASTA --size 650M": Lacks(GPU, helped),
     "python -m benchmarks.peers.bench_parity FASTA --checkpoint CHECKPOINT": Lacks(GPU, helped),
     "python -m benchmarks.measurements.bench_split --records 5000000": Lacks(TIME, helped),
