@@ -20,6 +20,7 @@ ROOT = {
     "fasta_source",
     "fasta_text",
     "file_formats",
+    "file_identity",
     "machine",
     "path_lists",
     "plain_text",

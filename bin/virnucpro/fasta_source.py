@@ -20,6 +20,7 @@ from virnucpro.compression import MAGIC_BYTES, READ_BYTES, CompressedDataError, 
 from virnucpro.errors import FastaFormatError, InputMissingError
 from virnucpro.fasta_text import BOM, COMMENT, LONE_CR, ZERO_BYTE
 from virnucpro.file_formats import FileFormat, recognise_binary, recognise_text
+from virnucpro.file_identity import identity_of
 
 #: Bytes looked at before the first record is read, to tell what kind of file this is.
 HEAD_BYTES: Final = 1 << 20
@@ -52,11 +53,6 @@ class PlainFile:
     size: int
     identity: tuple[int, ...]
     comment_lines: int
-
-
-def identity_of(facts: os.stat_result) -> tuple[int, ...]:
-    """Other for a file that was written to, or replaced, even where its size and modification time were kept."""
-    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
 
 
 class FastaSource:

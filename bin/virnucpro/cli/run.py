@@ -17,4 +17,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(config: RunConfig) -> None:
     from virnucpro.api.local_run import run
 
-    print(*run(config).verdict, visible(f"Results: {config.outdir}"), sep="\n")
+    print(*map(visible, [*run(config).verdict, f"Results: {config.outdir}"]), sep="\n")

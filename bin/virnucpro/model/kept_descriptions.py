@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from virnucpro.errors import VirnucproError
+from virnucpro.file_identity import identity_of
 from virnucpro.model.checkpoint_files import locate
 from virnucpro.output.contracts import ModelDescription
 
@@ -44,10 +45,7 @@ def describe_once(path: Path) -> ModelDescription:
 
 
 def _identity(paths: Sequence[Path]) -> list[list[int | str]]:
-    facts = [(path.resolve(), path.stat()) for path in paths]
-    return [
-        [str(real), each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino, each.st_dev] for real, each in facts
-    ]
+    return [[str(path.resolve()), *identity_of(path.stat())] for path in paths]
 
 
 def _young(paths: Sequence[Path]) -> bool:

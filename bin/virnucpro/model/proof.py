@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from virnucpro.errors import ModelError
+from virnucpro.file_identity import identity_of
 from virnucpro.model.describe import weights_sha256
 from virnucpro.model.weights import weight_files
 
@@ -24,7 +24,7 @@ class WeightsProof:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._files = weight_files(path)
-        self._found = _identity(self._files)
+        self._found = self._identities()
         thread = ThreadPoolExecutor(1, "weights-proof")
         self._digest = thread.submit(weights_sha256, self._files)
         thread.shutdown(wait=False)
@@ -41,10 +41,8 @@ class WeightsProof:
                 f"{self._path}: the weights are others than those that {described_in} describes (sha256 {found[:12]}, "
                 f"not {expected[:12]}); describe them again with fetch_model.py"
             )
-        if _identity(self._files) != self._found:
+        if self._identities() != self._found:
             raise ModelError(f"{self._path}: the weights changed while they were used; run again once they are whole")
 
-
-def _identity(files: Sequence[Path]) -> list[tuple[int, ...]]:
-    facts = [path.stat() for path in files]
-    return [(each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino, each.st_dev) for each in facts]
+    def _identities(self) -> list[tuple[int, ...]]:
+        return [identity_of(path.stat()) for path in self._files]

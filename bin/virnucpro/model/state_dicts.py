@@ -11,6 +11,7 @@ from typing import Final
 from torch import Tensor
 
 from virnucpro.errors import ModelError
+from virnucpro.model import families
 from virnucpro.model.checkpoint_files import PROMPTS, adapter_report
 from virnucpro.model.families import FAIR_ESM, FAMILIES, HUGGING_FACE, Family, canonical_name, nearest_family
 from virnucpro.model.hugging_face import SHARED_INV_FREQ
@@ -18,7 +19,6 @@ from virnucpro.model.parameters import inv_freq_key, trained_inv_freq
 from virnucpro.model.registry import MODELS, Esm2Config
 from virnucpro.model.strangers import ADVICE, adapter_of, family_of, has_prompts, quantised_by
 
-_LEARNED_POSITIONS: Final = "embeddings.position_embeddings.weight"
 _ONE_MODEL: Final = "so that it is not clear which counts; save the state_dict() of one model"
 
 
@@ -56,7 +56,7 @@ _LAYOUTS: Final = (
         ("embeddings", "encoder", "rotary_embeddings"),
         ("lm_head", "contact_head", "pooler"),
         "esm",
-        ("embeddings.position_ids", _LEARNED_POSITIONS),
+        ("embeddings.position_ids", "embeddings.position_embeddings.weight"),
     ),
 )
 #: What torch.compile and the wrappers of FSDP put into names, at any depth.
@@ -79,7 +79,6 @@ class EncoderWeights:
         idle: canonical keys that a family without such a tensor is to ignore.
         strangers: names that lie inside the encoder and are no part of an ESM-2.
         left_out: names of the heads beside it.
-        has_learned_positions: whether a table of positions lies there, which a rotary model does not use.
     """
 
     source: str
@@ -87,7 +86,6 @@ class EncoderWeights:
     idle: set[str] = field(default_factory=set)
     strangers: list[str] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
-    has_learned_positions: bool = False
 
     @property
     def family(self) -> Family:
@@ -129,7 +127,6 @@ def find_encoder(path: Path, pairs: Iterable[tuple[str, object]]) -> EncoderWeig
             found.idle |= {canonical} if inner in layout.idle else set()
         elif inner not in layout.idle:
             found.strangers.append(inner)
-    found.has_learned_positions = any(inner == _LEARNED_POSITIONS for _, inner, _ in inside)
     found.left_out = tuple(sorted(heads))
     return found
 
@@ -228,7 +225,7 @@ def sizes_from_tensors(path: Path, name: str, encoder: EncoderWeights) -> Esm2Co
     official = [model.heads for model in MODELS.values() if (model.layers, model.embed_dim) == (layers, embed_dim)]
     if frequencies is not None and frequencies.numel():
         heads = embed_dim // (2 * frequencies.numel())
-    elif encoder.has_learned_positions:
+    elif families.POSITION_TABLE in encoder.idle:
         raise ModelError(f"{path}: may be an ESM-1b, or an ESM-2 with idle positions; put its config.json beside it")
     elif official:
         heads = official[0]

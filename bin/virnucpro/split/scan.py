@@ -12,8 +12,9 @@ from typing import BinaryIO, Final, TextIO
 from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, FastaFormatError
 from virnucpro.fasta import rejection
-from virnucpro.fasta_source import FastaSource, PlainFile, identity_of
+from virnucpro.fasta_source import FastaSource, PlainFile
 from virnucpro.fasta_text import Fault
+from virnucpro.file_identity import identity_of
 from virnucpro.plain_text import table_cell
 from virnucpro.split.blocks import ScannedBlock, scan_blocks
 from virnucpro.split.cut import Span, cut_file, cut_stream
