@@ -186,7 +186,7 @@ def released(held) {
  * Until all of them are seen whole, what stood there before stays as it is.
  */
 def published(held, results) {
-    def fault = workflow.success && held ? placed(held.outdir, results) : null
+    def fault = held ? (workflow.success ? placed(held.outdir, results) : notPublished(held.outdir)) : null
     if (held) {
         ownFolder(held.outdir).resolve('unfinished').deleteDir()
         released(held)
@@ -214,6 +214,13 @@ def placed(outdir, results) {
     catch (IOException error) {
         return error.toString()
     }
+}
+
+/** What kept Nextflow from publishing a file, where that ended the run. */
+def notPublished(outdir) {
+    def waiting = "${ownFolder(outdir).resolve('unfinished')}/"
+    def said = (workflow.errorMessage ?: workflow.errorReport ?: '').readLines().find { line -> line.contains(waiting) }
+    return said ? said.substring(said.lastIndexOf(waiting) + waiting.size()) : null
 }
 
 /** Where a file that a task made has its place. */
