@@ -48,7 +48,7 @@ def taken(held) {
     if (!made(held.note)) {
         return "held by another run, ${told(noted(held.note))}; wait for its end, or name another --outdir"
     }
-    Runtime.runtime.addShutdownHook(new Thread({ -> released(held) }))
+    Runtime.runtime.addShutdownHook(new Thread({ -> held.publishing ?: released(held) }))
     cleared(held.outdir)
     return null
 }
@@ -99,12 +99,12 @@ def listedFiles(outdir) {
     def listed = digests.exists() ? digests.readLines().findAll { line -> line ==~ /[0-9a-f]{32} {2}\S+/ }.collect { line -> line.drop(34) } : []
     // The digests say that the folder is a run's: then its page and neighbours are, which they do not list.
     def beside = listed ? ['digests.xxh128', 'report/multiqc_report.html', 'neighbours.parquet'] : []
-    return (noted + listed + beside).findAll { name -> name.tokenize('/')[0] in placeNames() && !('..' in name.tokenize('/')) }.unique()
+    return (noted + listed + beside).findAll { name -> name.tokenize('/')[0] in placeNames() && !('..' in name.tokenize('/')) } as LinkedHashSet
 }
 
 /** A file where results come that no list names; null where there is none. */
 def foreignFile(outdir, ours) {
-    return placeNames().collectMany { place -> filesUnder(outdir, place) }.find { name -> !(name in (ours as Set)) }
+    return placeNames().collectMany { place -> filesUnder(outdir, place) }.find { name -> !(name in ours) }
 }
 
 /** Names of the files of a place, as seen from `folder`; a link is a file. */
@@ -150,6 +150,10 @@ def made(note) {
     catch (java.nio.file.FileAlreadyExistsException _error) {
         return false
     }
+    catch (IOException error) {
+        java.nio.file.Files.deleteIfExists(note)
+        throw error
+    }
 }
 
 def hostName() {
@@ -186,6 +190,7 @@ def released(held) {
  * Until all of them are seen whole, what stood there before stays as it is.
  */
 def published(held, results) {
+    held?.publishing = true
     def fault = held ? (workflow.success ? placed(held.outdir, results) : notPublished(held.outdir)) : null
     if (held) {
         ownFolder(held.outdir).resolve('unfinished').deleteDir()
@@ -206,7 +211,7 @@ def placed(outdir, results) {
         }
         def note = [session: workflow.sessionId.toString(), run: workflow.runName]
         def published = ownFolder(outdir).resolve('published.json')
-        published.text = groovy.json.JsonOutput.toJson(note + [files: (before + files.keySet()).unique()])
+        published.text = groovy.json.JsonOutput.toJson(note + [files: before + files.keySet()])
         isLocal(outdir) ? foldersTakePlace(outdir, waiting, before) : filesTakePlace(outdir, waiting, before, files.keySet())
         published.text = groovy.json.JsonOutput.toJson(note + [files: files.keySet().sort()])
         return null
@@ -267,8 +272,8 @@ def foldersTakePlace(outdir, waiting, before) {
 /** A bucket has no folders to rename: file by file, after the claims of what is replaced are gone and before the new ones. */
 def filesTakePlace(outdir, waiting, before, names) {
     claimNames().each { name -> java.nio.file.Files.deleteIfExists(outdir.resolve(name)) }
-    (before - names - claimNames()).each { name -> java.nio.file.Files.deleteIfExists(outdir.resolve(name)) }
-    ((names - claimNames()) + claimNames()).findAll { name -> waiting.resolve(name).exists() }.each { name ->
+    before.findAll { name -> !(name in names) }.each { name -> java.nio.file.Files.deleteIfExists(outdir.resolve(name)) }
+    (names.findAll { name -> !(name in claimNames()) } + claimNames()).findAll { name -> waiting.resolve(name).exists() }.each { name ->
         java.nio.file.Files.move(waiting.resolve(name), outdir.resolve(name), java.nio.file.StandardCopyOption.REPLACE_EXISTING)
     }
 }

@@ -166,8 +166,8 @@ def test_a_full_disk_leaves_the_older_results_and_no_claim_of_new_ones(
 ) -> None:
     project = copy_project(tmp_path / "project")
     merge = project / "modules" / "merge_embeddings" / "main.nf"
-    large = "head -c 400000 /dev/zero > results/embeddings/part-00000.parquet\n    touch results/manifest.parquet"
-    merge.write_text(merge.read_text().replace("touch results/embeddings/part-00000.parquet results/manifest", large))
+    large = "head -c 400000 /dev/zero > results/embeddings/part-00000.parquet\n    touch"
+    merge.write_text(merge.read_text().replace("touch results/embeddings/part-00000.parquet", large))
     before = contents(older_results(small_disk / "out"))
     (small_disk / "other").write_bytes(bytes(700_000))
 
