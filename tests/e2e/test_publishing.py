@@ -64,17 +64,17 @@ def computed(run: Launch) -> bool:
 
 
 def begin(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start a run, and come back once it holds its output folder."""
+    """Start a run, and come back once it holds its output folder and has begun its trace, in whichever order."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             launch_command(*arguments), cwd=folder, env=launch_environment(), stdout=log, stderr=log
         )
-    note = Path(arguments[-1]) / ".virnucpro" / "holder.json"
+    note, trace = (folder / "results" / name for name in (".virnucpro/holder.json", "pipeline_info/trace.txt"))
     end = time.monotonic() + 120
-    while not (note.exists() and note.stat().st_size) and process.poll() is None and time.monotonic() < end:
+    while not (note.exists() and note.stat().st_size and trace.exists()):
+        assert process.poll() is None and time.monotonic() < end, (folder / "log").read_text()
         time.sleep(0.05)
-    assert note.exists(), (folder / "log").read_text()
     return process
 
 
@@ -126,7 +126,7 @@ def test_of_two_runs_the_second_is_told_at_once_and_one_that_was_killed_holds_no
     tmp_path: Path, stub: tuple[str, ...]
 ) -> None:
     results = tmp_path / "results"
-    first = begin(tmp_path / "first", *stub, "--outdir", str(results))
+    first = begin(tmp_path, *stub)
     try:
         holder = json.loads((results / ".virnucpro" / "holder.json").read_text())
         trace = (results / "pipeline_info" / "trace.txt").read_text()
@@ -142,11 +142,11 @@ def test_of_two_runs_the_second_is_told_at_once_and_one_that_was_killed_holds_no
         first.wait()
 
     assert (results / ".virnucpro" / "holder.json").exists()
-    third = launch(tmp_path / "third", *stub, "--outdir", str(results))
+    third = launch(tmp_path, *stub)
     assert third.code == 0, third.output
     assert sorted(contents(results)) == NEW
     assert not (results / ".virnucpro" / "holder.json").exists()
-    assert Launch(third.code, third.output, tmp_path).statuses()["MERGE_EMBEDDINGS"] == {"COMPLETED"}
+    assert third.statuses()["MERGE_EMBEDDINGS"] == {"COMPLETED"}
 
 
 def test_a_run_of_another_machine_is_believed(tmp_path: Path, stub: tuple[str, ...]) -> None:
