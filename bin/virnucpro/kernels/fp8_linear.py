@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
+from virnucpro.kernels.launching import launcher
 from virnucpro.kernels.layer_norm import add_layer_norm_ref, add_normalise, row_tile
 from virnucpro.kernels.linear_gelu import gelu_16bit
 
@@ -90,7 +91,7 @@ def add_layer_norm_quantise(
     out_TD, scale_T1 = _empty_like_quantised(x_TD)
     block, rows = row_tile(width)
     with launch_guard(x_TD):
-        _add_layer_norm_quantise_kernel[(triton.cdiv(tokens, rows),)](
+        launcher(_add_layer_norm_quantise_kernel, (triton.cdiv(tokens, rows),))(
             x_TD, delta_TD, weight_D, bias_D, out_TD, scale_T1, tokens, eps, width, block, rows,
             delta_TD is not None, num_warps=4,
         )  # fmt: skip
@@ -110,7 +111,7 @@ def gelu_quantise(x_TD: torch.Tensor) -> Quantised:
     out_TD, scale_T1 = _empty_like_quantised(x_TD)
     block, rows = row_tile(width)
     with launch_guard(x_TD):
-        _gelu_quantise_kernel[(triton.cdiv(tokens, rows),)](
+        launcher(_gelu_quantise_kernel, (triton.cdiv(tokens, rows),))(
             x_TD, out_TD, scale_T1, tokens, width, block, rows, num_warps=8
         )
     return out_TD, scale_T1

@@ -26,6 +26,7 @@ from virnucpro.kernels import hopper_linear
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_hopper, uses_triton
 from virnucpro.kernels.high_low import HighLow
 from virnucpro.kernels.hopper_epilogue import GELU, RESIDUAL, ROTARY
+from virnucpro.kernels.launching import launcher
 
 
 def fold_norm(
@@ -76,7 +77,7 @@ def row_statistics(x_TD: torch.Tensor, chunks: int = 1) -> torch.Tensor:
     tokens, width = x_TD.shape
     statistics = x_TD.new_zeros((2, chunks, tokens), dtype=torch.float32)
     with launch_guard(x_TD):
-        _row_statistics_kernel[(tokens,)](
+        launcher(_row_statistics_kernel, (tokens,))(
             x_TD, statistics, tokens, chunks, width, triton.next_power_of_2(width), num_warps=4
         )
     return statistics

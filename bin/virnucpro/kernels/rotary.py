@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
+from virnucpro.kernels.launching import launcher
 
 TOKENS = 32  # of one program
 
@@ -89,7 +90,7 @@ def rotary_(
     tokens, row = qkv_T3D.shape
     half = cos_PH.shape[1]
     with launch_guard(qkv_T3D):
-        _rotary_kernel[(triton.cdiv(tokens, TOKENS),)](
+        launcher(_rotary_kernel, (triton.cdiv(tokens, TOKENS),))(
             qkv_T3D, positions_T, cos_PH, sin_PH, tokens,
             0, 2 * heads, row, half, adjacent, triton.next_power_of_2(half), TOKENS, num_warps=4,
         )  # fmt: skip
