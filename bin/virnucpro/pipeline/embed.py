@@ -35,6 +35,7 @@ from virnucpro.output.writer import ShardWriter
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult, device_uuid
 from virnucpro.pipeline.budget import token_budget
 from virnucpro.pipeline.device import select_device
+from virnucpro.pipeline.engine import OutputPlan
 from virnucpro.pipeline.matrix_rate import matrix_teraflops
 from virnucpro.pipeline.progress import Progress
 from virnucpro.plain_text import visible
@@ -110,7 +111,8 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     shape = Esm2Config.from_description(described)
     precision = precision_on(device.type, config.precision)
     extent = shard_extent(config.shard)
-    budget = token_budget(shape, precision, device, config.token_budget, config.attempt)
+    plan = OutputPlan.resolve(config.layers, config.pooling, shape.layers, per_residue=config.per_residue)
+    budget = token_budget(shape, precision, device, config.token_budget, config.attempt, plan)
     proof = WeightsProof(config.model)
     # Workers import and tokenise while the weights are read.
     batches = _start_loader(config, budget, _loader_workers(config, extent, device)) if extent.sequences else iter(())
