@@ -35,6 +35,7 @@ from virnucpro.output.writer import ShardWriter
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult, device_uuid
 from virnucpro.pipeline.budget import token_budget
 from virnucpro.pipeline.device import select_device
+from virnucpro.pipeline.engine import OutputPlan
 from virnucpro.pipeline.matrix_rate import matrix_teraflops
 from virnucpro.pipeline.progress import Progress
 from virnucpro.plain_text import visible
@@ -42,6 +43,8 @@ from virnucpro.shards import SPECIAL_TOKENS, shard_number
 
 #: Results waiting for the writer; more would only hold memory.
 WRITER_QUEUE = 8
+#: Bytes of results that are not yet written, in pinned memory: three batches of one layer's residues at 650M.
+WRITER_QUEUE_BYTES = 512 << 20
 #: What one process prepares in about a second, while the device computes what it was given before.
 TOKENS_PREPARED_HERE = 50_000_000
 #: Seconds between two samples of the device.
@@ -110,7 +113,8 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     shape = Esm2Config.from_description(described)
     precision = precision_on(device.type, config.precision)
     extent = shard_extent(config.shard)
-    budget = token_budget(shape, precision, device, config.token_budget, config.attempt)
+    plan = OutputPlan.resolve(config.layers, config.pooling, shape.layers, per_residue=config.per_residue)
+    budget = token_budget(shape, precision, device, config.token_budget, config.attempt, plan)
     proof = WeightsProof(config.model)
     # Workers import and tokenise while the weights are read.
     batches = _start_loader(config, budget, _loader_workers(config, extent, device)) if extent.sequences else iter(())
@@ -190,7 +194,8 @@ def _write_behind(
     """Run the batches and write their vectors on a thread of their own; returns the seconds waited for that thread."""
     blocked = 0.0
     try:
-        with Behind[InferenceResult](partial(_write_result, writer), WRITER_QUEUE) as behind:
+        write = partial(_write_result, writer)
+        with Behind[InferenceResult](write, WRITER_QUEUE, WRITER_QUEUE_BYTES, _result_bytes) as behind:
             for result in runner.run(batches):
                 asked = time.perf_counter()
                 behind.put(result)
@@ -199,6 +204,11 @@ def _write_behind(
     finally:
         progress.close()
     return blocked
+
+
+def _result_bytes(result: InferenceResult) -> int:
+    held = [*result.columns.values(), *(states for each in result.residues for states in each.values())]
+    return sum(tensor.nbytes for tensor in held)
 
 
 def _write_result(writer: ShardWriter, result: InferenceResult) -> None:
