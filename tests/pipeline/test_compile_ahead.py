@@ -41,7 +41,8 @@ print(len(before), [path.name for path in kept() - before])
 
 
 def program(text: str, *arguments: object, cache: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": f"{BIN}:{TESTS}", "TRITON_CACHE_DIR": str(cache)}
+    path = os.pathsep.join([str(BIN), str(TESTS), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": path, "TRITON_CACHE_DIR": str(cache)}
     command = [sys.executable, "-c", text, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from itertools import groupby
 
 import torch
@@ -35,7 +36,7 @@ def _logits(query, key, query_low, key_low, LOW: tl.constexpr, PRECISION: tl.con
     return logits
 
 
-@jit
+@functools.partial(jit, do_not_specialize=("blocks",))
 def _attention_kernel(
     QKV_ptr,  # (T, 3D)
     Low_ptr,  # (T, 2D): what rounding took from queries and keys, where LOW

@@ -9,6 +9,7 @@ Shapes: T tokens, D input features, F output features.
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 import torch
@@ -45,7 +46,7 @@ def _store_quantised(y, Out_ptr, Scale_ptr, offset, row, inside, rows_inside):
     tl.store(Scale_ptr + row, scale, mask=rows_inside)
 
 
-@jit
+@functools.partial(jit, do_not_specialize=("T",))
 def _add_layer_norm_quantise_kernel(
     X_ptr, Delta_ptr, Weight_ptr, Bias_ptr, Out_ptr, Scale_ptr, T, eps,
     D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, HAS_DELTA: tl.constexpr,
@@ -58,7 +59,7 @@ def _add_layer_norm_quantise_kernel(
     _store_quantised(y, Out_ptr, Scale_ptr, offset, row, inside, row < T)
 
 
-@jit
+@functools.partial(jit, do_not_specialize=("T",))
 def _gelu_quantise_kernel(X_ptr, Out_ptr, Scale_ptr, T, D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK_D)

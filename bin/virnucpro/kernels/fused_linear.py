@@ -19,6 +19,8 @@ Shapes: T tokens, D embedding width, F feed-forward width, P positions of the ta
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 
@@ -51,7 +53,7 @@ def chunks_of(width: int, *, low: bool = False) -> int:
     return -(-width // (hopper_linear.LOW_RESIDUAL_BLOCK_N if low else hopper_linear.BLOCK_N))
 
 
-@jit
+@functools.partial(jit, do_not_specialize=("T",))
 def _row_statistics_kernel(X_ptr, Statistics_ptr, T, chunks, D: tl.constexpr, BLOCK_D: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK_D)

@@ -164,7 +164,7 @@ def _consume(
     hopper.tma.store_wait(0)
 
 
-@gluon_jit
+@functools.partial(gluon_jit, do_not_specialize=("M",))
 def _linear_kernel(
     a,  # (M, K) descriptor, blocks of (64, BLOCK_K)
     a_low,  # likewise, where A_LOW

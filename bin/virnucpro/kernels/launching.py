@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from virnucpro.kernels.device import triton
+from virnucpro.kernels.device import interpreted, triton
 
 #: What stands in for the kernels that were to be started; None where they are.
 _compiling: ContextVar[list[Any] | None] = ContextVar("compiling", default=None)
@@ -23,6 +23,11 @@ def launcher(kernel: Any, grid: tuple[int, ...]) -> Callable[..., object]:
         launch: Callable[..., object] = kernel[grid]
         return launch
     return lambda *arguments, **options: compiling.append(kernel.warmup(*arguments, grid=grid, **options))
+
+
+def compiles_together() -> bool:
+    """True where this Triton compiles, and can do so on several threads."""
+    return hasattr(triton, "AsyncCompileMode") and not interpreted()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 
@@ -29,7 +31,7 @@ def add_normalise(
     return centred * scale[:, None] * weight[None, :] + bias[None, :]
 
 
-@jit
+@functools.partial(jit, do_not_specialize=("T",))
 def _add_layer_norm_kernel(
     X_ptr,  # (T, D)
     Delta_ptr,  # (T, D)

@@ -6,6 +6,8 @@ Shapes: T tokens, D embedding width, P positions of the table, H half of the hea
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
@@ -14,7 +16,7 @@ from virnucpro.kernels.launching import launcher
 TOKENS = 32  # of one program
 
 
-@jit
+@functools.partial(jit, do_not_specialize=("T",))
 def _rotary_kernel(
     QKV_ptr,  # (T, 3D)
     Position_ptr,  # (T,)

@@ -7,15 +7,14 @@ import os
 import shutil
 import sys
 import tempfile
-from itertools import product
 from pathlib import Path
 from typing import Final
 
 import torch
 
 from virnucpro.data.packed_batch import PackedBatch
-from virnucpro.kernels.device import interpreted, triton
-from virnucpro.kernels.launching import compiling_together
+from virnucpro.data.tokens import X
+from virnucpro.kernels.launching import compiles_together, compiling_together
 from virnucpro.machine import usable_cores
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.pipeline.engine import Engine, OutputPlan
@@ -23,8 +22,6 @@ from virnucpro.plain_text import visible
 
 #: Tokens of the longest sequence of a batch, one for each row of the tables of tiles.
 LONGEST: Final = (100, 200, 400, 1026)
-#: Triton compiles for numbers that this divides, and again for others.
-DIVISOR: Final = 16
 #: Bytes that the kernels of one model may take, and more.
 NEEDED_BYTES: Final = 4 << 20
 
@@ -35,17 +32,16 @@ def compile_ahead(model: PackedEsm2, device: torch.device, plan: OutputPlan) -> 
     Nothing is done on the CPU, or where this Triton cannot compile on several threads: kernels are then compiled as
     they are first launched.
     """
-    if device.type != "cuda" or interpreted() or not hasattr(triton, "AsyncCompileMode"):
+    if device.type != "cuda" or not compiles_together():
         return
     _find_folder()
     depth = model.config.layers
     layers = tuple(sorted({int(layer == depth) for layer in plan.layers}))
     engine = Engine(model.shallow(), device, OutputPlan(layers, plan.pooling), streams=False)
     with torch.cuda.device(device), compiling_together(device, usable_cores()):
-        for longest, rest in product(LONGEST, (0, 1)):
-            lengths = torch.tensor([longest, -longest % DIVISOR + DIVISOR + rest])
-            bounds = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(device, torch.int32)
-            ids = torch.full((int(lengths.sum()),), 5, device=device)
+        for longest in LONGEST:
+            bounds = torch.tensor([0, longest, longest + 5], dtype=torch.int32, device=device)
+            ids = torch.full((longest + 5,), X, device=device)
             engine.forward(PackedBatch(ids, bounds, longest, ("0", "1")), masked=False)
 
 

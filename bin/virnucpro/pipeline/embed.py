@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloa
 from virnucpro.data.tokens import sequence_keys
 from virnucpro.errors import DataError, InputMissingError, ModelError
 from virnucpro.machine import peak_resident_bytes, processor_name
+from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.proof import WeightsProof
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model
@@ -121,17 +123,10 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     model = load_model(config.model, precision, device)
     if model.config.embed_dim != shape.embed_dim or model.config.layers != shape.layers:
         raise ModelError(f"{config.model} is not the model that {config.model_json} describes; inspect it again")
-    limit = matrix_teraflops(device, precision)
-    runner = AsyncInferenceRunner(
-        model,
-        device,
-        layers=config.layers,
-        pooling=config.pooling,
-        per_residue=config.per_residue,
-        token_budget=budget,
-        fallback=lambda: load_model(config.model, "fp32", device),
-        sampler=sampler,
-    )
+    with ThreadPoolExecutor(1) as beside:
+        # The device is idle while kernels are compiled.
+        limit = beside.submit(matrix_teraflops, device, precision)
+        runner = _runner(config, model, device, budget, sampler)
     metadata = vector_metadata(config, described, runner)
     with ShardWriter(
         config.outdir,
@@ -144,7 +139,7 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     ) as writer:
         progress = Progress(config.shard.name, extent.sequences, extent.tokens)
         blocked = _write_behind(runner, batches, writer, progress)
-        run = _describe_run(config, runner, budget, metadata, extent, blocked, limit)
+        run = _describe_run(config, runner, budget, metadata, extent, blocked, limit.result())
 
         def write_metrics(folder: Path) -> None:
             proof.check(described.weights_sha256, config.model_json)
@@ -153,6 +148,21 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
 
         writer.finish(write_metrics)
     return ShardSummary.read(config.outdir / SHARD_SUMMARY_FILE)
+
+
+def _runner(
+    config: EmbedConfig, model: PackedEsm2, device: torch.device, budget: int, sampler: DeviceSampler
+) -> AsyncInferenceRunner:
+    return AsyncInferenceRunner(
+        model,
+        device,
+        layers=config.layers,
+        pooling=config.pooling,
+        per_residue=config.per_residue,
+        token_budget=budget,
+        fallback=lambda: load_model(config.model, "fp32", device),
+        sampler=sampler,
+    )
 
 
 def vector_metadata(config: VectorConfig, described: ModelDescription, runner: AsyncInferenceRunner) -> dict[str, Any]:
