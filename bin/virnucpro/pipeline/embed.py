@@ -7,7 +7,6 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -123,10 +122,8 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     model = load_model(config.model, precision, device)
     if model.config.embed_dim != shape.embed_dim or model.config.layers != shape.layers:
         raise ModelError(f"{config.model} is not the model that {config.model_json} describes; inspect it again")
-    with ThreadPoolExecutor(1) as beside:
-        # The device is idle while kernels are compiled.
-        limit = beside.submit(matrix_teraflops, device, precision)
-        runner = _runner(config, model, device, budget, sampler)
+    limit = matrix_teraflops(device, precision)
+    runner = _runner(config, model, device, budget, sampler)
     metadata = vector_metadata(config, described, runner)
     with ShardWriter(
         config.outdir,
@@ -139,7 +136,7 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     ) as writer:
         progress = Progress(config.shard.name, extent.sequences, extent.tokens)
         blocked = _write_behind(runner, batches, writer, progress)
-        run = _describe_run(config, runner, budget, metadata, extent, blocked, limit.result())
+        run = _describe_run(config, runner, budget, metadata, extent, blocked, limit)
 
         def write_metrics(folder: Path) -> None:
             proof.check(described.weights_sha256, config.model_json)
