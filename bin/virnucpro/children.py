@@ -40,6 +40,25 @@ def end_with_parent(parent: int, *, at_once: bool = True) -> None:
     threading.Thread(target=_leave_with, args=(parent,), name="parent", daemon=True).start()
 
 
+def end_with_task() -> None:
+    """End this program with the shell of its task, if it is part of one that ``conf/task_guard.sh`` watches.
+
+    The task's wrapper would wait for a program whose shell was killed, to its end.
+    """
+    task = os.environ.get("VIRNUCPRO_TASK")
+    if not task:
+        return
+    parent = os.getppid()
+    end_with_parent(parent)
+    # Where the shell was gone before: an orphan's new parent is no part of the task.
+    try:
+        of_the_task = f"VIRNUCPRO_TASK={task}".encode() in Path(f"/proc/{parent}/environ").read_bytes()
+    except OSError:
+        of_the_task = parent != 1
+    if not of_the_task:
+        os._exit(1)
+
+
 def standstill() -> str:
     """What to say of the children that were killed because something had stopped them; empty where none was."""
     if not _ended:
