@@ -13,6 +13,7 @@ BIN = Path(__file__).parents[1] / "bin"
 PACKAGE = BIN / "virnucpro"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOT = {
+    "children",
     "compression",
     "config",
     "errors",

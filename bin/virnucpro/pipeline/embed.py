@@ -18,6 +18,7 @@ import torch
 
 from virnucpro.config import EmbedConfig, VectorConfig, precision_on
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader, create_in_process_dataloader
+from virnucpro.data.lost_workers import ending_with_loaders
 from virnucpro.data.tokens import sequence_keys
 from virnucpro.errors import DataError, InputMissingError, ModelError
 from virnucpro.machine import peak_resident_bytes, processor_name
@@ -102,7 +103,7 @@ def embed_shard(config: EmbedConfig) -> ShardSummary:
         torch.set_num_threads(config.threads)
     device = select_device(config.device, config.precision)
     # From here on, so that start-up's power is recorded too: nothing of this task is on the device yet.
-    with DeviceSampler(device_uuid(device), SAMPLE_INTERVAL) as sampler:
+    with DeviceSampler(device_uuid(device), SAMPLE_INTERVAL) as sampler, ending_with_loaders():
         summary = _embed_on(device, config, sampler)
     if summary.sequences:
         print(*map(visible, run_verdict([summary.to_dict()])), sep="\n", file=sys.stderr)
