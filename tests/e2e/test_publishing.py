@@ -78,6 +78,12 @@ def begin(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     return process
 
 
+def traced(results: Path, folder: Path) -> Path:
+    """A run's trace: parser v2 of Nextflow 25.04 has the default of --outdir where the trace is configured."""
+    names = (where / "pipeline_info" / "trace.txt" for where in (folder / "results", results))
+    return next(path for path in names if path.exists())
+
+
 def test_older_results_are_refused_before_anything_is_computed(tmp_path: Path, stub: tuple[str, ...]) -> None:
     before = contents(older_results(tmp_path / "results"))
     run = launch(tmp_path, *stub)
@@ -129,13 +135,13 @@ def test_of_two_runs_the_second_is_told_at_once_and_one_that_was_killed_holds_no
     first = begin(tmp_path / "first", *stub, "--outdir", str(results))
     try:
         holder = json.loads((results / ".virnucpro" / "holder.json").read_text())
-        trace = (results / "pipeline_info" / "trace.txt").read_text()
+        trace = traced(results, tmp_path / "first").read_text()
         first.send_signal(signal.SIGSTOP)
         second = launch(tmp_path / "second", *stub, "--overwrite", "--outdir", str(results))
         told = f"held by another run, {holder['run']} of {holder['user']} on {holder['host']} "
         assert (second.code, computed(second)) == (2, False)
         assert f"{told}(process {holder['process']}, since {holder['since']})" in second.output
-        assert (results / "pipeline_info" / "trace.txt").read_text().startswith(trace)
+        assert traced(results, tmp_path / "first").read_text().startswith(trace)
         assert json.loads((results / ".virnucpro" / "holder.json").read_text()) == holder
     finally:
         first.kill()
@@ -146,7 +152,8 @@ def test_of_two_runs_the_second_is_told_at_once_and_one_that_was_killed_holds_no
     assert third.code == 0, third.output
     assert sorted(contents(results)) == NEW
     assert not (results / ".virnucpro" / "holder.json").exists()
-    assert Launch(third.code, third.output, tmp_path).statuses()["MERGE_EMBEDDINGS"] == {"COMPLETED"}
+    folder = traced(results, tmp_path / "third").parents[2]
+    assert Launch(third.code, third.output, folder).statuses()["MERGE_EMBEDDINGS"] == {"COMPLETED"}
 
 
 def test_a_run_of_another_machine_is_believed(tmp_path: Path, stub: tuple[str, ...]) -> None:
