@@ -35,6 +35,7 @@ from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceRe
 from virnucpro.pipeline.budget import token_budget
 from virnucpro.pipeline.device import select_device
 from virnucpro.pipeline.embed import vector_metadata
+from virnucpro.pipeline.engine import OutputPlan
 from virnucpro.shards import SPECIAL_TOKENS
 
 #: Seconds of work before a progress bar is worth showing.
@@ -176,7 +177,9 @@ class Embedder(VectorConfig):
         path = find_model(str(self.model), self.model_cache)
         described = describe_once(path)
         precision = precision_on(device.type, self.precision)
-        budget = token_budget(Esm2Config.from_description(described), precision, device, self.token_budget, 1)
+        shape = Esm2Config.from_description(described)
+        plan = OutputPlan.resolve(self.layers, self.pooling, shape.layers, per_residue=self.per_residue)
+        budget = token_budget(shape, precision, device, self.token_budget, 1, plan)
         return _Loaded(path, described, load_model(path, precision, device), device, budget)
 
     def _accepted(self, sequences: Sequences) -> list[Record]:
