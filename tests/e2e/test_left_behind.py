@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from launch import MODEL, PROJECT, launch_command, launch_environment
+from running_processes import marked, wait_until
 
 pytestmark = pytest.mark.one_engine
 
@@ -38,14 +39,11 @@ class Found:
 def found(mark: str) -> list[Found]:
     """All that carry the mark and run."""
     seen = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                parent = process.parent()
-                facts = process.name(), " ".join(process.cmdline()), parent.name() if parent else ""
-                seen.append(Found(process, *facts))
-        except psutil.Error:
-            continue
+    for process in marked(MARK, mark):
+        with suppress(psutil.Error):
+            parent = process.parent()
+            facts = process.name(), " ".join(process.cmdline()), parent.name() if parent else ""
+            seen.append(Found(process, *facts))
     return seen
 
 
@@ -53,15 +51,6 @@ def end(these: Iterable[Found], sent: signal.Signals = signal.SIGKILL) -> None:
     for each in these:
         with suppress(psutil.NoSuchProcess):
             each.process.send_signal(sent)
-
-
-def wait_until(condition: Callable[[], object], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 @contextmanager

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 from pipeline.models import save_fair_esm, small_esm2
+from running_processes import marked, wait_until
 
 from virnucpro.children import STOPPED_SECONDS
 
@@ -52,14 +53,7 @@ def shared_memory(of: list[psutil.Process]) -> set[Path]:
 
 def processes(mark: str) -> list[psutil.Process]:
     """All that carry the mark and run, with what they started."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    return marked(MARK, mark)
 
 
 def command_of(outdir: Path, shard: str = "shard-00000.fasta") -> list[str]:
@@ -88,15 +82,6 @@ def started(shard: Path, outdir: Path) -> Iterator[tuple[subprocess.Popen[str], 
 def workers(task: subprocess.Popen[str]) -> list[psutil.Process]:
     children = psutil.Process(task.pid).children() if task.poll() is None else []
     return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-
-
-def wait_until(condition: Callable[[], object], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def working(task: subprocess.Popen[str]) -> bool:

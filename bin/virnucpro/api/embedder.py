@@ -33,6 +33,7 @@ from virnucpro.output.schema import LEDGER_FACTS, LEDGER_SCHEMA, embedding_type,
 from virnucpro.output.writer import vector_array
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult
 from virnucpro.pipeline.budget import token_budget
+from virnucpro.pipeline.compile_ahead import compile_ahead
 from virnucpro.pipeline.device import select_device
 from virnucpro.pipeline.embed import vector_metadata
 from virnucpro.pipeline.engine import OutputPlan
@@ -180,7 +181,9 @@ class Embedder(VectorConfig):
         shape = Esm2Config.from_description(described)
         plan = OutputPlan.resolve(self.layers, self.pooling, shape.layers, per_residue=self.per_residue)
         budget = token_budget(shape, precision, device, self.token_budget, 1, plan)
-        return _Loaded(path, described, load_model(path, precision, device), device, budget)
+        model = load_model(path, precision, device)
+        compile_ahead(model, device, plan)
+        return _Loaded(path, described, model, device, budget)
 
     def _accepted(self, sequences: Sequences) -> list[Record]:
         """The records to embed; those to reject are kept, and told of."""

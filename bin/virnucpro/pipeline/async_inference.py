@@ -18,7 +18,6 @@ from virnucpro.errors import DataError, UsageError
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.monitor.gpu import DeviceSampler, Sample, device_statistics
 from virnucpro.monitor.metrics import BatchRecord, LoaderMetrics, bottleneck
-from virnucpro.pipeline.compile_ahead import compile_ahead
 from virnucpro.pipeline.engine import BatchOutput, Engine, InFlight, OutputPlan
 from virnucpro.shards import cost_units, floating_point_operations
 
@@ -101,7 +100,6 @@ class AsyncInferenceRunner:
             self.model = PackedEsm2.from_fair_esm(model, chosen, self.device)
             self._fallback = fallback or (lambda: PackedEsm2.from_fair_esm(model, "fp32", self.device))
         self.plan = OutputPlan.resolve(layers, pooling, self.model.config.layers, per_residue=per_residue)
-        compile_ahead(self.model, self.device, self.plan)
         self.engine = Engine(self.model, self.device, self.plan, streams=enable_streams)
         self.loader_metrics = LoaderMetrics()
         self._samples_itself = sampler is None and monitor_interval > 0

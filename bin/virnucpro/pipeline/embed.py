@@ -36,6 +36,7 @@ from virnucpro.output.schema import file_metadata
 from virnucpro.output.writer import ShardWriter
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult, device_uuid
 from virnucpro.pipeline.budget import token_budget
+from virnucpro.pipeline.compile_ahead import compile_ahead
 from virnucpro.pipeline.device import select_device
 from virnucpro.pipeline.engine import OutputPlan
 from virnucpro.pipeline.matrix_rate import matrix_teraflops
@@ -124,6 +125,7 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     if model.config.embed_dim != shape.embed_dim or model.config.layers != shape.layers:
         raise ModelError(f"{config.model} is not the model that {config.model_json} describes; inspect it again")
     limit = matrix_teraflops(device, precision)
+    compile_ahead(model, device, plan)
     runner = _runner(config, model, device, budget, sampler)
     metadata = vector_metadata(config, described, runner)
     with ShardWriter(
