@@ -62,8 +62,8 @@ def embedding(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     mark = f"{os.getpid()}-{rng.random()}-{folder.name}"
     command = launch_command("--input", "in.fasta", "--model", MODEL, "--report", "false")
     with subprocess.Popen(
-        # A shell has its background jobs ignore what Ctrl-C sends.
-        ["env", "--default-signal=INT", *command],
+        # A shell has its background jobs ignore what Ctrl-C sends, and nohup what a terminal's end does.
+        ["env", "--default-signal", *command],
         cwd=folder,
         env={**launch_environment(), MARK: mark},
         stdout=subprocess.DEVNULL,

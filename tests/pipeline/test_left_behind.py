@@ -67,8 +67,8 @@ def command_of(outdir: Path, shard: str = "shard-00000.fasta") -> list[str]:
 def started(shard: Path, outdir: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The task, at work for longer than any test."""
     mark = f"{os.getpid()}-{random.random()}"
-    # A shell has its background jobs ignore what Ctrl-C sends.
-    command = ["env", "--default-signal=INT", sys.executable, *command_of(outdir)]
+    # A shell has its background jobs ignore what Ctrl-C sends, and nohup what a terminal's end does.
+    command = ["env", "--default-signal", sys.executable, *command_of(outdir)]
     with subprocess.Popen(
         command, cwd=shard, env={**os.environ, MARK: mark}, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as task:
