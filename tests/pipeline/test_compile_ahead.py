@@ -28,13 +28,14 @@ from pipeline.models import batch_of, random_sequences, small_esm2
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner
 from virnucpro.pipeline.compile_ahead import compile_ahead
+from virnucpro.pipeline.engine import OutputPlan
 
 def kept():
     return {path for path in Path(sys.argv[1]).rglob("*") if path.suffix in (".cubin", ".so")}
 
 dim, heads, precision = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 model = PackedEsm2.from_fair_esm(small_esm2(3, layers=2, dim=dim, heads=heads), precision, "cuda")
-runner = AsyncInferenceRunner(model, "cuda", layers=(1, -1), pooling=("mean", "max"), monitor_interval=0)
+runner = AsyncInferenceRunner(model, "cuda", plan=OutputPlan((1, 2), ("mean", "max")), monitor_interval=0)
 compile_ahead(model, torch.device("cuda"), runner.plan)
 before = kept()
 for seed, longest in product(range(3), (40, 100, 180, 300, 900, 1022)):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import UsageError
-from virnucpro.output.digests import FileDigest
+from virnucpro.output.hashed_file import HashedFile
 
 #: Bytes written at once where a system cannot reserve them.
 _RESERVED_AT_ONCE: Final = 1 << 22
@@ -69,6 +69,17 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
 
 
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Give a finished file another name; returns whether both are one file, as they are not on different disks."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        # Also where the file system has no links, or links no file of another user. What is wrong else, copying tells.
+        shutil.copyfile(source, target)
+        return False
+    return True
+
+
 class PartialParquet:
     """Writes ``path`` under a temporary name beside it; ``digest`` is that of the file once it is closed.
 
@@ -81,8 +92,8 @@ class PartialParquet:
     def __init__(self, path: Path, schema: pa.Schema, **storage: Any) -> None:
         self._path = path
         self._temporary = path.with_name(f".{path.name}.partial")
-        self._sink = pa.OSFile(str(self._temporary), "wb")
-        self._hashed = FileDigest(self._temporary)
+        self._hashed = HashedFile(self._temporary)
+        self._sink = pa.PythonFile(self._hashed, "w")
         self._writer: pq.ParquetWriter | None = pq.ParquetWriter(self._sink, schema, **storage)
         self.digest = ""
 
@@ -109,19 +120,16 @@ class PartialParquet:
         if self._writer is None:
             raise ValueError(f"{self._path}: closed")
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
-        # While it is still in memory.
-        self._hashed.advance(self._sink.tell())
 
     def close(self) -> None:
         """Flush to disk and give the file its name; harmless when closed."""
         if self._writer is None:
             return
         self._writer.close()
+        self._hashed.sync()
         self._sink.close()
         self._writer = None
         self.digest = self._hashed.hexdigest()
-        self._hashed.close()
-        sync(self._temporary)
         self._temporary.replace(self._path)
 
     def abort(self) -> None:
@@ -132,7 +140,6 @@ class PartialParquet:
             self._writer.close()
         finally:
             # A writer that cannot be closed, for lack of space, would keep the file open, and the disk with it.
-            self._sink.close()
             self._hashed.close()
             self._writer = None
             self._temporary.unlink(missing_ok=True)

@@ -46,7 +46,7 @@ from virnucpro.shards import SPECIAL_TOKENS, shard_number
 
 #: Results waiting for the writer; more would only hold memory.
 WRITER_QUEUE = 8
-#: Bytes of results that are not yet written, in pinned memory: three batches of one layer's residues at 650M.
+#: Bytes of results that are not yet written, in pinned memory: two batches of residues.
 WRITER_QUEUE_BYTES = 512 << 20
 #: What one process prepares in about a second, while the device computes what it was given before.
 TOKENS_PREPARED_HERE = 50_000_000
@@ -126,16 +126,16 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
         raise ModelError(f"{config.model} is not the model that {config.model_json} describes; inspect it again")
     limit = matrix_teraflops(device, precision)
     compile_ahead(model, device, plan)
-    runner = _runner(config, model, device, budget, sampler)
+    runner = _runner(config, model, device, plan, budget, sampler)
     metadata = vector_metadata(config, described, runner)
     with ShardWriter(
         config.outdir,
-        columns={name: shape.embed_dim for name in runner.plan.columns()},
+        columns=dict.fromkeys(plan.columns(), shape.embed_dim),
         dtype=config.embedding_dtype,
         first_unique_index=extent.first,
         sequences=extent.sequences,
         metadata=metadata,
-        per_residue=config.per_residue,
+        residue_columns=dict.fromkeys(plan.residue_columns(), shape.embed_dim),
     ) as writer:
         progress = Progress(config.shard.name, extent.sequences, extent.tokens)
         blocked = _write_behind(runner, batches, writer, progress)
@@ -151,14 +151,17 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
 
 
 def _runner(
-    config: EmbedConfig, model: PackedEsm2, device: torch.device, budget: int, sampler: DeviceSampler
+    config: EmbedConfig,
+    model: PackedEsm2,
+    device: torch.device,
+    plan: OutputPlan,
+    budget: int,
+    sampler: DeviceSampler,
 ) -> AsyncInferenceRunner:
     return AsyncInferenceRunner(
         model,
         device,
-        layers=config.layers,
-        pooling=config.pooling,
-        per_residue=config.per_residue,
+        plan=plan,
         token_budget=budget,
         fallback=lambda: load_model(config.model, "fp32", device),
         sampler=sampler,
@@ -228,8 +231,9 @@ def _write_result(writer: ShardWriter, result: InferenceResult) -> None:
     columns = {name: vectors.numpy() for name, vectors in result.columns.items()}
     writer.write(indices, columns, result.record.batch, keys)
     if result.residues:
-        for index, residues in zip(indices.tolist(), result.residues, strict=True):
-            writer.write_residues(index, {name: states.numpy() for name, states in residues.items()})
+        writer.write_residues(
+            indices, [{name: states.numpy() for name, states in each.items()} for each in result.residues]
+        )
 
 
 def _describe_run(
