@@ -26,11 +26,11 @@ PART_BYTES: Final = 4 << 30
 #: What one value of Parquet may hold.
 _VALUE_BYTES: Final = (1 << 31) - 1
 
-#: A page for each sequence, so that encoding is one copy; keys alone have statistics, as they alone are looked for.
+#: A page for each sequence, so that encoding is one copy; statistics where rows are looked for: they come sorted by length.
 _STORAGE: Final[dict[str, Any]] = {
     "compression": "none",
     "use_dictionary": False,
-    "write_statistics": ["sequence_key"],
+    "write_statistics": ["sequence_key", "length"],
     "write_batch_size": 1,
 }
 
