@@ -48,7 +48,7 @@ def holds_lists(kind: pa.DataType) -> bool:
 def read_residues(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Matrix]]]:
     """Yield sequence keys in the order of the file, and (length, dim) float16 by column; a row group at a time.
 
-    The matrices are the file's bytes as they were read, not copies, and cannot be written to.
+    The matrices are the bytes as they were read, not copies of them.
 
     Raises:
         DataError: the file is damaged, or has no such columns.
