@@ -11,6 +11,7 @@ import pytest
 import torch
 from pipeline.models import batch_of, fair_esm_mean, random_sequences, small_esm2
 
+from virnucpro.config import VectorConfig
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.errors import DataError, UsageError
 from virnucpro.model.esm2 import PackedEsm2
@@ -211,12 +212,12 @@ def test_a_sequence_beyond_the_budget_fills_its_batch_and_no_more() -> None:
     assert packed.get_statistics()["dataloader_stats"]["packing_efficiency"] == 0.75
 
 
-@pytest.mark.parametrize("layers", [[1], [0, 1], [-2]])
-def test_operations_are_those_of_the_layers_computed(layers: list[int]) -> None:
-    shallow = runner(small_esm2(layers=3), plan=OutputPlan.resolve(layers, ["mean"], 3))
+@pytest.mark.parametrize("layers", [(1,), (0, 1), (-2,)])
+def test_operations_are_those_of_the_layers_computed(layers: tuple[int, ...]) -> None:
+    shallow = runner(small_esm2(layers=3), plan=OutputPlan.of(3, VectorConfig(layers=layers)))
     list(shallow.run(dicts(2)))
     lengths = [n for group in batches(2) for n in group.lengths.tolist()]
-    computed = 2 if layers == [-2] else 1
+    computed = 2 if layers == (-2,) else 1
     expected = sum(24 * computed * 32**2 * n + 4 * computed * 32 * n**2 for n in lengths)
     assert shallow.get_statistics()["total_flops"] == expected
 

@@ -180,7 +180,7 @@ class Embedder(VectorConfig):
         described = describe_once(path)
         precision = precision_on(device.type, self.precision)
         shape = Esm2Config.from_description(described)
-        plan = OutputPlan.resolve(self.layers, self.pooling, shape.layers, per_residue=self.per_residue)
+        plan = OutputPlan.of(shape.layers, self)
         budget = token_budget(shape, precision, device, self.token_budget, 1, plan)
         model = load_model(path, precision, device)
         compile_ahead(model, device, plan)

@@ -97,7 +97,7 @@ class AsyncInferenceRunner:
             chosen = precision or precision_on(self.device.type)
             self.model = PackedEsm2.from_fair_esm(model, chosen, self.device)
             self._fallback = fallback or (lambda: PackedEsm2.from_fair_esm(model, "fp32", self.device))
-        self.plan = plan or OutputPlan((self.model.config.layers,), ("mean",))
+        self.plan = plan or OutputPlan.of(self.model.config.layers)
         self.engine = Engine(self.model, self.device, self.plan, streams=enable_streams)
         self.loader_metrics = LoaderMetrics()
         self._samples_itself = sampler is None and monitor_interval > 0
