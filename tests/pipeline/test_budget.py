@@ -111,13 +111,11 @@ def test_residues_of_every_batch_in_flight_are_counted() -> None:
 @pytest.mark.parametrize("all_layers", [False, True])
 def test_the_host_holds_a_batch_of_residues_in_bounded_memory(size: str, all_layers: bool) -> None:
     config = MODELS[size]
-    plan = OutputPlan.resolve(
-        range(config.layers + 1) if all_layers else [-1], ["mean"], config.layers, per_residue=True
-    )
+    layers = tuple(range(config.layers + 1)) if all_layers else (-1,)
+    plan = OutputPlan.of(config.layers, VectorConfig(layers=layers, per_residue=True))
     tokens = tokens_of_residues(config, plan)
     per_token = 2 * config.embed_dim * len(plan.layers)
     assert RESIDUE_BATCH_BYTES - per_token < tokens * per_token <= RESIDUE_BATCH_BYTES
     assert token_budget(config, "fp32", CPU, None, 1, plan) == min(CPU_TOKEN_BUDGET, tokens)
     assert token_budget(config, "fp32", CPU, 10**6, 1, plan) == 10**6
-    pooled = OutputPlan.resolve([-1], ["mean"], config.layers)
-    assert tokens_of_residues(config, pooled) == MAX_TOKEN_BUDGET
+    assert tokens_of_residues(config, OutputPlan.of(config.layers)) == MAX_TOKEN_BUDGET

@@ -119,7 +119,7 @@ def test_residues_are_those_of_their_sequence_whatever_the_blocks(
     reference = small_esm2()
     sequences = ["MKTAYI", "GG", "MKTAYIAKQR", "W"]
     model = PackedEsm2.from_fair_esm(reference)
-    plan = OutputPlan.resolve([0, -1], ["mean"], 2, per_residue=True)
+    plan = OutputPlan.of(2, VectorConfig(layers=(0, -1), per_residue=True))
     monkeypatch.setattr(engine_module, "RESIDUE_BLOCK_BYTES", tokens_at_once * 32 * 2)
     engine = Engine(model, CPU, plan)
     output = engine.collect(engine.submit(batch_of(sequences)))

@@ -26,7 +26,8 @@ PART_BYTES: Final = 4 << 30
 #: What one value of Parquet may hold.
 _VALUE_BYTES: Final = (1 << 31) - 1
 
-#: A page for each sequence, so that encoding is one copy; statistics where rows are looked for: they come sorted by length.
+#: A page for each sequence, so that encoding is one copy. Statistics of what rows are looked for by: their key, and
+#: their length, by which they come sorted.
 _STORAGE: Final[dict[str, Any]] = {
     "compression": "none",
     "use_dictionary": False,
