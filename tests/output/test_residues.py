@@ -161,6 +161,7 @@ def test_a_hashed_file_tells_the_digest_of_its_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     monkeypatch.setattr("virnucpro.output.hashed_file._FLUSH_BYTES", 100)
+    monkeypatch.setattr("virnucpro.output.hashed_file._PIECE_BYTES", 50)
     content = np.random.default_rng(size).bytes(size)
     file = HashedFile(tmp_path / "file")
     for start in range(0, size, 33):
@@ -173,6 +174,7 @@ def test_a_hashed_file_tells_the_digest_of_its_bytes(
 
 def test_what_the_disk_says_behind_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("virnucpro.output.hashed_file._FLUSH_BYTES", 100)
+    monkeypatch.setattr("virnucpro.output.hashed_file._PIECE_BYTES", 50)
 
     def fail(_: int) -> None:
         raise OSError(5, "Input/output error")
@@ -181,5 +183,17 @@ def test_what_the_disk_says_behind_comes_out(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("virnucpro.output.hashed_file.os.fsync", fail)
     file.write(bytes(100))
     with pytest.raises(OSError, match="Input/output error"):
-        file.write(bytes(100))
+        file.sync()
+    file.close()
+    assert file.closed
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_told_whoever_writes(tmp_path: Path) -> None:
+    (tmp_path / "file").symlink_to("/dev/full")
+    file = HashedFile(tmp_path / "file")
+    with pytest.raises(OSError, match="No space left on device"):
+        for _ in range(200):
+            file.write(bytes(1 << 20))
+    file.close()
     file.close()
