@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import resource
+import signal
+import threading
 import weakref
 from pathlib import Path
 
@@ -13,9 +16,10 @@ import pytest
 import xxhash
 
 from virnucpro.errors import DataError
+from virnucpro.output import following
 from virnucpro.output import residues as module
 from virnucpro.output.digests import file_digest
-from virnucpro.output.hashed_file import HashedFile
+from virnucpro.output.following import Following
 from virnucpro.output.residue_reader import read_residues, residue_dims
 from virnucpro.output.residues import ResidueWriter
 from virnucpro.output.schema import residues_schema
@@ -157,43 +161,54 @@ def test_a_row_whose_bytes_are_short_is_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000])
-def test_a_hashed_file_tells_the_digest_of_its_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+@pytest.mark.parametrize("step", [1, 33, 400, 10**6])
+def test_following_a_file_tells_the_digest_of_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, step: int
 ) -> None:
-    monkeypatch.setattr("virnucpro.output.hashed_file._FLUSH_BYTES", 100)
-    monkeypatch.setattr("virnucpro.output.hashed_file._PIECE_BYTES", 50)
+    monkeypatch.setattr(following, "_CHUNK_BYTES", 7)
+    monkeypatch.setattr(following, "_STEP_BYTES", step)
+    monkeypatch.setattr(following, "_FLUSH_BYTES", 100)
     content = np.random.default_rng(size).bytes(size)
-    file = HashedFile(tmp_path / "file")
-    for start in range(0, size, 33):
-        assert file.write(content[start : start + 33]) == len(content[start : start + 33])
-    file.sync()
-    file.close()
-    assert (tmp_path / "file").read_bytes() == content
-    assert file.hexdigest() == xxhash.xxh3_128_hexdigest(content)
+    with (tmp_path / "file").open("wb", buffering=0) as file:
+        follower = Following(tmp_path / "file")
+        for start in range(0, size, 33):
+            file.write(content[start : start + 33])
+            follower.advance(file.tell())
+    assert follower.finish() == xxhash.xxh3_128_hexdigest(content)
+    follower.close()
+    follower.close()
 
 
 def test_what_the_disk_says_behind_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("virnucpro.output.hashed_file._FLUSH_BYTES", 100)
-    monkeypatch.setattr("virnucpro.output.hashed_file._PIECE_BYTES", 50)
-
     def fail(_: int) -> None:
         raise OSError(5, "Input/output error")
 
-    file = HashedFile(tmp_path / "file")
-    monkeypatch.setattr("virnucpro.output.hashed_file.os.fsync", fail)
-    file.write(bytes(100))
+    monkeypatch.setattr(following, "_STEP_BYTES", 1)
+    monkeypatch.setattr(following, "_FLUSH_BYTES", 100)
+    monkeypatch.setattr(following.os, "fsync", fail)
+    (tmp_path / "file").write_bytes(bytes(1000))
+    follower = Following(tmp_path / "file")
+    follower.advance(500)
     with pytest.raises(OSError, match="Input/output error"):
-        file.sync()
-    file.close()
-    assert file.closed
+        follower.finish()
+    follower.close()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_is_told_whoever_writes(tmp_path: Path) -> None:
-    (tmp_path / "file").symlink_to("/dev/full")
-    file = HashedFile(tmp_path / "file")
-    with pytest.raises(OSError, match="No space left on device"):
-        for _ in range(200):
-            file.write(bytes(1 << 20))
-    file.close()
-    file.close()
+def test_a_full_disk_ends_writing_and_leaves_nothing(tmp_path: Path) -> None:
+    """The writer's own error comes out, and neither its thread nor its file stays."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    threads = threading.active_count()
+    writer = ResidueWriter(tmp_path, {"residues": 1024}, {})
+    batch = [{"residues": np.zeros((1024, 1024), np.float16)}] * 8
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30 << 20, limit[1]))
+        with pytest.raises(OSError, match="File too large"):
+            for first in range(0, 80, 8):
+                writer.write(map(key, range(first, first + 8)), batch)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    writer.abort()
+    assert list(tmp_path.iterdir()) == []
+    assert threading.active_count() == threads

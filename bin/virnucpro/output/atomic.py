@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import UsageError
-from virnucpro.output.hashed_file import HashedFile
+from virnucpro.output.following import Following
 
 #: Bytes written at once where a system cannot reserve them.
 _RESERVED_AT_ONCE: Final = 1 << 22
@@ -92,8 +92,8 @@ class PartialParquet:
     def __init__(self, path: Path, schema: pa.Schema, **storage: Any) -> None:
         self._path = path
         self._temporary = path.with_name(f".{path.name}.partial")
-        self._hashed = HashedFile(self._temporary)
-        self._sink = pa.PythonFile(self._hashed, "w")
+        self._sink = pa.OSFile(str(self._temporary), "wb")
+        self._following = Following(self._temporary)
         self._writer: pq.ParquetWriter | None = pq.ParquetWriter(self._sink, schema, **storage)
         self.digest = ""
 
@@ -120,16 +120,17 @@ class PartialParquet:
         if self._writer is None:
             raise ValueError(f"{self._path}: closed")
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        self._following.advance(self._sink.tell())
 
     def close(self) -> None:
         """Flush to disk and give the file its name; harmless when closed."""
         if self._writer is None:
             return
         self._writer.close()
-        self._hashed.sync()
         self._sink.close()
+        self.digest = self._following.finish()
+        self._following.close()
         self._writer = None
-        self.digest = self._hashed.hexdigest()
         self._temporary.replace(self._path)
 
     def abort(self) -> None:
@@ -140,6 +141,7 @@ class PartialParquet:
             self._writer.close()
         finally:
             # A writer that cannot be closed, for lack of space, would keep the file open, and the disk with it.
-            self._hashed.close()
+            self._sink.close()
+            self._following.close()
             self._writer = None
             self._temporary.unlink(missing_ok=True)
