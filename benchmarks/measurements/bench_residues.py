@@ -40,7 +40,7 @@ Batch = list[tuple[str, Matrix]]
 
 
 def batches(gigabytes: float, dim: int) -> Iterator[Batch]:
-    """(key, matrix) of random proteins, a batch at a time; the matrices are views that the next batch may overwrite."""
+    """(key, matrix) of random proteins, a batch at a time, from long to short."""
     rng = np.random.default_rng(0)
     pool = rng.standard_normal((POOL_TOKENS, dim), np.float32).astype(np.float16)
     left, number = int(gigabytes * 1e9) // (2 * dim), 0
@@ -50,7 +50,7 @@ def batches(gigabytes: float, dim: int) -> Iterator[Batch]:
             length = int(np.clip(rng.gamma(2.0, 220.0), 30, 1022))
             batch.append((f"{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % (1 << 128):032x}", pool[at : at + length]))
             left, at, number = left - length, at + length, number + 1
-        yield batch
+        yield sorted(batch, key=lambda row: -len(row[1]))
 
 
 def write_bytes(path: Path, made: Iterator[Batch], dim: int) -> None:
@@ -171,8 +171,9 @@ def read(folder: Path, layout: str) -> dict[str, float]:
     file = next((folder / layout).iterdir())
     arrow, glob = file.suffix == ".arrow", str(file)
     dataset = ds.dataset(file, format="ipc" if arrow else "parquet")
-    keys = dataset.to_table(columns=["sequence_key"])["sequence_key"].to_pylist()
-    key = keys[len(keys) // 2]
+    keys, lengths = dataset.to_table(columns=["sequence_key", "length"]).to_pydict().values()
+    key, length = keys[len(keys) // 2], lengths[len(keys) // 2]
+    both = (ds.field("sequence_key") == key) & (ds.field("length") == length)
 
     def by_place() -> object:
         if arrow:
@@ -184,6 +185,7 @@ def read(folder: Path, layout: str) -> dict[str, float]:
     tools: dict[str, Callable[[], object]] = {
         "place_pyarrow": by_place,
         "key_pyarrow": lambda: dataset.to_table(filter=ds.field("sequence_key") == key),
+        "key_and_length_pyarrow": lambda: dataset.to_table(filter=both),
         "key_polars": lambda: (pl.scan_ipc if arrow else pl.scan_parquet)(glob).filter(sequence_key=key).collect(),
     }
     if not arrow:
