@@ -1,4 +1,4 @@
-"""A file that grows, hashed and brought to its disk by a thread beside whoever writes it."""
+"""A file that grows, hashed and brought to its disk by threads beside whoever writes it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from virnucpro.output.overlap import Behind
 
 #: Bytes read at once, which stay in the processor's cache.
 _CHUNK_BYTES: Final = 1 << 20
-#: Bytes after which the thread goes on, so that it finds them in memory.
+#: Bytes after which they are hashed, so that they are found in memory.
 _STEP_BYTES: Final = 16 << 20
 #: Bytes after which the system is asked to write what it holds: its own patience is a tenth of memory, or seconds.
 _FLUSH_BYTES: Final = 128 << 20
@@ -33,6 +33,7 @@ class Following:
         self._room = memoryview(bytearray(_CHUNK_BYTES))
         self._asked = self._at = self._flushed = 0
         self._behind = Behind[int](self._advance, depth=1)
+        self._flushing = Behind[int](os.fsync, depth=0)
 
     def advance(self, end: int) -> None:
         """Follow to a place in the file; raises OSError where the disk failed with what came before."""
@@ -48,12 +49,14 @@ class Following:
         """
         self._behind.__exit__(None)
         self._advance(None)
+        self._flushing.__exit__(None)
         os.fsync(self._file.fileno())
         return self._hash.hexdigest()
 
     def close(self) -> None:
         """Let go of the file, followed to its end or not; harmless when closed."""
         self._behind.__exit__(InterruptedError)
+        self._flushing.__exit__(InterruptedError)
         self._file.close()
 
     def _advance(self, end: int | None) -> None:
@@ -64,5 +67,6 @@ class Following:
             self._hash.update(self._room[:read])
             self._at += read
         if self._at - self._flushed >= _FLUSH_BYTES:
-            os.fsync(self._file.fileno())
+            # On a thread of its own: what is written meanwhile is hashed meanwhile.
+            self._flushing.put(self._file.fileno())
             self._flushed = self._at
