@@ -18,6 +18,7 @@ from pipeline.models import fair_esm_mean, random_sequences, save_fair_esm, smal
 
 from virnucpro.errors import DataError, InputMissingError, ModelError
 from virnucpro.model.proof import WeightsProof
+from virnucpro.output.residue_reader import read_residues
 from virnucpro.pipeline.embed import ShardExtent, shard_extent
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,14 +130,14 @@ def test_another_budget_changes_vectors_by_rounding_only(
 
 def test_residues_are_written_beside_the_vectors(shard: Path, model: Path, tmp_path: Path) -> None:
     embed(shard, model, tmp_path / "residues", "--per-residue", "--workers", 1)
-    table = pq.read_table(tmp_path / "residues" / "residues.parquet").to_pydict()
+    part = tmp_path / "residues" / "residues" / "part-00000.parquet"
+    found = {key: matrices["residues"] for key, matrices in read_residues(part, ["residues"])}
     sequences = random_sequences(40, 3, longest=60)
-    assert sorted(table["unique_index"]) == list(range(100, 140))
-    for index, residues in zip(table["unique_index"], table["residues"], strict=True):
-        assert len(residues) == len(sequences[index - 100])
-    row = table["unique_index"].index(100)
-    mean = np.mean(np.array(table["residues"][row], dtype=np.float32), axis=0)
-    np.testing.assert_allclose(mean, vectors(tmp_path / "residues")[0], rtol=1e-2, atol=1e-3)
+    keys = [xxhash.xxh3_128_hexdigest(sequence.encode()) for sequence in sequences]
+    assert sorted(found) == sorted(keys)
+    for key, sequence, vector in zip(keys, sequences, vectors(tmp_path / "residues"), strict=True):
+        assert len(found[key]) == len(sequence)
+        np.testing.assert_allclose(found[key].mean(axis=0, dtype=np.float32), vector, rtol=1e-2, atol=1e-3)
 
 
 def test_an_empty_shard_leaves_an_empty_table(model: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from virnucpro.config import VectorConfig
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.errors import TryAgainError, UsageError
 from virnucpro.model.esm2 import PackedEsm2
+from virnucpro.pipeline import engine as engine_module
 from virnucpro.pipeline.engine import Engine, OutputPlan
 
 CPU = torch.device("cpu")
@@ -109,6 +110,24 @@ def test_several_layers_and_poolings_and_residues() -> None:
     for layer in (0, 3, 1):
         residues = output.residues[0][f"residues_layer{layer}"]
         torch.testing.assert_close(residues.float(), states[layer][0, 1:7], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("tokens_at_once", [1, 7, 8, 12, 13, 10**6])
+def test_residues_are_those_of_their_sequence_whatever_the_blocks(
+    monkeypatch: pytest.MonkeyPatch, tokens_at_once: int
+) -> None:
+    reference = small_esm2()
+    sequences = ["MKTAYI", "GG", "MKTAYIAKQR", "W"]
+    model = PackedEsm2.from_fair_esm(reference)
+    plan = OutputPlan.of(2, VectorConfig(layers=(0, -1), per_residue=True))
+    monkeypatch.setattr(engine_module, "RESIDUE_BLOCK_BYTES", tokens_at_once * 32 * 2)
+    engine = Engine(model, CPU, plan)
+    output = engine.collect(engine.submit(batch_of(sequences)))
+    assert [len(found["residues_layer2"]) for found in output.residues] == [6, 2, 10, 1]
+    for found in output.residues:
+        assert list(found) == ["residues_layer0", "residues_layer2"]
+    means = torch.stack([found["residues_layer2"].float().mean(0) for found in output.residues])
+    torch.testing.assert_close(means, output.vectors["embedding_mean_layer2"], rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("layer", [-5, 4])

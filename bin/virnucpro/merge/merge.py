@@ -129,7 +129,7 @@ def _open(config: MergeConfig) -> _Inputs:
     for path, name in ((config.manifest, MANIFEST_FILE), (config.rejected, REJECTED_FILE)):
         check_file(path, summary.digests.get(name), "split the input again")
     expected = _without_vectors(summary, model)[1]
-    shards = open_shards(config.folders, summary.shards, expected)
+    shards = open_shards(config.folders, summary, expected)
     for shard in shards:
         if shard.dtype != config.embedding_dtype:
             raise DataError(

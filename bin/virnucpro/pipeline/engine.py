@@ -6,10 +6,12 @@ S sequences, T tokens, D embedding dimensions.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -22,6 +24,9 @@ from virnucpro.output.schema import embedding_columns, residue_columns
 
 if TYPE_CHECKING:
     from virnucpro.model.esm2 import PackedEsm2
+
+#: Of residues copied to the host at once: what pinned memory is made of whole, in powers of two.
+RESIDUE_BLOCK_BYTES: Final = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class InFlight:
     batch: PackedBatch
     vectors: dict[str, torch.Tensor]
     finite: torch.Tensor
-    residues: dict[str, torch.Tensor]
+    residues: dict[str, list[torch.Tensor]]
     started: torch.cuda.Event | float
     ended: torch.cuda.Event | float
     done: torch.cuda.Event | None
@@ -143,11 +148,9 @@ class Engine:
                 flight.done.synchronize()
             except RuntimeError as error:
                 raise _device_error(error) from error
-        residues: list[dict[str, torch.Tensor]] = []
-        if flight.residues:
-            offsets = flight.batch.cu_seqlens.tolist()
-            for begin, end in pairwise(offsets):
-                residues.append({name: states[begin + 1 : end - 1] for name, states in flight.residues.items()})
+        residues = [
+            dict(zip(flight.residues, each, strict=True)) for each in zip(*flight.residues.values(), strict=True)
+        ]
         return BatchOutput(
             flight.batch,
             flight.vectors,
@@ -187,13 +190,16 @@ class Engine:
                 batch.input_ids.to(self.device), batch.cu_seqlens.to(self.device), batch.max_seqlen, batch.sequence_ids
             )
             vectors, finite, residues = self.forward(resident, masked)
-            host, host_residues = ({name: each.cpu() for name, each in found.items()} for found in (vectors, residues))
+            host = {name: vector.cpu() for name, vector in vectors.items()}
+            offsets = batch.cu_seqlens.tolist()
+            host_residues = {name: _by_sequence(states, offsets, torch.Tensor.cpu) for name, states in residues.items()}
             return InFlight(batch, host, finite.cpu(), host_residues, started, time.time(), None)
         with torch.cuda.device(self.device):
             return self._launch_on_streams(batch, masked)
 
     def _launch_on_streams(self, batch: PackedBatch, masked: bool) -> InFlight:
         started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        offsets = batch.cu_seqlens.tolist()
         done = torch.cuda.Event()
         with torch.cuda.stream(self._copy_in):
             ids = batch.input_ids.to(self.device, non_blocking=True)
@@ -211,7 +217,8 @@ class Engine:
         with torch.cuda.stream(self._copy_out):
             host = {name: _to_host(vector, self._copy_out) for name, vector in vectors.items()}
             host_finite = _to_host(finite, self._copy_out)
-            host_residues = {name: _to_host(states, self._copy_out) for name, states in residues.items()}
+            to_host = partial(_to_host, stream=self._copy_out)
+            host_residues = {name: _by_sequence(states, offsets, to_host) for name, states in residues.items()}
             done.record()
         return InFlight(batch, host, host_finite, host_residues, started, ended, done)
 
@@ -226,6 +233,25 @@ class Engine:
             torch.cuda.empty_cache()
         outputs = [self.collect(self.submit(half)) for half in batch.split()]
         return BatchOutput.join(batch, outputs, 1 + sum(output.retries for output in outputs))
+
+
+def _by_sequence(
+    states: torch.Tensor, offsets: Sequence[int], to_host: Callable[[torch.Tensor], torch.Tensor]
+) -> list[torch.Tensor]:
+    """Copy states (T, D) to the host, in blocks whose memory is free when all their sequences are written.
+
+    Returns:
+        (n, D) for each sequence, without cls and eos.
+    """
+    rows_at_once = RESIDUE_BLOCK_BYTES // (states.shape[1] * states.element_size())
+    found: list[torch.Tensor] = []
+    first = 0
+    while first < len(offsets) - 1:
+        last = max(bisect_right(offsets, offsets[first] + rows_at_once) - 1, first + 1)
+        block, start = to_host(states[offsets[first] : offsets[last]]), offsets[first]
+        found += [block[begin + 1 - start : end - 1 - start] for begin, end in pairwise(offsets[first : last + 1])]
+        first = last
+    return found
 
 
 def _to_host(tensor: torch.Tensor, stream: torch.cuda.Stream) -> torch.Tensor:

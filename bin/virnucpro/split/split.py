@@ -139,7 +139,7 @@ def _open_reuse(
     names = config.reuse_names or tuple(map(str, config.reuse))
     earlier = [EarlierResults(folder, name) for folder, name in zip(config.reuse, names, strict=True)]
     for results in earlier:
-        reason = mismatch(results, expected, config.embedding_dtype, model.embed_dim, per_residue=config.per_residue)
+        reason = mismatch(results, expected, vectors, model.embed_dim)
         if reason is not None:
             told = f"warning: {results.name}: not reused, its sequences are embedded anew: {reason}"
             print(visible(told), file=sys.stderr)
