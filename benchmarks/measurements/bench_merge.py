@@ -196,6 +196,7 @@ def _write_shard(folder: Path, shard: int, first: int, end: int, options: argpar
 def _metadata() -> dict[str, object]:
     return file_metadata(
         model="random",
+        model_revision=None,
         weights_sha256="0" * 64,
         precision="fp16",
         attention="none",

@@ -46,6 +46,7 @@ class Checkpoint:
         source: the layout of its names, ``fair-esm`` or ``huggingface``.
         files: the files of weights, sorted by name.
         left_out: names of the heads on top of it, which have no part in its vectors.
+        revision: the commit of its repository, where it lies in a hub cache.
     """
 
     config: Esm2Config
@@ -53,6 +54,7 @@ class Checkpoint:
     source: str
     files: tuple[Path, ...]
     left_out: tuple[str, ...]
+    revision: str | None
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -72,7 +74,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     encoder = find_encoder(path, (pair for table in tables for pair in table.items()))
     config, trained = _sizes(path, files, contents[0], encoder)
     state = complete_state(path, config, encoder, trained_frequencies=trained)
-    return Checkpoint(config, state, encoder.source, files.weights, encoder.left_out)
+    return Checkpoint(config, state, encoder.source, files.weights, encoder.left_out, files.revision)
 
 
 def read_checkpoint(path: Path) -> tuple[Esm2Config, dict[str, Tensor], str]:

@@ -72,6 +72,7 @@ IDENTITY_KEYS: Final = (
 DESCRIPTIVE_KEYS: Final = (
     "pipeline_version",
     "model",
+    "model_revision",
     "attention",
     "torch",
     "cuda",
@@ -175,6 +176,7 @@ def results_schema(columns: Mapping[str, int], dtype: str, metadata: Mapping[str
 def file_metadata(
     *,
     model: str,
+    model_revision: str | None,
     weights_sha256: str,
     precision: str,
     attention: str,
@@ -190,6 +192,7 @@ def file_metadata(
     return {
         "pipeline_version": __version__,
         "model": model,
+        "model_revision": model_revision,
         "weights_sha256": weights_sha256,
         "precision": precision,
         "attention": attention,
