@@ -57,6 +57,13 @@ class Checkpoint:
     revision: str | None
 
 
+class _TakenOnce(dict[str, Tensor]):
+    """A state that forgets each tensor it gives, so that nothing holds the file that it is mapped from."""
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self.pop(key)
+
+
 def open_checkpoint(path: Path) -> Checkpoint:
     """Read an ESM-2 checkpoint; docs/usage.md lists the forms.
 
@@ -84,9 +91,14 @@ def read_checkpoint(path: Path) -> tuple[Esm2Config, dict[str, Tensor], str]:
 
 
 def load_model(path: Path, precision: str, device: torch.device | str) -> PackedEsm2:
-    """The model of a checkpoint, ready to run. Errors are those of ``open_checkpoint`` and ``from_state``."""
+    """The model of a checkpoint, ready to run. Errors are those of ``open_checkpoint`` and ``from_state``.
+
+    On the host are never two copies of it: a file is let go once its last tensor is where it is to run.
+    """
     checkpoint = open_checkpoint(path)
-    return PackedEsm2.from_state(checkpoint.config, checkpoint.state, precision, device)
+    config, state = checkpoint.config, _TakenOnce(checkpoint.state)
+    del checkpoint
+    return PackedEsm2.from_state(config, state, precision, device)
 
 
 def weight_files(path: Path) -> list[Path]:
