@@ -46,6 +46,11 @@ def keptModel(folder, p) {
     return model?.resolve('config.json')?.exists() ? model : null
 }
 
+/** The folder of a model that FETCH_MODEL has just filled; a stub leaves no more than the folder of its name. */
+def fetchedModel(folder, p) {
+    return keptModel(folder, p) ?: folder.resolve(hubFolder(p.model))
+}
+
 /** Where a repository's commit is kept: the one that a revision meant when it was fetched. */
 def snapshot(root, revision) {
     def reference = root.resolve("refs/${revision ?: 'main'}")
