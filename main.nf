@@ -4,7 +4,7 @@ include { DESCRIBE_MODEL } from './modules/describe_model/main.nf'
 include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
-include { cacheToFill ; keptModel ; modelCache } from './modules/model_cache/main.nf'
+include { cacheToFill ; checkName ; fetchedModel ; hubFolder ; keptModel ; modelCache } from './modules/model_cache/main.nf'
 include { checkParameters ; codeFingerprint ; help ; lastWord ; optionsOf } from './modules/parameters/main.nf'
 include { existingPaths ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
 include { card ; closing ; extent ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
@@ -36,11 +36,9 @@ workflow {
     if (local) {
         stageable('model', [local])
     }
-    if (p.model.contains('/') && !local) {
-        stop(66, "--model ${p.model}: no such file or folder; check the path")
-    }
+    checkName(p, local)
     def models = modelCache(p.model_cache)
-    def model = local ?: keptModel(models, p.model)
+    def model = local ?: keptModel(models, p)
     def device = p.device == 'mps' ? 'mps' : (p.gpus > 0 ? 'cuda' : 'cpu')
     def precision = device == 'cpu' ? 'fp32' : p.precision
     def chosen = p + [precision: precision]
@@ -58,7 +56,7 @@ workflow {
     def filled = model ? [] : cacheToFill(models)
     model_ch = model
         ? channel.value(model)
-        : FETCH_MODEL(p.model, filled).map { made -> filled ? models.resolve(p.model) : made }
+        : FETCH_MODEL(p.model, p.model_revision ?: '', hubFolder(p.model), filled).map { made -> filled ? fetchedModel(models, p) : made }
     DESCRIBE_MODEL(model_ch, codeFingerprint('fetch_model.py'))
     // Lists of paths go through files: a command line holds some thousand of them
     input_list = channel.of(listed('input', inputs)).collectFile(name: 'input_list.json')

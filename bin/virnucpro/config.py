@@ -159,7 +159,8 @@ def residue_limit(max_length: int, long_sequences: str) -> int | None:
 class FetchConfig(Config):
     """What FETCH_MODEL and DESCRIBE_MODEL do."""
 
-    model: str = option("registry name, fair-esm .pt file or Hugging Face folder")
+    model: str = option("registry name, repository ORG/NAME of the hub, fair-esm .pt file or Hugging Face folder")
+    model_revision: str | None = option("branch, tag or commit of the repository", None)
     outdir: Path = option("where model.json goes", Path("."))
     cache: Path | None = option("where downloaded models are kept by name (default: outdir)", None)
 
@@ -214,7 +215,8 @@ class RunConfig(SplitConfig):
 
     model_json: Path = Path("model.json")
     outdir: Path = option("folder for the results, made whole at the end", Path("results"), flag="-o --outdir")
-    model: str = option("official name, or path of a checkpoint", DEFAULT_MODEL)
+    model: str = option("official name, repository ORG/NAME of the hub, or path of a checkpoint", DEFAULT_MODEL)
+    model_revision: str | None = option("branch, tag or commit of the repository", None)
     model_cache: Path | None = option("where downloaded models are kept", None)
     gpus: int | None = option("GPUs to use, 0 for the CPU (default: those present)", None, least=0)
     token_budget: int | None = option("tokens per batch (default: measured from free memory)", None)

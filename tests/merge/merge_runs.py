@@ -32,6 +32,7 @@ WATTS = 100.0
 def metadata(**changes: Any) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "model": "tiny",
+        "model_revision": None,
         "weights_sha256": "ab" * 32,
         "precision": "fp32",
         "attention": "twin",

@@ -79,6 +79,7 @@ def test_metadata_keys_are_documented() -> None:
     facts = dict.fromkeys(
         (
             "model",
+            "model_revision",
             "weights_sha256",
             "precision",
             "attention",

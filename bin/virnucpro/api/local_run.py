@@ -57,7 +57,7 @@ def run(config: RunConfig) -> RunSummary:
         raise UsageError(f"{config.outdir}: exists already and is not empty; remove it or name another --outdir")
     gpus = _gpus(config)
     config = replace(config, precision=precision_on("cuda" if gpus else "cpu", config.precision))
-    model = find_model(config.model, config.model_cache)
+    model = find_model(config.model, config.model_cache, config.model_revision)
     described = describe_once(model)
     with _work_folder(config, described.weights_sha256) as work:
         model_json, results = work / "model.json", work / "results"

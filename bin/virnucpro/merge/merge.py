@@ -185,6 +185,7 @@ def _without_vectors(summary: SplitSummary, model: ModelDescription) -> tuple[di
     names = embedding_columns(output.pooling, output.layers)
     metadata = file_metadata(
         model=model.name,
+        model_revision=model.revision,
         weights_sha256=model.weights_sha256,
         precision=output.precision,
         attention="none",

@@ -11,6 +11,8 @@ from virnucpro.errors import ModelError
 from virnucpro.model.families import ESM_1B, ESM_1V, ESM_2, Family
 from virnucpro.output.contracts import ModelDescription
 
+#: Whose repositories on the hub the official models are.
+HUB_OWNER: Final = "facebook/"
 #: More than any model has; each layer that a config.json claims costs time and memory before a file is looked at.
 MOST_LAYERS: Final = 1000
 
@@ -101,4 +103,4 @@ def look_up(name: str) -> Esm2Config:
 
 def hub_repository(name: str) -> str:
     """Repository id of a registered model on the Hugging Face hub."""
-    return f"facebook/{look_up(name).name}"
+    return f"{HUB_OWNER}{look_up(name).name}"

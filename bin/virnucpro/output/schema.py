@@ -73,6 +73,7 @@ IDENTITY_KEYS: Final = (
 DESCRIPTIVE_KEYS: Final = (
     "pipeline_version",
     "model",
+    "model_revision",
     "attention",
     "torch",
     "cuda",
@@ -182,6 +183,7 @@ class Origin(TypedDict):
     """Where vectors come from; ``layers`` are absolute numbers."""
 
     model: str
+    model_revision: str | None
     weights_sha256: str
     precision: str
     attention: str

@@ -160,6 +160,7 @@ def vector_metadata(config: VectorConfig, described: ModelDescription, runner: A
     """What vectors say of their origin, by ``output.schema.file_metadata``."""
     return file_metadata(
         model=described.name,
+        model_revision=described.revision,
         weights_sha256=described.weights_sha256,
         precision=runner.model.precision,
         attention=runner.model.attention_backend,
