@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("triton", "pyarrow", "esm", "transformers", "virnucpro.model", "virnucpro.kernels", "virnucpro.pipeline",
+HEAVY = ("triton", "pyarrow", "esm", "Bio", "transformers", "virnucpro.model", "virnucpro.kernels", "virnucpro.pipeline",
          "virnucpro.output", "virnucpro.monitor")  # fmt: skip
 REPORT = f"""
 import sys
