@@ -1,8 +1,16 @@
 // Names of files and folders as users have them: found, refused, listed, and quoted for the shell.
 // It includes no other module: parser v2 of Nextflow 25.04 cannot include a module that does in more than one place.
 
+/** Ends the run. By itself Nextflow has one more line to say after the message, which is to be the last. */
 def stop(exitCode, message) {
-    nextflow.Nextflow.exit(exitCode as int, "virnucpro-embed: error: ${message}".toString())
+    def text = "virnucpro-embed: error: ${message}".toString()
+    log.debug(text)
+    def last = {
+        System.out.println(text)
+        System.out.flush()
+    }
+    Runtime.runtime.addShutdownHook(new Thread(last))
+    nextflow.Nextflow.exit(exitCode as int)
 }
 
 /** Words of a command for bash, whatever they hold. Every value of a user that a script block uses comes through here. */
