@@ -21,7 +21,7 @@ help:
 
 demo: $(VENV)/.runtime $(NEXTFLOW) $(MODEL) ## real proteins through the whole pipeline, with a look at the result
 	@cat $(MODEL)/PROVENANCE.txt
-	$(NEXTFLOW) run . -profile demo --python_env $(VENV) --outdir results-demo -resume
+	$(NEXTFLOW) run . -profile demo --python_env $(VENV) --outdir results-demo $(if $(wildcard .nextflow/history),-resume)
 	@$(VENV)/bin/python examples/neighbours.py results-demo
 
 test: $(VENV)/.dev $(NEXTFLOW) $(MODEL) lint types ## every test that this machine can run

@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from documented import PROJECT
+import xxhash
+import yaml
+from documented import PROJECT, code_blocks
 from e2e.launch import launch_environment
+from foreign_files import FASTA, TEXTS, tar
 
 GPU, DAEMON, CLOUD = "a GPU", "a Docker daemon, or Apptainer", "an account in a cloud"
+CLUSTER = "a Kubernetes cluster, but the stand-in of tests/k8s"
 TIME = "minutes to hours of a machine that does nothing else"
 
 
@@ -21,6 +26,14 @@ class Run:
     """Runs here, and leaves this file, which is removed before."""
 
     leaves: str | None
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Runs here beside these files, whose records are those of ``FASTA``, and leaves them in that FASTA file."""
+
+    files: Mapping[str, bytes]
+    leaves: str = "proteins.fasta"
 
 
 @dataclass(frozen=True)
@@ -113,6 +126,30 @@ def builds(command: str, folder: Path) -> None:
     assert "Would install virnucpro-embed-" in bash(f"{command} --dry-run --no-deps", folder)
 
 
+def on_a_cluster(command: str, folder: Path) -> None:
+    """The manifest and the profile have what it speaks of; a run in it takes the profile and its parameters."""
+    texts = [text for language, text in code_blocks(PROJECT / "docs" / "clouds.md") if language == "yaml"]
+    objects = list(yaml.safe_load_all(texts[0]))
+    (head,) = (each for each in objects if each["kind"] == "Pod")
+    mounts = [mount["mountPath"] for mount in head["spec"]["containers"][0]["volumeMounts"]]
+    namespaces = {each["metadata"]["namespace"] for each in objects}
+    assert set(re.findall(r" -n (\S+)", command)) <= namespaces == {"lab"}
+    assert set(re.findall(r" (\S+):/| -it (\S+)", command)) <= {(head["metadata"]["name"], ""), ("", "head")}
+    assert all(place in mounts for place in re.findall(r"[: ](/[^/ ]+)", command))
+    assert all(label in (PROJECT / "conf" / "k8s.config").read_text() for label in re.findall(r" -l .*=(\S+)", command))
+    if "nextflow run" in command:
+        resolved(command.rstrip("'"), folder)
+
+
+def digests_hold(command: str, folder: Path) -> None:
+    """The list of a run's results, read as that program reads it: a digest, two blanks, a file that has it."""
+    bash("nextflow run . --input proteins.fasta --outdir listed --report false", folder)
+    listed = dict(line.split("  ")[::-1] for line in (folder / "listed/digests.xxh128").read_text().splitlines())
+    assert {"manifest.parquet", "embeddings/part-00000.parquet"} < listed.keys()
+    for name, digest in listed.items():
+        assert xxhash.xxh3_128_hexdigest((folder / "listed" / name).read_bytes()) == digest
+
+
 def told_by_a_program(command: str, folder: Path) -> None:
     """The page repeats what a program of ours says."""
     assert any(command in source.read_text() for source in (folder / "bin").rglob("*.py"))
@@ -122,7 +159,7 @@ def parsed_by_bash(command: str, folder: Path) -> None:
     bash(f"bash -n {command.split()[0]}", folder)
 
 
-COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
+COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "make demo": Step(),
     "make test": Step(),
     "make test-slurm": Step(),
@@ -134,6 +171,16 @@ COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
     "virnucpro --help": Run(None),
     "virnucpro embed --help": Run(None),
     "virnucpro embed proteins.fasta -o out": Run("out"),
+    "virnucpro neighbours --results out --neighbours 10 --outdir out": Run("out/neighbours.parquet"),
+    "tr '\\r' '\\n' <old.fasta >new.fasta": Convert({"old.fasta": FASTA.replace(b"\n", b"\r")}, "new.fasta"),
+    "awk 1 a.fasta b.fasta >both.fasta": Convert(
+        {"a.fasta": FASTA[: FASTA.index(b"\n>b")], "b.fasta": FASTA[FASTA.index(b">b") :]}, "both.fasta"
+    ),
+    """awk -F '\\t' '{print ">" $1 "\\n" $2}' FILE > proteins.fasta""": Convert({"FILE": TEXTS["tsv"][0]}),
+    "iconv -f UTF-16 -t UTF-8 FILE > proteins.fasta": Convert({"FILE": FASTA.decode().encode("utf-16")}),
+    "tar -xf FILE": Convert({"FILE": tar(tarfile.GNU_FORMAT)}),
+    **{f"{program} FILE": Lacks("that program", told_by_a_program) for program in ("unzip", "7z x", "unrar x")},
+    "xxh128sum --check": Lacks("that program", digests_hold),
     "git lfs pull": Lacks("a clone whose files lie elsewhere", told_by_a_program),
     "make": Run(None),
     "make docs": Run("docs/performance.md"),
@@ -150,6 +197,14 @@ COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
     "--account lab42 --python_env /shared/venv -work-dir /scratch/$USER/work": Lacks(GPU, previewed),
     "nextflow run . -c site.config -profile awsbatch --input s3://bucket/proteins.fasta -work-dir s3://bucket/work "
     "--outdir s3://bucket/results": Lacks(CLOUD, resolved),
+    "kubectl describe nodes": Lacks(CLUSTER, on_a_cluster),
+    "kubectl apply -f lab.yaml": Lacks(CLUSTER, on_a_cluster),
+    "kubectl -n lab cp virnucpro-embed head:/workspace/virnucpro-embed": Lacks(CLUSTER, on_a_cluster),
+    "kubectl -n lab cp proteins.fasta head:/workspace/proteins.fasta": Lacks(CLUSTER, on_a_cluster),
+    "kubectl -n lab cp site.config head:/workspace/site.config": Lacks(CLUSTER, on_a_cluster),
+    "kubectl -n lab exec -it head -- bash -c 'cd /workspace && nextflow run virnucpro-embed -c site.config "
+    "-profile k8s --input proteins.fasta'": Lacks(CLUSTER, on_a_cluster),
+    "kubectl -n lab delete pod -l app.kubernetes.io/name=virnucpro-embed": Lacks(CLUSTER, on_a_cluster),
     "nextflow log": Run(None),
     "nextflow clean -f": Run(None),
     "bin/report.py --results results --outdir results/report": Run("results/report/multiqc_report.html"),

@@ -11,7 +11,7 @@ PROJECT = Path(__file__).parents[1]
 PAGES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md"))]
 
 _SCRIPT = r"(?:\./)?(?:bin|containers|examples|tools)/\w+\.(?:py|sh)|benchmarks/\w+/\w+\.py"
-_TOOLS = "python3?|pip|git|docker|apptainer|bash|sh|zcat|conda"
+_TOOLS = "python3?|pip|git|docker|apptainer|bash|sh|zcat|conda|kubectl|awk|sed|tr|iconv|tar|unzip|7z|unrar|xxh128sum"
 _PROGRAM = rf"(?:(?:nextflow|make|virnucpro|{_SCRIPT})(?= |$)|(?:{_TOOLS}) )"
 _COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ +)*{_PROGRAM}")
 #: Names of a tool in a sentence.
@@ -27,7 +27,6 @@ _OTHER_BLOCKS = (
     "google {",
     "k8s {",
     "# lab.yaml",
-    "kubectl ",
     "No results: ",
 )
 

@@ -82,10 +82,11 @@ def row(ordinal: int, line: int, header: str, body: str, gaps: str) -> Row:
 
 def residues(body: str, gaps: str) -> tuple[str, int, int, str | None]:
     letters = [c.upper() if "a" <= c <= "z" else c for c in body if c not in BLANKS]
+    starred = [c for c in letters if c not in "-."][-1:] == ["*"]
     symbols = "".join(c for c in letters if c not in LETTERS + "J*-.")
     if symbols:
         return "", 0, 0, f"symbol {utf8(symbols)[0]!a} in the sequence"
-    if letters and (letters[-1] == "." or (gaps == "unknown" and letters[-1] == "*")):
+    if letters and ((letters[-1] == "." and not starred) or (gaps == "unknown" and letters[-1] in "*.")):
         letters.pop()
     gap = next((c for c in letters if c in "-."), None)
     if gap and gaps == "reject":

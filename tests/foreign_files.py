@@ -102,6 +102,7 @@ MMCIF += "".join(
     for chain, text in zip("AB", SEQUENCES, strict=True)
     for i, letter in enumerate(text)
 )
+IG = f"; by hand\na\nMKVLA\nAGHEW1\n; and\nb\n{SEQUENCES[1]}1\n".encode()
 SAM = b"@HD\tVN:1.6\n@SQ\tSN:chr1\tLN:100\nr1\t0\tchr1\t1\t60\t4M\t*\t0\t0\tACGT\tIIII\n"
 GFF = b"##gff-version 3\n##sequence-region chr1 1 100\nchr1\tx\tCDS\t1\t90\t.\t+\t0\tID=a\n##FASTA\n>chr1\nACGT\n"
 
@@ -118,6 +119,13 @@ TEXTS: dict[str, tuple[bytes, str, bool]] = {
     "muscle": (b"MUSCLE (3.8) multiple sequence alignment\n\n\na  MKV\nb  MKI\n", "a Clustal alignment", False),
     "nexus": (written("nexus"), "a NEXUS file", True),
     "mega": (b"#mega\n!Title x;\n\n#a\nMKV\n", "a MEGA alignment", False),
+    "pir after a blank": (PIR.replace(b">", b"> "), "a PIR file", False),
+    "pir in small letters": (PIR.replace(b"P1", b"p1").replace(b"F1", b"f1"), "a PIR file", False),
+    "intelligenetics": (IG, "an IntelliGenetics file", True),
+    "intelligenetics with CRLF": (IG.replace(b"\n", b"\r\n"), "an IntelliGenetics file", False),
+    "gcg": (b"!!AA_SEQUENCE 1.0\nx\n a Length: 10 ..\n 1 MKV\n", "a GCG file of one sequence", False),
+    "msf without a mark": (MSF.partition(b"PileUp\n\n")[2], "an MSF alignment", False),
+    "promals": (b"PROMALS3D multiple sequence alignment\n\na  MKV\nb  MKI\n", "a Clustal alignment", False),
     "msf": (MSF, "an MSF alignment", True),
     "phylip": (written("phylip-relaxed"), "a PHYLIP alignment", True),
     "genpept": (written("genbank"), "a GenPept file", True),
@@ -130,6 +138,11 @@ TEXTS: dict[str, tuple[bytes, str, bool]] = {
     "html": (b"\n<!DOCTYPE html>\n<html><body>404</body></html>\n", "a web page", False),
     "xhtml": (b'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "-//W3C//DTD">\n<html/>', "a web page", False),
     "old html": (b"<HTML>\n<HEAD><TITLE>Sign in</TITLE></HEAD>\n", "a web page", False),
+    "html without a head": (b"<meta charset=utf-8>\n<p>Not found</p>", "a web page", False),
+    "html with comments": (b"<!-- a -->\n<!-- b -->\n<script>x()</script>", "a web page", False),
+    "http": (b"HTTP/1.1 404 Not Found\r\nServer: x\r\n\r\n", "a server's message", False),
+    "status": (b"404: Not Found", "a server's message", False),
+    "error": (b"Error: cannot get document summary\n", "a server's message", False),
     "json": (b'[{"id": "a", "sequence": "MKV"}]\n', "a JSON file", False),
     "json lines": (b'{"id": "a"}\n{"id": "b"}\n', "a JSON file", False),
     "rtf": (b"{\\rtf1\\ansi >a\\par MKV}", "a Rich Text document", False),
@@ -145,6 +158,17 @@ TEXTS: dict[str, tuple[bytes, str, bool]] = {
     "csv with quotes": (b'id,description,sequence\na,"x, y",MKV\nb,z,MKI\n', "a table with commas", False),
     "csv of a long sequence": (b"a," + b"M" * 200_000 + b"\nb," + b"K" * 200_000 + b"\n", "a table with commas", False),
     "tsv": (b"a\tMKVLAAGHEW\nb\tMKILSAGHEW\n", "a table with tabs", False),
+    "csv of one row": (b"a,MKVLAAGHEW\n", "a table with commas", False),
+    "csv of unequal rows": (b"id,sequence,note\na,MKV\nb,MKI,x\n", "a table with commas", False),
+    "tsv of one row": (b"a\tsome protein\tMKVLAAGHEW", "a table with tabs", False),
+    "bars": (b"id|sequence\na|MKV\nb|MKI\n", "a table with bars", False),
+    "blanks": (b"a MKVLAAGHEW\nb MKILSAGHEW\n", "a table with blanks", False),
+    "one sentence": (b"Sorry, try again\n", "not FASTA: the first line does not begin", False),
+    "prose": (
+        b"A text, of\nseveral lines, such\nas these\n",
+        "not FASTA: the first line does not begin",
+        False,
+    ),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "a pointer of Git LFS", False),
     "hmm": (b"HMMER3/f [3.3 | Nov 2019]\nNAME  x\n", "a profile HMM", False),
     "blast": (b"BLASTP 2.12.0+\n\nQuery= a\n", "a report of BLAST", False),
@@ -189,6 +213,10 @@ BINARIES: dict[str, tuple[bytes, str]] = {
     "ods": (b"PK\x03\x04" + bytes(26) + b"mimetypeapplication/vnd.oasis.opendocument", "an Office document"),
     "doc": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "an Office document"),
     "pdf": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "a PDF document"),
+    "abi": (b"ABIF\0\x65tdir" + bytes(40), "an ABI trace"),
+    "sff": (b".sff\0\0\0\1" + bytes(40), "an SFF file"),
+    "utf-16-le of other letters": (">ä 蛋白质\nMKV\n".encode("utf-16-le"), "text in UTF-16"),
+    "utf-16-be of other letters": (">ä 蛋白质\nMKV\n".encode("utf-16-be"), "text in UTF-16"),
     "7z": (b"7z\xbc\xaf\x27\x1c\0\x04", "a 7z archive"),
     "rar": (b"Rar!\x1a\x07\x01\0", "a rar archive"),
     "lz4": (b"\x04\x22\x4d\x18\x64\x40\xa7", "data compressed with lz4"),

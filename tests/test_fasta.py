@@ -27,7 +27,9 @@ FIXTURES = Path(__file__).parent / "fixtures"
         (b"MKVL.\n", b"MKVL", 0, 0),
         (b"MKVL..", b"MKVL", 0, 1),
         (b"MKVL* -\n", b"MKVL", 0, 1),
-        (b"MKVL*.", b"MKVL", 0, 0),
+        (b"MKVL*.", b"MKVL", 0, 1),
+        (b"MKVL*-.\n", b"MKVL", 0, 2),
+        (b"MKVL-.", b"MKVL", 0, 1),
         (b"MKVL.*", b"MKVL", 0, 1),
         (b"MK**", b"MKX", 1, 0),
         (b"M*KJj", b"MXKXX", 3, 0),
@@ -55,7 +57,7 @@ def test_gaps_can_be_unknown_residues(raw: bytes, residues: bytes, unknown: int)
 
 
 @pytest.mark.parametrize(
-    ("raw", "gap"), [(b"M-K.L", "-"), (b"M.K-L", "."), (b"MK..", "."), (b"MK-*", "-"), (b"-", "-")]
+    ("raw", "gap"), [(b"M-K.L", "-"), (b"M.K-L", "."), (b"MK..", "."), (b"MK-*", "-"), (b"-", "-"), (b"MK*.", ".")]
 )
 def test_gaps_can_be_rejected(raw: bytes, gap: str) -> None:
     with pytest.raises(ValueError, match=f"^gap '{re.escape(gap)}' in the sequence$"):
@@ -168,7 +170,9 @@ def test_files_that_end_the_run(name: str, message: str, line: int) -> None:
         (b">a\nMK\0VL\n", r"line 2: a zero byte"),
         (b">a\n" + b"MKVL\n" * 300_000 + b"\0", r"line 300002: a zero byte"),
         (b"\n\n;comment\nMK\n>a\nMK\n", "line 4: not FASTA"),
-        (b"  >a\nMK\n", "line 1: not FASTA"),
+        (b"  >a\nMK\n", r"line 1: not FASTA: blanks before the first '>'; remove them: sed "),
+        (b"\n \t>a\n MK\n", r"line 2: not FASTA: blanks before the first '>'"),
+        (b"  > 5 residues\n", r"line 1: not FASTA: blanks"),
         (b"#a\r>a\nMK\n", "line 1: a carriage return"),
         (b"\n\r>a\nMK\n", "line 2: a carriage return"),
         (b"\n" * (1 << 20) + b">a\nMK\n", "no '>' in the first 1048576 bytes"),

@@ -100,6 +100,7 @@ def run_remedy(command: str, error: FastaFormatError, path: Path) -> None:
     ("name", "command"),
     [
         ("tsv", """awk -F '\\t' '{print ">" $1 "\\n" $2}' FILE > proteins.fasta"""),
+        ("blanks", """awk '{print ">" $1 "\\n" $2}' FILE > proteins.fasta"""),
         ("tar of GNU", "tar -xf FILE"),
         *(
             (f"{encoding.lower()} {mark} a mark", f"iconv -f {name} -t UTF-8 FILE > proteins.fasta")

@@ -78,13 +78,16 @@ def normalise(body: bytes, gaps: str = "remove") -> Normalised:
     symbols = letters.translate(None, LEGAL)
     if symbols:
         raise ValueError(f"symbol {symbols.decode('utf-8', 'replace')[0]!a} in the sequence")
-    found = sum(map(letters.count, (b"-", b"."))) - letters.endswith(b".")
+    residues = letters.translate(None, GAPS)
+    # One stop at the end goes without a trace; where that is a star, a dot behind it is a gap.
+    dot_is_stop = letters.endswith(b".") and (gaps == "unknown" or not residues.endswith(b"*"))
+    found = len(letters) - len(residues) - dot_is_stop
     if found and gaps == "reject":
         raise ValueError(f"gap '{next(chr(letter) for letter in letters if letter in GAPS)}' in the sequence")
     if gaps == "unknown":
         residues = letters[:-1] if letters.endswith((b"*", b".")) else letters
     else:
-        residues = letters.translate(None, GAPS).removesuffix(b"*")
+        residues = residues.removesuffix(b"*")
     if not residues:
         raise ValueError(NO_RESIDUES)
     unknown = sum(map(residues.count, (b"J", b"*", b"-", b".")))

@@ -38,6 +38,11 @@ WHITE_SPACE: Final = b" \t\n\r\v\f"
 #: Blank lines and comments; ``#`` begins a comment before the first record only.
 _PREAMBLE: Final = re.compile(rb"(?:[ \t\r\v\f]*\n|[;#][^\n]*(?:\n|\Z))*")
 _LONE_CR: Final = re.compile(rb"\r(?!\n|\Z)")
+_NO_HEADER: Final = ("not FASTA: the first line does not begin with '>'", "give protein sequences in FASTA format")
+_INDENTED: Final = (
+    "not FASTA: blanks before the first '>'",
+    "remove them: sed 's/^[[:blank:]]*>/>/' FILE > proteins.fasta",
+)
 _NOT_LETTERS: Final = bytes(byte for byte in range(256) if not chr(byte).isascii() or not chr(byte).isalpha())
 
 
@@ -184,8 +189,9 @@ class FastaSource:
             raise self._error(f"no '>' in the first {HEAD_BYTES} bytes", None, "give protein sequences in FASTA format")
         line = head.count(b"\n", 0, start) + 1
         if not text.startswith(b">"):
-            message = "not FASTA: the first line does not begin with '>'"
-            raise self._error(message, line, "give protein sequences in FASTA format")
+            indented = text.lstrip(b" \t").startswith(b">")
+            message, remedy = _INDENTED if indented else _NO_HEADER
+            raise self._error(message, line, remedy)
         if self._refuse_nucleotide:
             self._check_protein(text, line)
         return start

@@ -14,14 +14,19 @@ from typing import Final
 SAMPLE_LINES: Final = 5
 #: Letters that a sequence may be written with, and marks of gaps and stops.
 _SEQUENCE_LINE: Final = re.compile(rb"[A-Za-z*.-]+\s*\Z")
-_DELIMITERS: Final = {"\t": "tabs", ",": "commas", ";": "semicolons"}
+_DELIMITERS: Final = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars", " ": "blanks"}
+#: A field of a table that holds a sequence.
+_CAPITALS: Final = re.compile(r"[A-Z*.-]{3,}")
 #: Header of a PIR entry: the code of a molecule's kind, a semicolon, an id.
-_PIR_HEADER: Final = re.compile(rb">(?:P1|F1|D1|DL|DC|RL|RC|N1|N3|XX);[^\s;]")
+_PIR_HEADER: Final = re.compile(rb">[ \t]*(?i:P1|F1|D1|DL|DC|RL|RC|N1|N3|XX);[^\s;]")
 _NO_RESIDUE: Final = re.compile(rb"[^A-Za-z*.\s-]")
 _STOP_AT_LINE_END: Final = re.compile(rb"[A-Za-z]\s*\*[ \t\r]*(?:\n|\Z)")
 #: More capitals in a row than a title's words have: the first line of a sequence.
 _LONG_WORD: Final = re.compile(rb"[A-Z*-]{30,}\s*\Z")
+#: A name, and a sequence up to the digit that says whether it is a ring.
+_IG_ENTRY: Final = re.compile(rb"\S[^\n]*\n(?:[A-Za-z*-]+\s*\n)*[A-Za-z*-]+[12]\s*$", re.MULTILINE)
 _COMMENTS: Final = re.compile(rb"(?:[#;][^\n]*\n\s*)+")
+_CONTROL: Final = re.compile(r"[\0-\b\v\f\x0e-\x1f\x7f\ufffd]")
 _PRINTABLE: Final = re.compile(rb"[\t-\r -~]+")
 
 
@@ -44,6 +49,7 @@ _IMAGE: Final = FileFormat("an image", _GIVE)
 _LZ4: Final = FileFormat("data compressed with lz4", "unpack it: lz4 -dc FILE > proteins.fasta")
 _TWOBIT: Final = FileFormat("a 2bit file of nucleotide sequences", "give the proteins that its genes encode")
 _PIR: Final = FileFormat("a PIR file", _biopython("pir"))
+_IG: Final = FileFormat("an IntelliGenetics file", _biopython("ig"))
 _ZIP: Final = FileFormat("a zip archive", "unpack it: unzip FILE")
 _TAR: Final = FileFormat("a tar archive", "unpack it: tar -xf FILE")
 
@@ -59,6 +65,8 @@ _MAGIC: Final = {
     b"\x89LZO": FileFormat("data compressed with lzop", "unpack it: lzop -dc FILE > proteins.fasta"),
     b"%PDF": FileFormat("a PDF document", "get the sequences as FASTA where they are published"),
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": FileFormat("an Office document (.doc or .xls)", _SAVE),
+    b"ABIF": FileFormat("an ABI trace of a sequencer", "give the proteins that its genes encode"),
+    b".sff": FileFormat("an SFF file of reads", "give the proteins that its genes encode"),
     b"BAM\1": FileFormat("a BAM file of alignments", "give the proteins that its genes encode"),
     b"CRAM": FileFormat("a CRAM file of alignments", "give the proteins that its genes encode"),
     b"\x43\x27\x41\x1a": _TWOBIT,
@@ -79,20 +87,31 @@ _TEXT: Final = tuple(
     (re.compile(pattern), FileFormat(what, remedy))
     for pattern, what, remedy in (
         (
-            rb"(?is)(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html|head|body)\b",
+            rb"(?is)(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*"
+            rb"<(?:!doctype\s+html|html|head|body|meta|title|link|script|style|h\d|p|div|span|pre|center|table|br|a|b)\b",
             "a web page (HTML), such as an error or a login page that was saved in the file's place",
             "open it in a browser to see what it says, and download the FASTA again",
         ),
         (rb"(?s)<\?xml.{,4096}?<uniprot\b", "a UniProt XML file", _biopython("uniprot-xml")),
         (rb"(?s)<\?xml.{,4096}?<seqXML\b", "a SeqXML file", _biopython("seqxml")),
+        (
+            rb"(?i)HTTP/\d|(?:error:? )?[45]\d\d:? [a-z]+( [a-z]+)*\s*\Z|error\b[^\n>]*\s*\Z",
+            "a server's message that was saved in the file's place",
+            "read what it says, and download the FASTA again",
+        ),
         (rb"<[?!A-Za-z]", "an XML file", "download it as FASTA from where it comes"),
         (rb"\{\\rtf", "a Rich Text document", _SAVE),
         (rb"[\[{]", "a JSON file", "write each sequence below a line with '>' and its name"),
         (rb"# STOCKHOLM", "a Stockholm alignment", _biopython("stockholm")),
         (rb"(?i)#NEXUS", "a NEXUS file", _biopython("nexus")),
         (rb"(?i)#MEGA", "a MEGA alignment", "export it as FASTA in MEGA"),
-        (rb"CLUSTAL|(?:MUSCLE|PROBCONS|MSAPROBS|Kalign|T-COFFEE)[ (:,]", "a Clustal alignment", _biopython("clustal")),
-        (rb"!![AN]A_|PileUp\b", "an MSF alignment (GCG)", _biopython("msf")),
+        (
+            rb"CLUSTAL|(?:MUSCLE|PROBCONS|MSAPROBS|Kalign|T-COFFEE)[ (:,]|[^\n>]* multiple sequence alignment",
+            "a Clustal alignment",
+            _biopython("clustal"),
+        ),
+        (rb"!![AN]A_SEQUENCE", "a GCG file of one sequence", "take the sequence behind '..' without its numbers"),
+        (rb"!![AN]A_|PileUp\b|MSF: +\d+ +Type:", "an MSF alignment (GCG)", _biopython("msf")),
         (rb"LOCUS {2,}.*\baa\b", "a GenPept file (GenBank's format)", _biopython("genbank")),
         (
             rb"LOCUS {2,}|[A-Z0-9.]+ +Genetic Sequence Data Bank",
@@ -155,11 +174,13 @@ def recognise_text(text: bytes) -> tuple[FileFormat | None, int]:
                 return found, place
     if text.startswith(b">", start):
         return (_PIR if _is_pir(text[start:]) else None), start
+    if text.startswith(b";") and _IG_ENTRY.match(text, start):
+        return _IG, 0
     return _lines_of(text[start:]), start
 
 
 def _wide_encoding(start: bytes) -> str | None:
-    """The encoding of a text of two or four bytes a character, by its mark or by where its zero bytes are."""
+    """The encoding of a text of two or four bytes a character: by its mark, its first header or its zero bytes."""
     for encoding, mark in (
         ("UTF-32", codecs.BOM_UTF32_LE),
         ("UTF-32", codecs.BOM_UTF32_BE),
@@ -167,6 +188,10 @@ def _wide_encoding(start: bytes) -> str | None:
         ("UTF-16", codecs.BOM_UTF16_BE),
     ):
         if start.startswith(mark):
+            return encoding
+    for encoding in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):
+        text = codecs.getincrementaldecoder(encoding)("replace").decode(start)
+        if text.startswith(">") and "\n" in text and len(text) >= 4 and not _CONTROL.search(text):
             return encoding
     for encoding, width, filled in (("UTF-32LE", 4, 0), ("UTF-32BE", 4, 3), ("UTF-16LE", 2, 0), ("UTF-16BE", 2, 1)):
         whole = start[: len(start) // width * width]
@@ -216,14 +241,25 @@ def _lines_of(text: bytes) -> FileFormat | None:
     lines = [line for line in islice(text.split(b"\n"), 4 * SAMPLE_LINES) if line.strip()][:SAMPLE_LINES]
     words = [line.decode("utf-8", "replace") for line in lines]
     for delimiter, name in _DELIMITERS.items():
-        try:
-            widths = [len(row) for row in csv.reader(words, delimiter=delimiter)]
-        except csv.Error:  # a field longer than the module takes
-            widths = [word.count(delimiter) + 1 for word in words]
-        if len(widths) > 1 and len(set(widths)) == 1 and widths[0] > 1:
-            program = f"""awk -F '{delimiter}' '{{print ">" $1 "\\n" $2}}' FILE > proteins.fasta""".replace("\t", "\\t")
+        rows = _rows(words, delimiter)
+        widths = {len(row) for row in rows}
+        sequences = [any(map(_CAPITALS.fullmatch, row)) for row in rows]
+        even = len(rows) > 1 and len(widths) == 1 and delimiter != " "
+        # One row, or rows of unequal width, are a table where they hold sequences.
+        if widths and min(widths) > 1 and (even or all(sequences[1:] or sequences)):
+            separator = "" if delimiter == " " else f" -F '{delimiter}'".replace("\t", "\\t")
+            program = f"""awk{separator} '{{print ">" $1 "\\n" $2}}' FILE > proteins.fasta"""
             remedy = f"write its rows as FASTA, for example columns 1 and 2: {program}"
             return FileFormat(f"a table with {name} between its columns", remedy)
     if lines and all(map(_SEQUENCE_LINE.match, lines)):
         return FileFormat("sequences without headers", "put a line with '>' and a name before each")
     return None
+
+
+def _rows(lines: list[str], delimiter: str) -> list[list[str]]:
+    if delimiter == " ":
+        return [line.split() for line in lines]
+    try:
+        return list(csv.reader(lines, delimiter=delimiter))
+    except csv.Error:  # a field longer than the module takes
+        return [line.split(delimiter) for line in lines]

@@ -48,6 +48,10 @@ def checkParameter(name, rule, value) {
     if (text.isEmpty()) {
         stop(2, "--${name} is empty; leave it out for ${rule.default}")
     }
+    // What Nextflow makes of a parameter that nothing follows, or an empty text.
+    if (!(rule.type in ['boolean', 'integer']) && text == 'true') {
+        stop(2, "--${name} has no value; give one, or ./true for what bears that name")
+    }
     if (rule.type == 'string' && text =~ '\\p{Cntrl}') {
         stop(rule.format ? 66 : 2, "--${name} holds a line break, tab or other control character; write it without")
     }

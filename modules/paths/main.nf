@@ -1,8 +1,16 @@
 // Names of files and folders as users have them: found, refused, listed, and quoted for the shell.
 // It includes no other module: parser v2 of Nextflow 25.04 cannot include a module that does in more than one place.
 
+/** Ends the run. By itself Nextflow has one more line to say after the message, which is to be the last. */
 def stop(exitCode, message) {
-    nextflow.Nextflow.exit(exitCode as int, "virnucpro-embed: error: ${message}".toString())
+    def text = "virnucpro-embed: error: ${message}".toString()
+    log.debug(text)
+    def last = {
+        System.out.println(text)
+        System.out.flush()
+    }
+    Runtime.runtime.addShutdownHook(new Thread(last))
+    nextflow.Nextflow.exit(exitCode as int)
 }
 
 /** Words of a command for bash, whatever they hold. Every value of a user that a script block uses comes through here. */
@@ -47,14 +55,19 @@ def separated(text) {
 
 /** The name that begins with this piece: the shortest that exists, or with every brace closed, or the piece alone. */
 def nameAt(pieces, first) {
-    def ends = (first..<pieces.size()).takeWhile { last -> last == first || joined(pieces, first, last).size() < 4096 }
-    def last = ends.find { end -> literal(joined(pieces, first, end)) }
-    def closed = ends.find { end -> joined(pieces, first, end).count('{') == joined(pieces, first, end).count('}') }
-    return joined(pieces, first, last != null ? last : (closed != null ? closed : first))
+    def exists = shortest(pieces, first) { name -> literal(name) }
+    return exists ?: shortest(pieces, first) { name -> name.count('{') == name.count('}') } ?: pieces[first]
+}
+
+/** The shortest name from this piece on of which that holds, if it is no longer than a path may be; null without one. */
+def shortest(pieces, first, holds) {
+    def last = (first..<pieces.size()).find { end -> holds.call(joined(pieces, first, end)) || joined(pieces, first, end + 1).size() > 4096 }
+    def name = last == null ? null : joined(pieces, first, last)
+    return name != null && holds.call(name) ? name : null
 }
 
 def joined(pieces, first, last) {
-    return pieces[first..last].join(',')
+    return pieces.subList(first, Math.min(last + 1, pieces.size())).join(',')
 }
 
 /** What a name means as it stands, blanks around it included if need be; null where nothing is there. */
@@ -175,12 +188,28 @@ def taken(paths) {
     def wild = paths.findAll { path -> path.toString() =~ '[*?\\[]' }
         .collectMany { path -> (1..path.nameCount).collect { count -> path.root.resolve(path.subpath(0, count)) } }
         .findAll { path -> path.name =~ '[*?\\[]' }
-    return wild.unique().groupBy { path -> path.parent }.collectMany { folder, those ->
-        def names = folder.toFile().list()
-        those.collect { path -> [path, names.find { each -> each != path.name && each ==~ wildcards(path.name) }] }
+    return wild.toSet().groupBy { path -> path.parent }.collectMany { folder, those ->
+        def names = folder.toFile().list().toList().sort()
+        def reversed = names.collect { name -> name.reverse() }.sort()
+        those.collect { path -> [path, neighbour(path.name, names, reversed)] }
             .findAll { _path, other -> other }
             .collect { path, other -> [path, folder.resolve(other)] }
     }
+}
+
+/** Another of the sorted names that a name with wildcards could stand for; `reversed` are the names from their ends. */
+def neighbour(name, names, reversed) {
+    def pattern = java.util.regex.Pattern.compile(wildcards(name))
+    // Of thousands of names few share the letters before the first wildcard, or those behind the last.
+    def alike = [beginningWith(names, name.split('[*?\\[]', 2)[0]), beginningWith(reversed, name.reverse().split('[\\]*?]', 2)[0])]
+    def candidates = alike[0].size() <= alike[1].size() ? alike[0] : alike[1].collect { each -> each.reverse() }
+    return candidates.find { String each -> each != name && pattern.matcher(each).matches() }
+}
+
+def beginningWith(sorted, start) {
+    def ends = [start, "${start}\uffff".toString()].collect { each -> Collections.binarySearch(sorted, each) }
+        .collect { place -> place < 0 ? -place - 1 : place }
+    return sorted.subList(ends[0], ends[1])
 }
 
 /** A regular expression of all that a name could stand for in a shell, and perhaps more. */

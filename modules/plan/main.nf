@@ -104,6 +104,9 @@ def closing(p, outdir, fault) {
     if (fault) {
         return "\nNo results: ${fault}, in ${outdir}; check its free space and permissions, and run again with -resume"
     }
+    if (workflow.preview) {
+        return '\nA preview: the parameters hold, and no task was started'
+    }
     if (!workflow.success || !summary.exists()) {
         def lines = (workflow.errorMessage ?: cause(workflow.errorReport) ?: 'the run did not finish').readLines()
         return "\nNo results: ${lines.reverse().find { line -> line.contains('.py: error: ') } ?: lines.last()}"

@@ -87,6 +87,14 @@ def test_rejected_records_are_told_of_and_leave_a_gap_in_the_ordinals(embedder: 
             call()
 
 
+def test_what_was_not_read_as_it_stands_is_kept(embedder: Embedder) -> None:
+    embedder.embed({"gaps": "MK-V.L.", "plain": "mkvl*", "unknown": "MKJ*A", "both stops": "MKVL*."})
+    found = [(each.ordinal, each.id, each.unknown_residues, each.gaps_removed) for each in embedder.changed]
+    assert found == [(0, "gaps", 0, 2), (2, "unknown", 2, 0), (3, "both stops", 0, 1)]
+    embedder.embed(RESIDUES)
+    assert embedder.changed == []
+
+
 @pytest.mark.parametrize(
     ("sequences", "error", "message"),
     [

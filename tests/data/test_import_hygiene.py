@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-HEAVY = ("triton", "pyarrow", "esm", "transformers", "virnucpro.model", "virnucpro.kernels", "virnucpro.pipeline",
-         "virnucpro.output", "virnucpro.monitor")  # fmt: skip
+HEAVY = ("triton", "pyarrow", "esm", "Bio", "transformers", "virnucpro.model", "virnucpro.kernels",
+         "virnucpro.pipeline", "virnucpro.output", "virnucpro.monitor")  # fmt: skip
 REPORT = f"""
 import sys
 import {{module}}

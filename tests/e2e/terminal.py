@@ -10,7 +10,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from launch import Launch, launch_command, launch_environment
+from launch import Launch, launch_command, launch_environment, quiet
 
 CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -44,7 +44,7 @@ def launch_on_terminal(folder: Path, *arguments: str | Path, interrupt_at: str |
             interrupt_at = None
     os.close(ours)
     text = CONTROL.sub("", printed.decode()).replace("\r", "")
-    return Launch(process.wait(timeout=300), text, folder)
+    return quiet(Launch(process.wait(timeout=300), text, folder))
 
 
 def _read(terminal: int) -> bytes:

@@ -162,8 +162,11 @@ def test_a_kept_model_needs_neither_network_nor_hub(tmp_path: Path, model: Path)
 
 
 def test_a_model_removed_from_the_cache_is_fetched_anew_on_resume(tmp_path: Path, hub: Hub) -> None:
-    for fetched in (["config.json", WEIGHTS], ["config.json", "config.json", WEIGHTS, WEIGHTS]):
-        run = launch(tmp_path, *options(tmp_path), "-resume", environment=online(hub))
+    for again, fetched in (
+        ([], ["config.json", WEIGHTS]),
+        (["-resume"], ["config.json", "config.json", WEIGHTS, WEIGHTS]),
+    ):
+        run = launch(tmp_path, *options(tmp_path), *again, environment=online(hub))
         assert run.code == 0, run.output
         assert run.statuses()["FETCH_MODEL"] == {"COMPLETED"}
         assert hub.fetched() == fetched

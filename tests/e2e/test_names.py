@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from launch import MODEL, copy_project, launch
+from launch import MODEL, PROJECT, copy_project, launch, launch_environment, nextflow_command
 from merge.merge_runs import Run, key
 
 TAKEN = [
@@ -141,6 +142,42 @@ def test_thousands_of_inputs(tmp_path: Path) -> None:
     (split,) = (path for path in (run.folder / "work").glob("*/*/.command.sh") if "split_fasta" in path.read_text())
     assert len(split.read_text()) < 1000
     assert "1,900 files" in run.output and len(run.output) < 4000
+
+
+FIND = f"""
+include {{ existingPaths }} from '{PROJECT}/modules/paths/main.nf'
+workflow {{
+    def found = existingPaths('input', params.given, [type: 'file'])
+    file('found.json').text = groovy.json.JsonOutput.toJson(found.collect {{ path -> path.name }})
+}}
+"""
+
+
+@pytest.mark.parametrize("joined", [False, True], ids=["glob", "list"])
+def test_the_work_grows_with_the_number_of_names_and_no_faster(joined: bool, tmp_path: Path) -> None:
+    """Each of 15,000 names compared with all others, or each begun anew with what follows, would take an hour."""
+    names = [f"[Homo sapiens] kinase, {number:05}.fa" for number in range(15_000)]
+    (tmp_path / "in").mkdir()
+    for name in names:
+        (tmp_path / "in" / name).touch()
+    (tmp_path / "find.nf").write_text(FIND)
+    given = ",".join(f"in/{name}" for name in names) if joined else "in/*.fa"
+    (tmp_path / "parameters.json").write_text(json.dumps({"given": given}))
+    command = [*nextflow_command(), "run", "find.nf", "-params-file", "parameters.json", "-ansi-log", "false"]
+
+    def find() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=tmp_path, env=launch_environment(), capture_output=True, text=True, timeout=200
+        )
+
+    done = find()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "found.json").read_text()) == names
+    (tmp_path / "in" / "s kinase, 07500.fa").touch()
+    refused = find()
+    assert refused.returncode == 66
+    message = f"in/{names[7500]}: the shell that links it would take {tmp_path}/in/s kinase, 07500.fa for it as well"
+    assert message in refused.stdout + refused.stderr
 
 
 MERGE = """

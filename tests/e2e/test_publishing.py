@@ -171,7 +171,7 @@ def test_a_full_disk_leaves_the_older_results_and_no_claim_of_new_ones(
     before = contents(older_results(small_disk / "out"))
     (small_disk / "other").write_bytes(bytes(700_000))
 
-    options = (*stub, "--overwrite", "--outdir", str(small_disk / "out"), "-resume")
+    options = (*stub, "--overwrite", "--outdir", str(small_disk / "out"))
     full = launch(tmp_path / "run", *options, project=project)
     assert full.code == 74, full.output
     assert "No results: embeddings/part-00000.parquet: No space left on device" in full.last_lines
@@ -179,7 +179,8 @@ def test_a_full_disk_leaves_the_older_results_and_no_claim_of_new_ones(
     assert sorted(path.name for path in (small_disk / "out" / ".virnucpro").iterdir()) == ["lock"]
 
     (small_disk / "other").unlink()
-    again = launch(tmp_path / "run", *options, project=project)
+    # There is still no room for Nextflow's own reports.
+    again = launch(tmp_path / "run", *options, "-resume", project=project, may_warn=True)
     assert again.code == 0, again.output
     assert sorted(contents(small_disk / "out")) == sorted([*NEW, "figures/map.png", "notes.txt"])
     assert (small_disk / "out" / NEW[0]).stat().st_size == 400_000

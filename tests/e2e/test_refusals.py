@@ -34,6 +34,9 @@ class Malicious:
         (["--input", PROTEINS, "--alphabet", "dna"], 2, "--alphabet is 'dna', but must be one of auto, protein"),
         (["--input", PROTEINS, "--precision", "fp7"], 2, "--precision is 'fp7', but must be one of fp16"),
         ([], 2, "no --input"),
+        (["--input"], 2, "--input has no value; give one"),
+        (["--input", ""], 2, "--input has no value; give one"),
+        (["--input", PROTEINS, "--outdir"], 2, "--outdir has no value; give one"),
         (["--input", "nowhere.fasta"], 66, "--input nowhere.fasta: no such file"),
         (["--input", "c$HOME.fasta"], 66, "Nextflow cannot stage a path with a dollar sign"),
         (["--input", PROTEINS, "--model", "none/model.pt"], 66, "--model none/model.pt: no such file or folder"),
@@ -45,6 +48,14 @@ def test_parameters(arguments: list[str], code: int, message: str, tmp_path: Pat
     assert run.code == code, run.output
     assert message in run.last_lines
     assert run.published() == []
+
+
+def test_a_preview_starts_nothing_and_says_so(tmp_path: Path) -> None:
+    run = launch(tmp_path, "--input", PROTEINS, "--model", MODEL, "-preview")
+    assert run.code == 0, run.output
+    assert run.last_lines.rstrip().endswith("A preview: the parameters hold, and no task was started")
+    assert "No results" not in run.output
+    assert not (tmp_path / "results").exists() or run.published() == []
 
 
 @pytest.mark.parametrize("outdir", ["file", "file/results"])

@@ -19,6 +19,7 @@ from kube_run import GROUP, ON_CPU, REGISTRY, USER, Site, recorded, site
 from model.hub_server import serve
 from model.official_models import save_official
 from runtimes.pipeline_run import PROJECT, Run, copy_project
+from warned import warnings
 
 pytestmark = [pytest.mark.k8s, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
 
@@ -43,6 +44,7 @@ def test_from_fasta_to_results(inputs: Path, local: Run) -> None:
         run = here.run("--shard_residues", "480", environment={"VIRNUCPRO_TEST_HOST": "of the launching host"})
         assert run.code == 0, run.output
         assert run.vectors() == local.vectors()
+        assert warnings(run.output) == []
         assert (run.directory / "results" / "report" / "multiqc_report.html").exists()
         pods = here.cluster.pods
         assert sorted(map(process_of, pods)) == ["DESCRIBE_MODEL", *["EMBED_SHARD"] * 3, *sorted(TOOLS)]

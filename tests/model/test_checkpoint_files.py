@@ -116,6 +116,22 @@ def test_a_hub_cache_that_does_not_say_which(main: str | None, complaint: str, t
         open_checkpoint(root)
 
 
+@pytest.mark.parametrize("place", [".", "..", "snapshots", "../../home"])
+def test_a_hub_cache_of_one_model_means_that_model(place: str, tmp_path: Path, model: ESM2) -> None:
+    """Its root, its home, the folder of its snapshots."""
+    root = hub_cache(tmp_path / "hub", {"abc123": model}, "abc123")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "hub").symlink_to(tmp_path / "hub")
+    path = (root / place).resolve()
+    shutil.rmtree(tmp_path / "hub" / "made-abc123")
+    assert_model(path, model)
+    assert open_checkpoint(path).config.name == "esm2_t6_8M_UR50D"
+    (tmp_path / "hub" / "models--lab--other").mkdir()
+    if path.name in ("hub", "home"):
+        with pytest.raises(ModelError, match=r"a hub cache; give one of those in it: .*models--lab--other"):
+            open_checkpoint(path)
+
+
 def test_a_snapshot_whose_blob_is_gone(tmp_path: Path, model: ESM2) -> None:
     root = hub_cache(tmp_path, {"abc123": model})
     (root / "blobs" / "abc123.safetensors").unlink()

@@ -7,12 +7,14 @@ import gzip
 import io
 import lzma
 import pickle
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from esm import ESM2
@@ -160,3 +162,23 @@ def test_a_whole_pickled_module(whole: Callable[[], nn.Module], kind: str, new: 
         f"a whole pickled object of class {kind}, which cannot be read without running code; where it was made, "
         "save its weights alone: torch.save(model.state_dict(), 'weights.pt')"
     )
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (lambda: {"model": sharp_esm2(2, 32, 2), "epoch": 3}, "esm.model.esm2.ESM2"),
+        (lambda: {"epoch": np.float64(3), "net": Net(), "optimizer": {"state": {}}}, f"{__name__}.Net"),
+        (lambda: [Net()], f"{__name__}.Net"),
+    ],
+)
+def test_a_whole_pickled_module_among_others(
+    content: Callable[[], object], kind: str, new: bool, tmp_path: Path
+) -> None:
+    torch.save(content(), tmp_path / "model.pt", _use_new_zipfile_serialization=new)
+    message = refusal(tmp_path / "model.pt")
+    assert re.match(
+        rf"(a whole pickled object of class|holds objects beside the weights \()\b.*{re.escape(kind)}\b", message
+    )
+    assert message.endswith("alone: torch.save(model.state_dict(), 'weights.pt')")

@@ -74,6 +74,7 @@ def with_head(state: State, prefix: str) -> State:
         (lambda s: {"model_state_dict": s, "optimizer_state_dict": {"state": {0: s}}}, ("contact_head", "lm_head")),
         (lambda s: {"net": s, "loss": torch.tensor(0.1), "epoch": 3}, ("contact_head", "lm_head")),
         (lambda s: {"model": s, "args": Namespace(lr=1e-3)}, ("contact_head", "lm_head")),
+        (lambda s: {"checkpoint": {"epoch": 3, "model": {"state_dict": s}}}, ("contact_head", "lm_head")),
     ],
 )
 def test_prefixes_and_tables(
@@ -145,6 +146,17 @@ def test_a_head_may_be_named_as_it_likes(tmp_path: Path, model: ESM2, state: Sta
         (lambda s: {}, "no ESM-2 encoder in it"),
         (lambda s: {"epoch": 3, "lr": 0.1}, "no ESM-2 encoder in it"),
         (lambda s: {"weight": torch.ones(3)}, r"no ESM-2 encoder in it \(its names begin weight\)"),
+        (lambda s: {"runs": {"a": s, "b": {"c": s}}}, r"holds several models, runs\.a, runs\.b\.c; save"),
+        (lambda s: {"optimizer": {"state": {}}}, r"no ESM-2 encoder in it \(its names begin optimizer\)"),
+        (
+            lambda s: {k: v.to(torch.int8) for k, v in s.items()},
+            "is not a tensor of floating-point numbers, but torch.int8",
+        ),
+        (lambda s: {k: v.tolist() for k, v in s.items()}, "is not a tensor of floating-point numbers, but list"),
+        (
+            lambda s: {k: v.numpy() for k, v in s.items()},
+            "holds NumPy's arrays, which are not read; .* torch.from_numpy",
+        ),
         (lambda s: [s], "holds a list, not a table of weights"),
         (lambda s: s["lm_head.bias"], "holds a Tensor, not a table of weights"),
     ],

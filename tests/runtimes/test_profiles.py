@@ -22,6 +22,7 @@ from pipeline_run import (
     read_only_containers,
     run_pipeline,
 )
+from warned import warnings
 
 CLUSTERS = {"slurm": "slurm", "awsbatch": "awsbatch", "googlebatch": "google-batch", "k8s": "k8s"}
 ENGINES = ("docker", "podman", "apptainer", "singularity")
@@ -168,11 +169,6 @@ def test_selectors_stay_out_of_our_configuration() -> None:
     """Parser v1 replaces a selector's block by a profile's, v2 ignores the profile's, and 25.04's warns of all."""
     ours = [*(PROJECT / "conf").glob("*.config"), PROJECT / "nextflow.config"]
     assert len(ours) > 10 and not [path.name for path in ours if re.search("withLabel|withName", path.read_text())]
-
-
-def warnings(output: str) -> list[str]:
-    """What Nextflow warns of; its virtual machine's own warnings say WARNING."""
-    return [line for line in output.splitlines() if re.match(r"\W*WARN\b(?!ING)", line)]
 
 
 @pytest.mark.parametrize("parser", PARSERS)

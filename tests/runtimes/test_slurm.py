@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pipeline_run import SHARDS, Run, run_pipeline
 from slurm_cluster import SLURM, cluster, needs_slurm
+from warned import warnings
 
 pytestmark = [pytest.mark.slurm, needs_slurm]
 
@@ -54,6 +55,7 @@ def test_lost_jobs_go_again_and_no_device_is_shared(confinement: str, tmp_path: 
         assert again.code == 0, again.output
         assert {row["status"] for row in again.trace()} == {"CACHED"}
         assert len(devices(tmp_path)) == tried
+        assert warnings(again.output) == []
 
     assert not (tmp_path / "violations").exists(), (tmp_path / "violations").read_text()
     seen = devices(tmp_path)

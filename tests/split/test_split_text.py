@@ -45,6 +45,8 @@ BODIES += [
     b"M\xc2\x85K",
     b".",
     b"*.",
+    b"MK*.",
+    b"MK*-.",
 ]
 PREAMBLES = [
     b"",

@@ -101,6 +101,8 @@ class Embedder(VectorConfig):
 
     Attributes:
         rejected: records of the last call that have no row, each with its reason.
+        changed: records of the last call that were not read as they stand, each with its ``unknown_residues`` (letters
+            read as X) and ``gaps_removed``.
 
     Raises:
         UsageError: an option that makes no sense.
@@ -118,6 +120,7 @@ class Embedder(VectorConfig):
     deduplicate: bool = True
     progress: bool = True
     rejected: list[Rejected] = field(default_factory=list, init=False, repr=False)
+    changed: list[Record] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("layers", "pooling"):
@@ -192,10 +195,13 @@ class Embedder(VectorConfig):
     def _accepted(self, sequences: Sequences) -> list[Record]:
         """The records to embed; those to reject are kept, and told of."""
         self.rejected.clear()
+        self.changed.clear()
         records: list[Record] = []
         for record in read_sequences(sequences, gaps=self.gaps, alphabet=self.alphabet):
             if isinstance(record, Record):
                 records.append(record)
+                if record.unknown_residues or record.gaps_removed:
+                    self.changed.append(record)
             else:
                 self.rejected.append(record)
         if not records and not self.rejected:

@@ -74,6 +74,7 @@ def load_json(path: Path) -> dict[str, Any]:
 
 
 def _in_folder(path: Path) -> CheckpointFiles:
+    path = _model_in_hub_cache(path)
     folder = _snapshot(path) if (path / "snapshots").is_dir() else path
     if (folder / ADAPTER_CONFIG).is_file():
         raise ModelError(_adapter(folder))
@@ -146,6 +147,17 @@ def _indexed_files(index: Path) -> tuple[Path, ...]:
         if not files[-1].is_file():
             raise ModelError(f"{index.parent}: its index names {name}, which is not there; download the model again")
     return tuple(files)
+
+
+def _model_in_hub_cache(path: Path) -> Path:
+    """The folder of the only model of a hub cache, where ``path`` is the cache, its home or a model's snapshots."""
+    if path.name == "snapshots" and path.parent.name.startswith(_HUB_PREFIX):
+        return path.parent
+    for children in (f"{_HUB_PREFIX}*", f"hub/{_HUB_PREFIX}*"):
+        found = [each for each in path.glob(children) if each.is_dir()]
+        if len(found) == 1 and not _weights_in(path):
+            return found[0]
+    return path
 
 
 def _snapshot(root: Path) -> Path:

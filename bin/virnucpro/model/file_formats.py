@@ -71,8 +71,12 @@ def folder_format(folder: Path) -> str:
     files = sorted(str(each.relative_to(folder)) for depth in ("*", "*/*") for each in folder.glob(depth))
     if not files:
         return "an empty folder; give a folder that holds the weights"
-    for children, what in (("models--*", "a hub cache"), ("checkpoint-*", "a folder of several checkpoints")):
-        found = sorted(each.name for each in folder.glob(children) if each.is_dir())
+    for children, what in (
+        ("models--*", "a hub cache"),
+        ("hub/models--*", "the home of a hub cache"),
+        ("checkpoint-*", "a folder of several checkpoints"),
+    ):
+        found = sorted(str(each.relative_to(folder)) for each in folder.glob(children) if each.is_dir())
         if found:
             return f"{what}; give one of those in it: {', '.join(found[-8:])}"
     for name in files:

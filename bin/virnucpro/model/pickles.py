@@ -50,7 +50,9 @@ _VALUE_BUILTINS: Final = frozenset(("getattr", "tuple", *(kind.__name__ for kind
 
 
 class LeftUnread:
-    """Stands for an object of another package beside the weights, such as a trainer's settings."""
+    """Stands for an object of another package beside the weights, such as a trainer's settings, of this class."""
+
+    stands_for = ""
 
     def __init__(self, *arguments: object, **named: object) -> None: ...
 
@@ -92,7 +94,7 @@ def load_weights(path: Path) -> Any:
         if code:
             raise ModelError(f"{path}: {_code_report(code)}") from refused
         if root:
-            raise ModelError(_whole_object(path, root)) from refused
+            raise whole_object(path, root) from refused
         if not strangers:
             raise
         return _load_beside_strangers(path, strangers)
@@ -120,7 +122,9 @@ def _load_beside_strangers(path: Path, strangers: list[str]) -> Any:
     """Read what has other objects beside the weights. What kind of object each is shows when it is filled."""
     bases: dict[str, type] = dict.fromkeys(strangers, LeftUnread)
     while True:
-        stand_ins = {name: type(f"Stranger{i}_", (base,), {}) for i, (name, base) in enumerate(bases.items())}
+        stand_ins = {
+            name: type(f"Stranger{i}_", (base,), {"stands_for": name}) for i, (name, base) in enumerate(bases.items())
+        }
         try:
             return _reading(path, functools.partial(_load_torch, path, stand_ins))
         except ModelError as error:
@@ -154,7 +158,7 @@ def _reading(path: Path, load: Callable[[], _Content]) -> _Content:
 
 def _damage_report(path: Path, error: Exception) -> str:
     """What is wrong and what to do, without torch's advice to read the file in spite of it."""
-    reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+    reason = str(error).strip().partition("\n")[0].partition(". ")[0][:200] or type(error).__name__
     if not _known_beginning(path):
         return f"not a file of weights; {ADVICE}"
     if isinstance(error, pickle.UnpicklingError):
@@ -218,8 +222,9 @@ def _is_code(name: str) -> bool:
     return top in sys.stdlib_module_names and top not in _VALUE_MODULES
 
 
-def _whole_object(path: Path, root: str) -> str:
-    return (
+def whole_object(path: Path, root: str) -> ModelError:
+    """The error for a model that was pickled as an object of this class."""
+    return ModelError(
         f"{path}: a whole pickled object of class {root}, which cannot be read without running code; where it was "
         "made, save its weights alone: torch.save(model.state_dict(), 'weights.pt')"
     )

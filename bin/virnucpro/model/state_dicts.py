@@ -201,7 +201,8 @@ def _head_name(key: str, prefix: str) -> str:
 
 def _add(path: Path, state: dict[str, Tensor], key: str, canonical: str, value: object) -> None:
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        raise ModelError(f"{path}: '{key}' is not a tensor of floating-point numbers; {ADVICE}")
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise ModelError(f"{path}: '{key}' is not a tensor of floating-point numbers, but {kind}; {ADVICE}")
     if value.element_size() == 1:
         raise ModelError(
             f"{path}: '{key}' is quantised ({value.dtype}), which is not read; give the weights from before"

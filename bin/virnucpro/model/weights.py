@@ -19,7 +19,7 @@ from virnucpro.model.checkpoint_files import CheckpointFiles, locate
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.families import FAIR_ESM, HUGGING_FACE
 from virnucpro.model.hugging_face import has_trained_frequencies, hugging_face_config
-from virnucpro.model.pickles import load_weights
+from virnucpro.model.pickles import LeftUnread, load_weights, whole_object
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.state_dicts import (
     EncoderWeights,
@@ -108,10 +108,17 @@ def weight_files(path: Path) -> list[Path]:
 
 def _table(path: Path, content: object) -> Mapping[str, object]:
     """The named weights in what a file holds: itself, or what fair-esm or a trainer keeps in it."""
+    values = content.values() if isinstance(content, Mapping) else content if isinstance(content, list | tuple) else ()
+    objects = [type(value).stands_for for value in values if isinstance(value, LeftUnread)]
     if not isinstance(content, Mapping):
+        if objects:
+            raise _no_tensors(path, objects)
         raise ModelError(f"{path}: holds a {type(content).__name__}, not a table of weights; {ADVICE}")
-    tables = {str(name): value for name, value in content.items() if isinstance(value, Mapping) and value}
+    tables = _tables(content)
     encoders = [name for name, table in tables.items() if holds_encoder(table)]
+    if not encoders and not holds_encoder(content):
+        tables |= _nested_tables(tables)
+        encoders = [name for name, table in tables.items() if holds_encoder(table)]
     if len(encoders) == 1:
         return tables[encoders[0]]
     if encoders:
@@ -119,7 +126,31 @@ def _table(path: Path, content: object) -> Mapping[str, object]:
     if any(isinstance(value, Tensor) for value in content.values()):
         return content
     # No encoder in any: what the weights are is told from the likeliest table.
-    return next((tables[name] for name in _TABLES if name in tables), {})
+    likeliest = next((tables[name] for name in _TABLES if name in tables), None)
+    if likeliest is None and objects:
+        raise _no_tensors(path, objects)
+    return content if likeliest is None else likeliest
+
+
+def _no_tensors(path: Path, objects: list[str]) -> ModelError:
+    """The error for a list or table of objects of these classes, and no weights."""
+    others = [name for name in objects if not name.startswith("numpy.")]
+    if others:
+        return whole_object(path, others[0])
+    remedy = (
+        "save tensors: torch.save({name: torch.from_numpy(array) for name, array in weights.items()}, 'weights.pt')"
+    )
+    return ModelError(f"{path}: holds NumPy's arrays, which are not read; where it was made, {remedy}")
+
+
+def _tables(content: Mapping[Any, object]) -> dict[str, Mapping[str, object]]:
+    return {str(name): value for name, value in content.items() if isinstance(value, Mapping) and value}
+
+
+def _nested_tables(tables: Mapping[str, Mapping[str, object]]) -> dict[str, Mapping[str, object]]:
+    """Tables inside these, at any depth, by their names with dots between them."""
+    found = {f"{outer}.{name}": each for outer, table in tables.items() for name, each in _tables(table).items()}
+    return found | _nested_tables(found) if found else {}
 
 
 def _sizes(path: Path, files: CheckpointFiles, content: object, encoder: EncoderWeights) -> tuple[Esm2Config, bool]:

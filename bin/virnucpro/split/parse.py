@@ -222,8 +222,8 @@ def _normalise(block: bytes, layout: _Layout, gaps: str) -> _Residues:
         text, comment_lines = _BETWEEN.join(bodies).translate(UPPER, WHITE_SPACE), sum(counts)
     removed = np.zeros(len(bodies), np.int32)
     if gaps != "unknown" and any(gap in text for gap in (b"-", b".")):
-        removed = _count_gaps(text, len(bodies))
-        text = text.translate(None, GAPS)
+        with_gaps, text = text, text.translate(None, GAPS)
+        removed = _count_gaps(with_gaps, text)
     residues = np.frombuffer(text, np.uint8)
     kinds = np.frombuffer(text.translate(_KINDS), np.uint8)
     others = np.flatnonzero(kinds != 0)
@@ -239,13 +239,21 @@ def _normalise(block: bytes, layout: _Layout, gaps: str) -> _Residues:
     return _Residues(text.translate(TO_X), starts, ends, unknown, removed, rejected, bodies, comment_lines)
 
 
-def _count_gaps(text: bytes, records: int) -> npt.NDArray[np.int32]:
-    """Gaps of each record, but for a ``.`` at its end, which is a stop."""
+def _count_gaps(text: bytes, residues: bytes) -> npt.NDArray[np.int32]:
+    """Gaps of each record, but for a ``.`` at its end, which is a stop unless a ``*`` among its residues is."""
     letters = np.frombuffer(text, np.uint8)
     edges = np.flatnonzero(letters == 0)
     ends = np.append(edges, len(text))
-    ends -= letters[np.maximum(ends, 1) - 1] == _DOT
+    starred = _last_letters(np.frombuffer(residues, np.uint8)) == _STOP
+    ends -= (_last_letters(letters) == _DOT) & ~starred
     return _count(np.flatnonzero((letters == _DASH) | (letters == _DOT)), edges, ends)
+
+
+def _last_letters(letters: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The last letter of each record, or what stands before it where it has none."""
+    ends = np.append(np.flatnonzero(letters == 0), len(letters))
+    last: npt.NDArray[np.uint8] = np.append(letters, np.uint8(0))[ends - 1]
+    return last
 
 
 def _count(positions: Array, edges: Array, ends: Array) -> npt.NDArray[np.int32]:
