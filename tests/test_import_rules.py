@@ -16,6 +16,7 @@ ROOT = {
     "children",
     "compression",
     "config",
+    "device_errors",
     "errors",
     "fasta",
     "fasta_source",

@@ -61,7 +61,7 @@ def load_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; ModelError where there is none."""
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         what = content_format(path) or f"not JSON ({error}); download the model again"
         raise ModelError(f"{path}: {what}") from error
     if not isinstance(content, dict):
