@@ -15,10 +15,12 @@ _OF_THE_DEVICE: Final = re.compile(
     r"|\b(CUBLAS|CUDNN|CUSOLVER|CUFFT)_STATUS_|\bcu(DNN|BLAS) error\b|\bNVML_|\bNVML error\b|\bMPS backend\b"
 )
 _DEVICE_MEMORY: Final = re.compile(r"\b(CUDA|MPS)\b.{0,40}\bout of memory\b|_ALLOC_FAILED\b")
-#: The words of torch, its mapping of files, NumPy and Arrow where the host's memory ran out, with the bytes asked for.
+#: The words of torch, its mapping of files, the linker, Python and Arrow where the host's memory ran out, with the
+#: bytes asked for.
 _HOST_MEMORY: Final = re.compile(
     r"\bDefaultCPUAllocator: (?:can't allocate|not enough) memory(?:: you tried to allocate (?P<torch>\d+))?"
     r"|\bunable to mmap (?P<mapped>\d+) bytes\b.*Cannot allocate memory"
+    r"|\bfailed to map segment from shared object(?!: Operation)|\bcan't start new thread\b"
     r"|\b(?:malloc|realloc) of size (?P<arrow>\d+) failed"
 )
 

@@ -114,7 +114,7 @@ def run_reporting_errors(program: str, main: Callable[[], None]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.IO_ERROR)
-    except (OSError, MemoryError, RuntimeError) as error:
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
         if told := device_fault(error):
             print(f"{program}: error: {_one_line(told)}", file=sys.stderr)
             return int(ExitCode.TRY_AGAIN)
