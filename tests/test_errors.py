@@ -65,6 +65,7 @@ def test_what_the_system_raises(
     assert told.startswith("x.py: error: ") and told.endswith(f"{said}\n") and told.count("\n") == 1
 
 
+@pytest.mark.faults("links in a circle", "`merge_embeddings.py`", "66")
 @pytest.mark.parametrize("option", ["manifest", "rejected", "split-summary", "model-json"])
 def test_links_in_a_circle_are_no_file(tmp_path: Path, option: str) -> None:
     run = Run(tmp_path / "run", [0, 1])
@@ -73,6 +74,7 @@ def test_links_in_a_circle_are_no_file(tmp_path: Path, option: str) -> None:
     assert code == ExitCode.NO_INPUT and "circle" in line
 
 
+@pytest.mark.faults("links in a circle", "`split_fasta.py`, `fetch_model.py`", "66")
 def test_an_input_that_is_a_circle_of_links_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "circle").symlink_to("circle")
     describe(layers=6, embed_dim=320).write(tmp_path / "model.json")
@@ -83,6 +85,7 @@ def test_an_input_that_is_a_circle_of_links_is_no_file(tmp_path: Path) -> None:
     assert code == ExitCode.NO_INPUT and "circle" in line
 
 
+@pytest.mark.faults("JSON nested 100,000 deep, or of 5,000 digits", "`merge_embeddings.py`", "65")
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"name": ' * 50_000, '{"name": 1' + "0" * 5000 + "}"])
 def test_json_that_no_parser_takes_is_bad_data(tmp_path: Path, text: str) -> None:
     run = Run(tmp_path / "run", [0, 1])
@@ -92,6 +95,7 @@ def test_json_that_no_parser_takes_is_bad_data(tmp_path: Path, text: str) -> Non
         assert code == ExitCode.BAD_DATA and "deep.json" in line
 
 
+@pytest.mark.faults("a checkpoint of meta tensors", "`fetch_model.py`", "69")
 def test_a_checkpoint_without_numbers_is_refused(tmp_path: Path) -> None:
     state = {name: value.to("meta") for name, value in small_esm2().state_dict().items()}
     torch.save({"model": state}, tmp_path / "small.pt")
@@ -99,6 +103,7 @@ def test_a_checkpoint_without_numbers_is_refused(tmp_path: Path) -> None:
     assert code == ExitCode.MODEL_UNAVAILABLE and "holds no numbers (a meta or sparse tensor)" in line
 
 
+@pytest.mark.faults("results cut short", "`report.py`", "65, with the file")
 @pytest.mark.parametrize(
     "name",
     [
@@ -115,6 +120,7 @@ def test_a_report_of_damaged_results_is_bad_data(tmp_path: Path, name: str) -> N
     assert code == ExitCode.BAD_DATA and f"{name}: unreadable" in line
 
 
+@pytest.mark.faults("results cut short or overwritten", "`neighbours.py`", "65, with the file")
 def test_neighbours_in_damaged_results_are_bad_data(tmp_path: Path) -> None:
     merge(Run(tmp_path, [0, 1]).config())
     path = tmp_path / "results" / "embeddings" / "part-00000.parquet"

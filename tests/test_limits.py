@@ -70,6 +70,7 @@ def ended(
     return done.returncode, done.stderr.strip()
 
 
+@pytest.mark.faults("`ulimit -v`", "every program", "75")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_AS binds on Linux alone")
 @pytest.mark.parametrize(
     ("name", "megabytes"),
@@ -99,6 +100,7 @@ def test_memory_that_does_not_suffice_can_be_tried_again(
     assert ExitCode.TRY_AGAIN in codes
 
 
+@pytest.mark.faults("a `/dev/shm` of 64 KiB", "`embed_shard.py`", "74, with its name")
 def test_shared_memory_that_is_too_small_is_named_at_once(inputs: Path, tmp_path: Path) -> None:
     small = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
     if subprocess.run(["unshare", "--mount", "sh", "-c", small], capture_output=True, check=False).returncode:
@@ -110,6 +112,9 @@ def test_shared_memory_that_is_too_small_is_named_at_once(inputs: Path, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.faults(
+    "a full disk", "split, shard, merge, neighbours", "74, with the folder; nothing left; whole once there is room"
+)
 @pytest.mark.parametrize("name", ["split_fasta.py", "merge_embeddings.py", "embed_shard.py", "neighbours.py"])
 def test_a_full_disk_is_named(inputs: Path, small_disk: Path, name: str) -> None:
     (small_disk / "other").write_bytes(bytes(900_000))
@@ -133,6 +138,7 @@ def bounded() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 
 
+@pytest.mark.faults("a config.json of 10^9 layers, or of a width of 2·10^10", "`fetch_model.py`", "69, at once")
 @pytest.mark.parametrize(
     "sizes", [{"num_hidden_layers": 10**9}, {"hidden_size": 2 * 10**10, "num_attention_heads": 1}], ids=["deep", "wide"]
 )

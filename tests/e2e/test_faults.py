@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
-from launch import PROJECT, Launch, launch
-from pipeline.models import save_fair_esm, small_esm2
+from fault_runs import INJECTION, assert_whole, options
+from launch import Launch, launch
 
 pytestmark = pytest.mark.one_engine
-
-FEW = PROJECT / "tests" / "fixtures" / "few.fasta"
-INJECTION = PROJECT / "tests" / "faults"
 
 
 @dataclass(frozen=True)
@@ -76,41 +69,6 @@ LONG = [
     Fault(MERGE, BEFORE_MERGE, "delete shard-00000/embeddings.parquet", 65),
     Fault(MERGE, BEFORE_MERGE, "damage rejected.tsv", 65),
 ]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "small.pt"
-    save_fair_esm(small_esm2(), path)
-    return path
-
-
-def options(model: Path) -> list[str]:
-    return ["--input", str(FEW), "--model", str(model), "--shard_residues", "3000"]
-
-
-@pytest.fixture(scope="module")
-def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Launch:
-    """The same run without a fault."""
-    run = launch(tmp_path_factory.mktemp("whole"), *options(model), "--report", "false")
-    assert run.code == 0, run.output
-    return run
-
-
-def vectors(run: Launch) -> tuple[list[str], np.ndarray]:
-    rows = pq.read_table(run.results / "embeddings").sort_by("ordinal")
-    return rows["id"].to_pylist(), np.array(rows["embedding"].to_pylist())
-
-
-def assert_whole(run: Launch, whole: Launch) -> None:
-    """All records with the vectors that they have without a fault, as ``verify`` proves."""
-    assert run.code == 0, run.output
-    command = [sys.executable, str(PROJECT / "bin" / "verify.py"), str(run.results)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    (ids, found), (known, expected) = vectors(run), vectors(whole)
-    assert ids == known
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def faulty_run(folder: Path, fault: Fault, *arguments: str) -> Launch:

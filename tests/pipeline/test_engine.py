@@ -46,6 +46,9 @@ def test_vectors_equal_fair_esm_for_the_first_and_later_batches() -> None:
         torch.testing.assert_close(vectors, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.faults(
+    "a batch that does not fit into the device's memory", "the engine", "computed in halves; the same vectors"
+)
 @pytest.mark.parametrize("limit", [45, 90, 200])
 @pytest.mark.parametrize(
     "error",
@@ -91,6 +94,7 @@ def test_a_sequence_that_does_not_fit_alone_is_named() -> None:
         Engine(model, CPU, MEAN).submit(batch_of(sequences))
 
 
+@pytest.mark.faults("a lost device", "the engine", "75")
 def test_a_lost_device_can_be_tried_again() -> None:
     model = SmallMemory.from_fair_esm(small_esm2())
     model.error = RuntimeError("CUDA error: uncorrectable ECC error encountered\nCompile with ...")

@@ -83,6 +83,7 @@ def kill_something(process: subprocess.Popen[str], rng: random.Random) -> None:
         pass
 
 
+@pytest.mark.faults("tasks killed at random", "the GPUs' locks", "no two holders, no GPU lost")
 def test_no_two_tasks_hold_a_gpu_and_no_slot_is_lost(tmp_path: Path, devices: list[str]) -> None:
     rng = random.Random(6)
     running: list[subprocess.Popen[str]] = []
@@ -184,6 +185,9 @@ def plant(kind: str, path: Path, target: Path) -> None:
         path.symlink_to(target)
 
 
+@pytest.mark.faults(
+    "a pipe, link or folder in a lock's place", "a GPU's lock", "neither waited for nor followed: another GPU, or 74"
+)
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
 def test_what_another_user_put_in_a_locks_place_is_neither_waited_for_nor_followed(
     kind: str, devices: list[str], tmp_path: Path
@@ -237,6 +241,7 @@ def test_a_lock_of_another_user_keeps_the_time_that_it_has(devices: list[str], t
     assert (LOCKS / devices[1]).stat().st_mtime > 1
 
 
+@pytest.mark.faults("SIGKILL, SIGTERM, SIGINT, SIGUSR2 of the task that holds it", "a GPU's lock", "free")
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2], ids=lambda s: s.name)
 def test_a_gpu_is_free_once_all_of_its_task_is_killed(sent: signal.Signals, devices: list[str], tmp_path: Path) -> None:
     holder = start(TASK, str(tmp_path), "60", visible=devices[0])

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
@@ -166,7 +167,9 @@ def _embed_shards(tasks: Sequence[EmbedConfig], gpus: Sequence[str]) -> None:
     interrupted = threading.Event()
 
     def embed_one(task: EmbedConfig) -> None:
-        # Ctrl-C is for the main thread alone: processes started here inherit that it does not reach them.
+        # Ctrl-C is for the main thread alone: processes started here inherit that it does not reach them. Starting
+        # multiprocessing's tracker would let it through again.
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
         gpu = free.get()
         try:

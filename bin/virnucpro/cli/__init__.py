@@ -4,14 +4,15 @@ import os
 import sys
 from types import TracebackType
 
-from virnucpro.errors import tell_interrupted
-
 
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """In a line, too, where Ctrl-C comes while a program still imports what it needs."""
     if issubclass(kind, KeyboardInterrupt):
+        from virnucpro.errors import tell_interrupted
+
         os._exit(tell_interrupted(os.path.basename(sys.argv[0])))
     sys.__excepthook__(kind, error, trace)
 
 
+# Before anything else is imported.
 sys.excepthook = _tell
