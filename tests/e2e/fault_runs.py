@@ -16,7 +16,7 @@ _FEW = PROJECT / "tests" / "fixtures" / "few.fasta"
 
 
 def options(model: Path) -> list[str]:
-    """A run of several shards."""
+    """A run of a few sequences."""
     return ["--input", str(_FEW), "--model", str(model), "--shard_residues", "3000"]
 
 

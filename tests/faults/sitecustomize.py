@@ -41,7 +41,9 @@ def happen(action: str) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     else:
         kind, _, pattern = action.partition(" ")
-        for path in sorted(Path().glob(pattern)):
+        paths = sorted(Path().glob(pattern))
+        assert paths, f"no {pattern} in {Path().absolute()}"
+        for path in paths:
             change(kind, path.resolve())
 
 
