@@ -17,6 +17,7 @@ ROOT = {
     "children",
     "compression",
     "config",
+    "device_errors",
     "errors",
     "fasta",
     "fasta_source",

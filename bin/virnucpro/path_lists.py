@@ -33,7 +33,7 @@ def read_path_list(path: Path) -> PathList:
         )
     except FileNotFoundError:
         raise InputMissingError(f"{path}: no such list; check the path") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f'{path}: not a JSON list of {{"path": ..., "name": ...}} ({error!r}); write it anew') from None
 
 

@@ -23,10 +23,12 @@ class SmallMemory(PackedEsm2):
     """A model on a device that holds ``limit`` tokens of activations."""
 
     limit = 0
+    refused = 0
     error: Exception = torch.OutOfMemoryError("CUDA out of memory.")
 
     def forward(self, ids_T: torch.Tensor, *others: Any) -> dict[int, torch.Tensor]:
         if len(ids_T) > self.limit:
+            self.refused += 1
             raise self.error
         return super().forward(ids_T, *others)
 
@@ -45,6 +47,9 @@ def test_vectors_equal_fair_esm_for_the_first_and_later_batches() -> None:
         torch.testing.assert_close(vectors, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.faults(
+    "a batch that does not fit into the device's memory", "the engine", "computed in halves; the same vectors"
+)
 @pytest.mark.parametrize("limit", [45, 90, 200])
 @pytest.mark.parametrize(
     "error",
@@ -67,6 +72,21 @@ def test_a_batch_that_does_not_fit_is_split_until_it_does(limit: int, error: Exc
     assert halves.retries >= 1
 
 
+def test_a_batch_that_did_not_fit_teaches_the_next_ones() -> None:
+    model = SmallMemory.from_fair_esm(small_esm2())
+    engine = Engine(model, CPU, MEAN)
+    model.limit = 1 << 30
+    batches = [batch_of(random_sequences(23, seed)) for seed in range(4)]
+    whole = [run(engine, batch) for batch in batches]
+    model.limit = max(batch.tokens for batch in batches) // 3
+    outputs = [engine.collect(engine.submit(batch)) for batch in batches]
+    assert outputs[0].retries == model.refused > 0
+    assert [output.retries for output in outputs[1:]] == [0, 0, 0]
+    for batch, output, expected in zip(batches, outputs, whole, strict=True):
+        torch.testing.assert_close(output.vectors["embedding"], expected, rtol=1e-5, atol=1e-6)
+        assert output.batch.sequence_ids == batch.sequence_ids
+
+
 def test_a_sequence_that_does_not_fit_alone_is_named() -> None:
     model = SmallMemory.from_fair_esm(small_esm2())
     model.limit = 30
@@ -75,6 +95,7 @@ def test_a_sequence_that_does_not_fit_alone_is_named() -> None:
         Engine(model, CPU, MEAN).submit(batch_of(sequences))
 
 
+@pytest.mark.faults("a lost device", "the engine", "75")
 def test_a_lost_device_can_be_tried_again() -> None:
     model = SmallMemory.from_fair_esm(small_esm2())
     model.error = RuntimeError("CUDA error: uncorrectable ECC error encountered\nCompile with ...")

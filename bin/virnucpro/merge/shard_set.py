@@ -14,7 +14,7 @@ from virnucpro.errors import DataError, InputMissingError, LedgerError
 from virnucpro.output.contracts import PlannedShard, ShardSummary, SplitSummary
 from virnucpro.output.damage import reading
 from virnucpro.output.files import BATCHES_FILE, EMBEDDINGS_FILE, RESIDUES_DIR, SHARD_SUMMARY_FILE
-from virnucpro.output.schema import DESCRIPTIVE_KEYS, decode_metadata, first_difference, vector_columns
+from virnucpro.output.schema import DESCRIPTIVE_KEYS, decode_metadata, first_difference, shard_schema, vector_columns
 from virnucpro.shards import shard_number
 
 _NAMED_AT_MOST: Final = 10
@@ -116,6 +116,9 @@ def _open_shard(number: int, folder: Path, planned: PlannedShard) -> ShardFiles:
     columns = vector_columns(schema)
     if not columns:
         raise DataError(f"shard {number} ({folder}): no embedding column in {path.name}; embed it again")
+    dtype = value_dtype(schema, columns)
+    if not schema.equals(shard_schema(columns, dtype, {})):
+        raise DataError(f"{where}: other columns in {path.name} than a shard has; embed it again")
     return ShardFiles(
         number,
         folder,
@@ -123,7 +126,7 @@ def _open_shard(number: int, folder: Path, planned: PlannedShard) -> ShardFiles:
         rows,
         metadata,
         columns,
-        value_dtype(schema, columns),
+        dtype,
         summary,
     )
 

@@ -16,6 +16,7 @@ from virnucpro.config import residue_limit
 from virnucpro.errors import DataError, LedgerError
 from virnucpro.merge.layout import statuses
 from virnucpro.output.contracts import RunSummary
+from virnucpro.output.damage import REMEDY_OF_RESULTS as _REMEDY
 from virnucpro.output.damage import reading
 from virnucpro.output.digest_list import listed_parts, read_digests
 from virnucpro.output.digests import check_file
@@ -41,7 +42,6 @@ from virnucpro.output.schema import (
     read_metadata,
 )
 
-_REMEDY: Final = "run again, or fetch the results anew from where they are whole"
 _ROWS_AT_ONCE: Final = 65_536
 _LEDGER_COLUMNS: Final = (*LEDGER_FACTS, "status")
 #: As results hold them.

@@ -65,7 +65,7 @@ def load_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; ModelError where there is none."""
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         what = content_format(path) or f"not JSON ({error}); download the model again"
         raise ModelError(f"{path}: {what}") from error
     if not isinstance(content, dict):
@@ -151,9 +151,9 @@ def _indexed_files(index: Path) -> tuple[Path, ...]:
 
 def _model_in_hub_cache(path: Path) -> Path:
     """The folder of the only model of a hub cache, where ``path`` is the cache, its home or a model's snapshots."""
-    if path.name == "snapshots" and path.parent.name.startswith(_HUB_PREFIX):
+    if path.name == "snapshots" and path.parent.name.startswith(HUB_PREFIX):
         return path.parent
-    for children in (f"{_HUB_PREFIX}*", f"hub/{_HUB_PREFIX}*"):
+    for children in (f"{HUB_PREFIX}*", f"hub/{HUB_PREFIX}*"):
         found = [each for each in path.glob(children) if each.is_dir()]
         if len(found) == 1 and not _weights_in(path):
             return found[0]

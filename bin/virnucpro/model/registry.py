@@ -15,6 +15,8 @@ from virnucpro.output.contracts import ModelDescription
 HUB_OWNER: Final = "facebook/"
 #: More than any model has; each layer that a config.json claims costs time and memory before a file is looked at.
 MOST_LAYERS: Final = 1000
+#: The same of a layer's width.
+MOST_WIDTH: Final = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Esm2Config:
 
     def __post_init__(self) -> None:
         sizes = (self.layers, self.embed_dim, self.heads)
-        if min(sizes) < 1 or self.layers > MOST_LAYERS or self.embed_dim % (2 * self.heads):
+        too_large = self.layers > MOST_LAYERS or self.embed_dim > MOST_WIDTH
+        if min(sizes) < 1 or too_large or self.embed_dim % (2 * self.heads):
             raise ModelError(
                 f"model {self.name}: {self.layers} layers of width {self.embed_dim} with {self.heads} heads "
                 "is not an ESM-2; check that the checkpoint is complete"

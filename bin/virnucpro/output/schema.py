@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from virnucpro import __version__
 from virnucpro.errors import DataError
+from virnucpro.output.damage import REMEDY_OF_RESULTS, reading
 from virnucpro.output.keys import KEY_BYTES
 
 #: The one key of the Parquet file metadata that is ours; its value is a JSON object.
@@ -230,7 +231,8 @@ def decode_metadata(schema: pa.Schema, where: Path | str) -> dict[str, Any]:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """Our metadata of a Parquet file, reading its footer only."""
-    return decode_metadata(pq.read_schema(path), path)
+    with reading(path, REMEDY_OF_RESULTS):
+        return decode_metadata(pq.read_schema(path), path)
 
 
 def vector_columns(schema: pa.Schema) -> dict[str, int]:

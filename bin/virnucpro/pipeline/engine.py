@@ -18,6 +18,7 @@ import torch
 from virnucpro.config import DEFAULT_VECTORS, VectorConfig, absolute_layers
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.data.tokens import MASK
+from virnucpro.device_errors import device_fault, is_out_of_device_memory
 from virnucpro.errors import TryAgainError
 from virnucpro.kernels.pooling import pool
 from virnucpro.output.schema import embedding_columns, residue_columns
@@ -98,12 +99,15 @@ class InFlight:
     done: torch.cuda.Event | None
     #: Set instead of the tensors above when the batch did not fit and was run in halves at once.
     joined: BatchOutput | None = None
+    #: The same when it was split before, as one of its size had not fitted.
+    parts: tuple[InFlight, ...] = ()
 
 
 class Engine:
     """Runs packed batches; ``submit`` returns at once on CUDA, ``collect`` waits for the results.
 
-    With ``streams`` off everything runs in order on the current stream: the numbers are the same.
+    With ``streams`` off everything runs in order on the current stream: the numbers are the same. A batch that did not
+    fit into the device's memory teaches the engine: later ones of more tokens than its halves are split before.
     """
 
     def __init__(self, model: PackedEsm2, device: torch.device, plan: OutputPlan, *, streams: bool = True) -> None:
@@ -111,6 +115,7 @@ class Engine:
         self.device = device
         self.plan = plan
         self.streams = streams and device.type == "cuda"
+        self._most_tokens: int | None = None
         if device.type == "cuda":
             with torch.cuda.device(device):
                 current = torch.cuda.current_stream(device)
@@ -123,18 +128,21 @@ class Engine:
             self._epoch_time = time.time()
 
     def submit(self, batch: PackedBatch) -> InFlight:
-        """Queue a batch. A batch that does not fit into GPU memory is run at once, in halves.
+        """Queue a batch. One that does not fit into GPU memory is run at once, in halves.
 
         Raises:
             TryAgainError: a single sequence does not fit, or the device is lost.
         """
+        if self._most_tokens is not None and batch.tokens > self._most_tokens and batch.num_sequences > 1:
+            parts = tuple(self.submit(half) for half in batch.split())
+            return InFlight(batch, {}, parts[0].finite, {}, 0.0, 0.0, None, parts=parts)
         try:
             return self._launch(batch)
         except torch.OutOfMemoryError:
             pass
         except RuntimeError as error:
-            if not _is_allocation_failure(error):
-                raise _device_error(error) from error
+            if not is_out_of_device_memory(error):
+                raise _told(error) from error
         # The failed launch's tensors are alive until its exception is: split only out here.
         joined = self._run_in_halves(batch)
         return InFlight(batch, {}, joined.finite, {}, 0.0, 0.0, None, joined=joined)
@@ -143,11 +151,14 @@ class Engine:
         """Wait for a batch and hand over its host tensors."""
         if flight.joined is not None:
             return flight.joined
+        if flight.parts:
+            outputs = [self.collect(part) for part in flight.parts]
+            return BatchOutput.join(flight.batch, outputs, sum(output.retries for output in outputs))
         if flight.done is not None:
             try:
                 flight.done.synchronize()
             except RuntimeError as error:
-                raise _device_error(error) from error
+                raise _told(error) from error
         residues = [
             dict(zip(flight.residues, each, strict=True)) for each in zip(*flight.residues.values(), strict=True)
         ]
@@ -231,7 +242,9 @@ class Engine:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             torch.cuda.empty_cache()
-        outputs = [self.collect(self.submit(half)) for half in batch.split()]
+        halves = batch.split()
+        self._most_tokens = max(half.tokens for half in halves)
+        outputs = [self.collect(self.submit(half)) for half in halves]
         return BatchOutput.join(batch, outputs, 1 + sum(output.retries for output in outputs))
 
 
@@ -261,13 +274,6 @@ def _to_host(tensor: torch.Tensor, stream: torch.cuda.Stream) -> torch.Tensor:
     return host
 
 
-def _is_allocation_failure(error: RuntimeError) -> bool:
-    text = str(error)
-    return "out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text
-
-
-def _device_error(error: RuntimeError) -> Exception:
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if "CUDA" in text or "NVML" in text or "cuda" in text:
-        return TryAgainError(f"the GPU failed: {text}; the task can be tried again, on another device if this recurs")
-    return error
+def _told(error: RuntimeError) -> Exception:
+    fault = device_fault(error)
+    return error if fault is None else TryAgainError(fault)
