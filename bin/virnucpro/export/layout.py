@@ -1,0 +1,74 @@
+"""What every layout of an export is to the one loop that fills it."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, ClassVar
+
+from virnucpro.errors import UsageError
+from virnucpro.export.config import ExportConfig
+from virnucpro.export.names import LINK_NAME_BYTES
+from virnucpro.export.results import Records, Results, Vectors
+
+
+def require(package: str, layout: str, distribution: str | None = None) -> Any:
+    """A package that only an export needs.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package.partition(".")[0]:
+            raise
+        needed = f"--to {layout} needs {distribution or package}, which is not installed"
+        raise UsageError(f"{needed}; install requirements-export.lock") from None
+
+
+class Layout(ABC):
+    """Takes the rows in input order, and after them, where they are asked for, the vectors of single residues.
+
+    Args:
+        folder: an empty folder for the files.
+        results: what is exported.
+        config: what was asked for.
+    """
+
+    #: Bytes of a protein's name at most; None where the layout has no names, only rows and a list of ids.
+    name_bytes: ClassVar[int | None] = LINK_NAME_BYTES
+    #: Whether a protein's name is its whole header, unless the names asked for are others.
+    named_by_header: ClassVar[bool] = False
+
+    def __init__(self, folder: Path, results: Results, config: ExportConfig) -> None:
+        self.folder, self.results, self.config = folder, results, config
+        self._open = ExitStack()
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of vectors that ``add`` gets: one, unless a layout has a place for all."""
+        return [self.results.column(self.config.column)]
+
+    @property
+    def residue_columns(self) -> list[str]:
+        """The columns that ``add_residues`` gets."""
+        known = self.results.residue_columns()
+        if len(known) == 1:
+            return list(known.values())
+        layer = (self.config.column or "").rpartition("_layer")[2]
+        return [known[int(layer)]] if layer.isdigit() else [known[self.results.layers[-1]]]
+
+    @abstractmethod
+    def add(self, records: Records) -> None:
+        """Take the rows that come next."""
+
+    def add_residues(self, rows: list[int], names: list[str], residues: dict[str, Vectors]) -> None:
+        """Take one sequence's (residues, dim) vectors, for all proteins that have it."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of the files, whether all was written or not."""
+        self._open.close()
