@@ -100,6 +100,7 @@ screenshot: demo ## docs/report.png anew, of the demo's report
 
 lock: $(VENV)/.uv ## the locks anew from the .in files
 	$(COMPILE) requirements.in -o requirements.lock
+	$(COMPILE) -c requirements.lock requirements-export.in -o requirements-export.lock
 	$(COMPILE) -c requirements.lock requirements-dev.in -o requirements-dev.lock
 	$(COMPILE) -c requirements.lock requirements-tools.in -o requirements-tools.lock
 	cp requirements.lock requirements-cu12.lock
