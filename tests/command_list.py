@@ -134,6 +134,7 @@ COMMANDS: dict[str, Run | Step | PartOf | Lacks] = {
     "virnucpro --help": Run(None),
     "virnucpro embed --help": Run(None),
     "virnucpro embed proteins.fasta -o out": Run("out"),
+    "virnucpro export --results results --to npy -o export-npy": Run("export-npy/embedding.npy"),
     "git lfs pull": Lacks("a clone whose files lie elsewhere", told_by_a_program),
     "make": Run(None),
     "make docs": Run("docs/performance.md"),

@@ -26,7 +26,9 @@ NAMES = [
 def test_uniprot(results: Path, tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     folder, embedded = export(results, "uniprot", tmp_path / "out", "--per-residue"), Embedded.read(results)
-    assert sorted(path.name for path in folder.iterdir()) == ["per-protein.h5", "per-residue.h5", "renamed.tsv"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("export.json", "per-protein.h5", "per-residue.h5", "renamed.tsv")
+    ]
     with h5py.File(folder / "per-protein.h5") as proteins, h5py.File(folder / "per-residue.h5") as residues:
         assert sorted(proteins) == sorted(residues) == sorted(NAMES)
         for row, name in enumerate(NAMES):
@@ -101,7 +103,7 @@ def test_one_column_of_several(several: Path, tmp_path: Path) -> None:
 
 def test_npy(results: Path, several: Path, tmp_path: Path) -> None:
     folder, embedded = export(results, "npy", tmp_path / "one"), Embedded.read(results)
-    assert sorted(path.name for path in folder.iterdir()) == ["embedding.npy", "ids.txt"]
+    assert sorted(path.name for path in folder.iterdir()) == ["embedding.npy", "export.json", "ids.txt"]
     matrix = np.load(folder / "embedding.npy", mmap_mode="r")
     assert identical(np.array(matrix), embedded.vectors())
     assert (folder / "ids.txt").read_text() == "".join(f"{each}\n" for each in IDS)
@@ -193,7 +195,7 @@ def test_residues_are_refused_where_there_are_none_or_no_place(results: Path, tm
     )
     assert "npy holds one vector a protein; export to uniprot, bio_embeddings, fair-esm, scikit-bio" in said
     said = program("export.py", "--results", tmp_path, "--to", "npy", "--outdir", tmp_path / "out", code=66)
-    assert "no manifest.parquet in it; give --results the folder of a finished run" in said
+    assert "digests.xxh128: not there; give the output folder of a finished run" in said
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
     said = program("export.py", "--results", results, "--to", "npy", "--outdir", tmp_path / "out", code=2)

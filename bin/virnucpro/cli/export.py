@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from virnucpro.cli.program import run_program
 from virnucpro.export.config import ExportConfig
+from virnucpro.plain_text import visible
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,4 +17,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(config: ExportConfig) -> None:
     from virnucpro.export.export import export
 
-    print(*export(config), sep="\n")
+    print(*map(visible, export(config)), sep="\n")

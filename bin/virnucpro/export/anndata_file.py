@@ -11,6 +11,7 @@ import numpy as np
 from virnucpro.export.config import ExportConfig
 from virnucpro.export.layout import Layout, require
 from virnucpro.export.results import Records, Results
+from virnucpro.output.schema import LEDGER_FACTS
 
 #: Values of a column written together.
 _CHUNK_VALUES = 1 << 18
@@ -35,9 +36,8 @@ class AnnDataFile(Layout):
 
     def add(self, records: Records) -> None:
         arrays = {"X": _single(records.vectors[self._first]), "obs/_index": np.array(records.names, object)}
-        for name in self.results.facts:
-            column = records.facts[name]
-            arrays[f"obs/{name}"] = _values(column.cast("string") if str(column.type).startswith("dict") else column)
+        for name in LEDGER_FACTS:
+            arrays[f"obs/{name}"] = records.facts[name].to_numpy(zero_copy_only=False)
         for column, vectors in records.vectors.items():
             if column != self._first:
                 arrays[f"obsm/{column}"] = _single(vectors)
@@ -72,8 +72,3 @@ class AnnDataFile(Layout):
 def _single(vectors: Any) -> Any:
     """float32: AnnData's readers expect no other of short floats, and every float16 is one."""
     return vectors.astype(np.float32)
-
-
-def _values(column: Any) -> Any:
-    array = column.to_numpy(zero_copy_only=False)
-    return np.array(["" if each is None else each for each in array], object) if array.dtype == object else array

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import Final, TextIO
@@ -14,13 +15,13 @@ from virnucpro.export.anndata_file import AnnDataFile
 from virnucpro.export.config import ExportConfig
 from virnucpro.export.fair_esm import FairEsm
 from virnucpro.export.faiss_index import FaissIndex
+from virnucpro.export.folder import describe_export, new_export
 from virnucpro.export.hdf5 import BioEmbeddings, UniProt
-from virnucpro.export.layout import Layout
+from virnucpro.export.layout import Layout, writing
 from virnucpro.export.names import Names, accession
 from virnucpro.export.numpy_files import NumpyFiles
 from virnucpro.export.results import Records, Results, RowsByKey
 from virnucpro.export.scikit_bio import ScikitBio
-from virnucpro.output.atomic import prepare_new_directory, publish_directory, remove_tree
 
 RENAMED_FILE: Final = "renamed.tsv"
 _LAYOUTS: Final[dict[str, type[Layout]]] = {
@@ -44,13 +45,11 @@ def export(config: ExportConfig) -> list[str]:
     results = Results(config.results)
     if config.per_residue:
         results.residue_columns()
-    temporary = prepare_new_directory(config.outdir)
-    try:
-        renamed = _fill(temporary, results, config)
-        publish_directory(temporary, config.outdir)
-    except BaseException:
-        remove_tree(temporary)
-        raise
+    with new_export(config.outdir, overwrite=config.overwrite) as folder:
+        renamed = _fill(folder, results, config)
+        facts: dict[str, object] = {"to": config.to, "results": str(config.results), "names": config.names}
+        facts |= {"proteins": results.rows, "renamed": renamed, "vectors": results.metadata}
+        describe_export(folder, facts)
     told = [f"{results.rows} proteins of {config.results} as {config.to} in {config.outdir}"]
     if renamed:
         told.append(f"{renamed} of them under another name than their own: see {config.outdir / RENAMED_FILE}")
@@ -59,22 +58,34 @@ def export(config: ExportConfig) -> list[str]:
 
 def _fill(folder: Path, results: Results, config: ExportConfig) -> int:
     """Fill a folder, and return how many proteins have another name than their own."""
-    layout = _LAYOUTS[config.to](folder, results, config)
+    with writing(config.outdir):
+        layout = _LAYOUTS[config.to](folder, results, config)
     try:
         with (folder / RENAMED_FILE).open("w", encoding="utf-8", newline="\n") as stream:
             names = _names(layout, stream)
-            kept: list[pa.Array] = []
-            for records in _records(layout, names):
-                layout.add(records)
-                if config.per_residue:
-                    kept.append(pa.array(records.names, pa.string()))
+            kept = _add_rows(layout, names)
         if config.per_residue:
-            _add_residues(layout, pa.chunked_array(kept, pa.string()))
-    finally:
+            _add_residues(layout, kept)
+    except BaseException:
+        with suppress(Exception):
+            layout.close()
+        raise
+    with writing(config.outdir):
         layout.close()
     if not names or not names.renamed:
         (folder / RENAMED_FILE).unlink()
     return names.renamed if names else 0
+
+
+def _add_rows(layout: Layout, names: Names | None) -> pa.ChunkedArray:
+    """Hand on all rows; returns what they are called, where that is needed again."""
+    kept: list[pa.Array] = []
+    for records in _records(layout, names):
+        with writing(layout.config.outdir):
+            layout.add(records)
+        if layout.config.per_residue:
+            kept.append(pa.array(records.names, pa.string()))
+    return pa.chunked_array(kept, pa.string())
 
 
 def _records(layout: Layout, names: Names | None) -> Iterator[Records]:
@@ -126,7 +137,9 @@ def _add_residues(layout: Layout, names: pa.ChunkedArray) -> None:
     for key, residues in results.residues(layout.residue_columns):
         rows = rows_by_key.rows(key)
         if len(rows):
-            layout.add_residues(rows.tolist(), names.take(pa.array(rows)).to_pylist(), residues)
+            called = names.take(pa.array(rows)).to_pylist()
+            with writing(layout.config.outdir):
+                layout.add_residues(rows.tolist(), called, residues)
             missing -= len(rows)
     if missing:
-        raise DataError(f"{results.folder}: no residues of {missing} proteins; give --results a whole folder")
+        raise DataError(f"{results.folder}: no residues of {missing} proteins; run again with --per_residue")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
-from virnucpro.errors import UsageError
+import numpy as np
+
 from virnucpro.export.layout import Layout, require
 from virnucpro.export.names import FILE_NAME_BYTES
 from virnucpro.export.results import Records, Vectors
@@ -15,16 +17,14 @@ _ENTRIES: Final = {"mean": "mean_representations", "bos": "bos_representations",
 
 
 class FairEsm(Layout):
-    """A dict with ``label``, the header, and ``mean_representations``, ``bos_representations`` and
-    ``representations`` where there are such: tensors by number of the layer."""
+    """A dict with ``label``, what names the protein, and ``mean_representations``, ``bos_representations`` and
+    ``representations`` where there are such: float32 tensors by number of the layer."""
 
     name_bytes = FILE_NAME_BYTES
     named_by_header = True
 
     @property
     def columns(self) -> list[str]:
-        if self.config.column is not None:
-            raise UsageError("--column: a .pt of fair-esm holds all vectors of its protein; leave it out")
         return list(self.results.columns)
 
     @property
@@ -38,15 +38,19 @@ class FairEsm(Layout):
         for i, (label, name) in enumerate(zip(records.texts, records.names, strict=True)):
             content: dict[str, Any] = {"label": label}
             for (pooling, layer), column in zip(places, columns, strict=True):
-                # A copy: a view would be saved with all that it is a part of.
-                content.setdefault(_ENTRIES[pooling], {})[layer] = torch.from_numpy(records.vectors[column][i].copy())
+                content.setdefault(_ENTRIES[pooling], {})[layer] = _tensor(torch, records.vectors[column][i])
             torch.save(content, self.folder / f"{name}.pt")
 
-    def add_residues(self, rows: list[int], names: list[str], residues: dict[str, Vectors]) -> None:
+    def add_residues(self, rows: list[int], names: list[str], residues: Mapping[str, Vectors]) -> None:
         torch = require("torch", self.config.to)
         by_column = {column: layer for layer, column in self.results.residue_columns().items()}
-        tensors = {by_column[column]: torch.from_numpy(matrix.copy()) for column, matrix in residues.items()}
+        tensors = {by_column[column]: _tensor(torch, matrix) for column, matrix in residues.items()}
         for name in names:
             path = self.folder / f"{name}.pt"
             pooled = torch.load(path, weights_only=True)
             torch.save({"label": pooled.pop("label"), "representations": tensors, **pooled}, path)
+
+
+def _tensor(torch: Any, array: Vectors) -> Any:
+    """A copy, as a view would be saved with all that it is a part of; float32, which every float16 is."""
+    return torch.from_numpy(array.astype(np.float32, copy=True))

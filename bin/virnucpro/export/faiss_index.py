@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from virnucpro.errors import OutputError
+from virnucpro.errors import UsageError
 from virnucpro.export.config import ExportConfig
 from virnucpro.export.layout import Layout, require
 from virnucpro.export.numpy_files import IdList
@@ -48,7 +48,7 @@ def flat_header(faiss: Any, empty: Any, rows: int) -> bytes:
     """What stands before the vectors in the file of a flat index, made from FAISS's own of an empty one.
 
     Raises:
-        OutputError: this version of FAISS writes another.
+        UsageError: this version of FAISS writes another.
     """
 
     def header(count: int) -> bytes:
@@ -62,5 +62,5 @@ def flat_header(faiss: Any, empty: Any, rows: int) -> bytes:
     one.add(vector[None])
     if faiss.serialize_index(one).tobytes() != header(1) + vector.tobytes():
         unknown = f"FAISS {faiss.__version__} writes another file than is known here"
-        raise OutputError(f"{unknown}; install requirements-export.lock")
+        raise UsageError(f"{unknown}; install requirements-export.lock")
     return header(rows)

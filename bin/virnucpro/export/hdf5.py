@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from virnucpro.export.config import ExportConfig
 from virnucpro.export.layout import Layout, require
 from virnucpro.export.results import Records, Results, Vectors
+
+#: HDF5 1.8 and later read it; the groups of earlier ones keep all names in one piece of memory.
+_GROUPS: Final = ("v108", "v108")
 
 
 class UniProt(Layout):
@@ -28,7 +32,7 @@ class UniProt(Layout):
         self._residues = self._create(self.residues_file) if config.per_residue else None
 
     def _create(self, name: str) -> Any:
-        file = self._open.enter_context(self._h5py.File(self.folder / name, "w"))
+        file = self._open.enter_context(self._h5py.File(self.folder / name, "w", libver=_GROUPS))
         file.attrs["virnucpro"] = json.dumps(self.results.metadata, sort_keys=True)
         return file
 
@@ -36,7 +40,7 @@ class UniProt(Layout):
         for name, vector in zip(records.names, records.vectors[self._column], strict=True):
             self._proteins.create_dataset(name, data=vector)
 
-    def add_residues(self, rows: list[int], names: list[str], residues: dict[str, Vectors]) -> None:
+    def add_residues(self, rows: list[int], names: list[str], residues: Mapping[str, Vectors]) -> None:
         assert self._residues is not None
         (matrix,) = residues.values()
         first = self._residues.create_dataset(names[0], data=matrix)
@@ -64,7 +68,7 @@ class BioEmbeddings(UniProt):
             self._proteins.create_dataset(str(row), data=vector).attrs["original_id"] = name
             self._mapping.writerow([row, name, length])
 
-    def add_residues(self, rows: list[int], names: list[str], residues: dict[str, Vectors]) -> None:
+    def add_residues(self, rows: list[int], names: list[str], residues: Mapping[str, Vectors]) -> None:
         assert self._residues is not None
         (matrix,) = residues.values()
         for row, name in zip(rows, names, strict=True):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from virnucpro.errors import UsageError
+from virnucpro.errors import OutputError, UsageError, VirnucproError
 from virnucpro.export.config import ExportConfig
 from virnucpro.export.names import LINK_NAME_BYTES
 from virnucpro.export.results import Records, Results, Vectors
@@ -26,7 +27,23 @@ def require(package: str, layout: str, distribution: str | None = None) -> Any:
         if error.name != package.partition(".")[0]:
             raise
         needed = f"--to {layout} needs {distribution or package}, which is not installed"
-        raise UsageError(f"{needed}; install requirements-export.lock") from None
+        raise UsageError(f"{needed}; install requirements-export.lock, or virnucpro-embed[export]") from None
+
+
+@contextmanager
+def writing(outdir: Path) -> Iterator[None]:
+    """Tell what keeps a package from writing by OutputError: h5py and PyTorch have no number for a full disk.
+
+    Raises:
+        OutputError: the block raised OSError or RuntimeError.
+    """
+    try:
+        yield
+    except VirnucproError:
+        raise
+    except (OSError, RuntimeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise OutputError(f"{outdir}: cannot be written ({first}); check free space and permissions") from error
 
 
 class Layout(ABC):
@@ -65,7 +82,7 @@ class Layout(ABC):
     def add(self, records: Records) -> None:
         """Take the rows that come next."""
 
-    def add_residues(self, rows: list[int], names: list[str], residues: dict[str, Vectors]) -> None:
+    def add_residues(self, rows: list[int], names: list[str], residues: Mapping[str, Vectors]) -> None:
         """Take one sequence's (residues, dim) vectors, for all proteins that have it."""
         raise NotImplementedError
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,8 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, InputMissingError, UsageError
-from virnucpro.output.files import MANIFEST_FILE, embedding_parts, residue_parts
+from virnucpro.output.damage import reading
+from virnucpro.output.digest_list import listed_parts, read_digests
+from virnucpro.output.digests import check_file
+from virnucpro.output.files import EMBEDDINGS_DIR, MANIFEST_FILE, RESIDUES_DIR
 from virnucpro.output.keys import key_words
+from virnucpro.output.ledger import LedgerReader
+from virnucpro.output.residue_reader import read_residues
 from virnucpro.output.schema import LEDGER_FACTS, decode_metadata, residue_columns, vector_columns
 
 Vectors = npt.NDArray[Any]
@@ -25,7 +29,7 @@ Rows = npt.NDArray[np.int64]
 #: Bytes of vectors held at once.
 BATCH_BYTES: Final = 32 << 20
 _MOST_ROWS: Final = 16_384
-_REMEDY: Final = "give --results the folder of a finished run"
+_REMEDY: Final = "run again, or fetch the results anew from where they are whole"
 
 
 @dataclass(frozen=True)
@@ -44,36 +48,33 @@ class Records:
 
 
 class Results:
-    """A results folder, opened and checked against its ledger.
+    """A results folder. Its ledger is proved by its digest here, each other file when its vectors are read.
 
     ``rows`` is the number of vectors, ``columns`` maps their columns to dimensions, and ``dtype`` is their type.
 
     Raises:
-        InputMissingError: the folder, the ledger or the embeddings are not there.
-        DataError: a file cannot be read, or there are not as many vectors as the ledger says.
+        InputMissingError: there are no finished results.
+        DataError: a file is not as it was written, or there are not as many vectors as the ledger says.
     """
 
     def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise InputMissingError(f"{folder}: no such folder; {_REMEDY}")
         self.folder = folder
-        self.manifest = folder / MANIFEST_FILE
-        if not self.manifest.is_file():
-            raise InputMissingError(f"{folder}: no {MANIFEST_FILE} in it; {_REMEDY}")
-        self._parts = [_open(path) for path in embedding_parts(folder)]
-        if not self._parts:
-            raise InputMissingError(f"{folder}: no embeddings/part-*.parquet in it; {_REMEDY}")
-        schema: pa.Schema = self._parts[0].schema_arrow
-        self.metadata = decode_metadata(schema, folder / "embeddings")
+        self._digests = read_digests(folder)
+        self._parts = listed_parts(folder, self._digests, EMBEDDINGS_DIR)
+        self._residue_parts = listed_parts(folder, self._digests, RESIDUES_DIR)
+        if not self._parts or MANIFEST_FILE not in self._digests:
+            raise DataError(f"{folder}: no ledger or no vectors among the digests; {_REMEDY}")
+        self._check(folder / MANIFEST_FILE)
+        self.rows = sum(map(_rows, self._parts))
+        schema = _schema(self._parts[0])
+        self.metadata = decode_metadata(schema, self._parts[0])
         self.columns = vector_columns(schema)
         self.dtype = np.dtype(schema.field(next(iter(self.columns))).type.value_type.to_pandas_dtype())
         self.layers: list[int] = self.metadata["layers"]
         self.pooling: list[str] = self.metadata["pooling"]
-        self.facts = [name for name in LEDGER_FACTS if name in schema.names]
-        self.rows = sum(part.metadata.num_rows for part in self._parts)
         expected = sum(len(batch) for batch in self._ledger(["ordinal"]))
         if self.rows != expected:
-            raise DataError(f"{folder}: {self.rows} vectors, but the ledger has {expected}; {_REMEDY}")
+            raise DataError(f"{folder}: {self.rows} vectors, but {expected} in the ledger; {_REMEDY}")
 
     def column(self, asked: str | None) -> str:
         """The one column of vectors to write.
@@ -91,15 +92,20 @@ class Results:
     def facts_alone(self) -> Iterator[pa.RecordBatch]:
         """The rows without their vectors."""
         for part in self._parts:
-            yield from part.iter_batches(_MOST_ROWS, columns=self.facts)
+            yield from _batches(part, LEDGER_FACTS, _MOST_ROWS)
 
-    def vectors(self, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, dict[str, Vectors]]]:
-        """The rows with the vectors of some columns, each (rows, dim)."""
+    def vectors(self, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, dict[str, Vectors]]]:
+        """The rows with the vectors of some columns, each (rows, dim).
+
+        Raises:
+            DataError: a file is not as it was written.
+        """
         width = sum(self.columns[name] for name in columns) * self.dtype.itemsize
         rows = max(1, min(_MOST_ROWS, BATCH_BYTES // width))
         for part in self._parts:
-            for batch in part.iter_batches(rows, columns=[*self.facts, *columns], use_threads=False):
-                yield batch.select(self.facts), {name: _matrix(batch[name]) for name in columns}
+            self._check(part)
+            for batch in _batches(part, (*LEDGER_FACTS, *columns), rows):
+                yield batch.select(list(LEDGER_FACTS)), {name: _matrix(batch[name]) for name in columns}
 
     def headers(self) -> Iterator[list[str]]:
         """The header lines of the rows, without ``>``, as the ledger has them."""
@@ -108,15 +114,9 @@ class Results:
             yield pc.utf8_trim_whitespace(headers).to_pylist()
 
     def files(self) -> Iterator[pa.RecordBatch]:
-        """For each record, also the rejected ones: its file, its status, and its sequence key."""
-        yield from _open(self.manifest).iter_batches(columns=["file", "status", "sequence_key"])
-
-    @cached_property
-    def _residue_parts(self) -> list[pq.ParquetFile]:
-        parts = [_open(path) for path in residue_parts(self.folder)]
-        if not parts:
-            raise InputMissingError(f"{self.folder}: no residues in it; run the pipeline with --per_residue first")
-        return parts
+        """For each record, also the rejected ones, its file and its status."""
+        with LedgerReader(self.folder / MANIFEST_FILE) as ledger:
+            yield from ledger.batches(["file", "status"])
 
     def residue_columns(self) -> dict[int, str]:
         """The columns of single residues' vectors, by layer.
@@ -124,23 +124,27 @@ class Results:
         Raises:
             InputMissingError: there are none.
         """
-        self._residue_parts  # noqa: B018  # raises where there are none
+        if not self._residue_parts:
+            raise InputMissingError(f"{self.folder}: no residues in it; run the pipeline with --per_residue first")
         return dict(zip(self.layers, residue_columns(self.layers), strict=True))
 
-    def residues(self, columns: list[str]) -> Iterator[tuple[str, dict[str, Vectors]]]:
+    def residues(self, columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Vectors]]]:
         """Sequence keys in the order of computation, and (residues, dim) float16 by column.
 
         Raises:
-            InputMissingError: there are none.
+            DataError: a file is not as it was written.
         """
         for part in self._residue_parts:
-            for batch in part.iter_batches(64, columns=["sequence_key", *columns], use_threads=False):
-                for row, key in enumerate(batch["sequence_key"].to_pylist()):
-                    yield key, {name: _matrix(batch[name].slice(row, 1).flatten()) for name in columns}
+            self._check(part)
+            yield from read_residues(part, columns)
+
+    def _check(self, path: Path) -> None:
+        check_file(path, self._digests[path.relative_to(self.folder).as_posix()], _REMEDY)
 
     def _ledger(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        for batch in _open(self.manifest).iter_batches(columns=[*columns, "status"]):
-            yield batch.filter(pc.not_equal(batch["status"].cast(pa.string()), "rejected"))
+        with LedgerReader(self.folder / MANIFEST_FILE) as ledger:
+            for batch in ledger.batches([*columns, "status"]):
+                yield batch.filter(pc.not_equal(batch["status"].cast(pa.string()), "rejected"))
 
 
 class RowsByKey:
@@ -152,7 +156,7 @@ class RowsByKey:
 
     def __init__(self, results: Results) -> None:
         words = [key_words(batch["sequence_key"]).astype(">u4").view("S16").ravel() for batch in results.facts_alone()]
-        keys = np.concatenate(words) if words else np.empty(0, "S16")
+        keys = np.concatenate([*words, np.empty(0, "S16")])
         self._order: Rows = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
 
@@ -163,11 +167,19 @@ class RowsByKey:
         return self._order[begin:end]
 
 
-def _open(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path, pre_buffer=False)
-    except (pa.ArrowInvalid, FileNotFoundError) as error:
-        raise DataError(f"{path}: unreadable ({error}); {_REMEDY}") from error
+def _schema(path: Path) -> pa.Schema:
+    with reading(path, _REMEDY):
+        return pq.read_schema(path)
+
+
+def _rows(path: Path) -> int:
+    with reading(path, _REMEDY):
+        return int(pq.read_metadata(path).num_rows)
+
+
+def _batches(path: Path, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    with reading(path, _REMEDY), pq.ParquetFile(path, pre_buffer=False) as file:
+        yield from file.iter_batches(rows, columns=list(columns), use_threads=False)
 
 
 def _matrix(column: pa.FixedSizeListArray) -> Vectors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class ScikitBio(Layout):
                 file["record_id"][begin:end] = records.names
         self._vectors["embedding"][begin:end] = records.vectors[self._column]
 
-    def add_residues(self, rows: list[int], names: list[str], residues: dict[str, Vectors]) -> None:
+    def add_residues(self, rows: list[int], names: list[str], residues: Mapping[str, Vectors]) -> None:
         assert self._residues is not None
         (matrix,) = residues.values()
         for row in rows:
