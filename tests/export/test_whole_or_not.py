@@ -47,7 +47,7 @@ def test_what_no_export_left_is_never_replaced(results: Path, tmp_path: Path, na
     assert (tmp_path / "other" / name).read_text() == "mine"
 
 
-#: HDF5 dies of a disk that is full before AnnData's first rows are written; nothing gets the export's name all the same.
+#: HDF5 dies of a disk that is full before AnnData's first rows are written; no export gets its name all the same.
 H5AD = pytest.param("h5ad", marks=pytest.mark.xfail(reason="HDF5 ends the process with a signal", strict=True))
 
 
