@@ -9,6 +9,7 @@ include { checkParameters ; codeFingerprint ; help ; lastWord ; optionsOf } from
 include { existingPaths ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
 include { card ; closing ; extent ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
 include { NEIGHBOURS } from './modules/neighbours/main.nf'
+include { claimed ; published } from './modules/outdir/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
 
@@ -46,8 +47,11 @@ workflow {
     def splitOptions = ["--shards-at-least=${Math.max(p.gpus, 1)}", "--card=${card(p)}"] + (p.dedup ? [] : ['--no-dedup'])
 
     log.info(plan(p, inputs, precision, model ?: "${p.model}, to be fetched${models ? " into ${models}" : ''}"))
+    def held = workflow.preview ? null : claimed(outdir, p.overwrite)
+    def results = new java.util.concurrent.ConcurrentLinkedQueue()
     workflow.onComplete = {
-        lastWord(closing(p, outdir))
+        def fault = published(held, results)
+        lastWord(closing(p, outdir, fault), fault)
     }
 
     // /models/esm2.pt or the folder of a downloaded model: one value, shared by every task
@@ -100,6 +104,7 @@ workflow {
         NEIGHBOURS(MERGE_EMBEDDINGS.out.parts, reference, p.neighbours, shellWords(called), device, codeFingerprint('neighbours.py'))
         nearest_ch = NEIGHBOURS.out.ifEmpty([])
     }
+    results_ch = MERGE_EMBEDDINGS.out.files.mix(nearest_ch)
     if (p.report) {
         REPORT(
             MERGE_EMBEDDINGS.out.parts.ifEmpty([]),
@@ -109,5 +114,7 @@ workflow {
             reference,
             codeFingerprint('report.py'),
         )
+        results_ch = results_ch.mix(REPORT.out)
     }
+    results_ch.subscribe { made -> results.addAll([made].flatten()) }
 }

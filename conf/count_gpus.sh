@@ -7,10 +7,12 @@
 set -u
 export PATH="$PATH:/usr/lib/wsl/lib"
 
-listed=$(timeout 30 nvidia-smi --query-gpu=index,uuid --format=csv,noheader 2>/dev/null | grep -cE '^[0-9]+, ')
+# Asking takes half a second of a machine whose driver is not kept loaded: once for both.
+cards=$(timeout 30 nvidia-smi --query-gpu=index,name --format=csv,noheader 2>/dev/null | grep -E '^[0-9]+, ')
+listed=$([[ $cards ]] && wc -l <<<"$cards")
 visible=${CUDA_VISIBLE_DEVICES-unset}
 if [[ $visible == unset ]]; then
-    count=$listed
+    count=$((listed))
 else
     # As CUDA reads it: whatever is no device ends the list.
     count=0
@@ -30,7 +32,8 @@ on_bus() {
     return 1
 }
 if ((count)); then
-    timeout 30 nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1
+    first=${cards%%$'\n'*}
+    echo "${first#*, }"
 elif ((listed)); then
     echo "CUDA_VISIBLE_DEVICES is '$visible', which hides all $listed that nvidia-smi lists"
 elif on_bus; then

@@ -15,6 +15,7 @@ BIN = Path(__file__).parents[1] / "bin"
 PACKAGE = BIN / "virnucpro"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOT = {
+    "children",
     "compression",
     "config",
     "errors",
@@ -52,6 +53,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli/fetch.py", "virnucpro.model.fetch"): "FETCH_MODEL is these two calls; a room would only pass them on",
     ("cli/fetch.py", "virnucpro.model.kept_descriptions"): "as above",
     ("pipeline/engine.py", "virnucpro.kernels.pooling"): "pools the states that the model returns; no part of ESM-2",
+    ("pipeline/compile_ahead.py", "virnucpro.kernels.launching"): "compiles the model's kernels and the pooling's",
 }
 #: Part -> packages of others that it must not import.
 FORBIDDEN: dict[str, set[str]] = {

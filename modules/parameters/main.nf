@@ -5,8 +5,8 @@ include { stop } from '../paths/main.nf'
  * The run's last lines, and the exit code of the task that failed; by itself Nextflow ends with 1. On a terminal Nextflow
  * has more to say after onComplete, the account of an error once more or a summary: both wait until it is done.
  */
-def lastWord(text) {
-    def exitCode = workflow.success ? 0 : workflow.exitStatus
+def lastWord(text, fault) {
+    def exitCode = fault ? 74 : (workflow.success ? 0 : workflow.exitStatus)
     log.debug(text)
     def last = {
         System.out.println(text)

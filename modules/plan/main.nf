@@ -99,8 +99,11 @@ def shardSizes(split) {
     }
 }
 
-def closing(p, outdir) {
+def closing(p, outdir, fault) {
     def summary = outdir.resolve('metrics/run_summary.json')
+    if (fault) {
+        return "\nNo results: ${fault}, in ${outdir}; check its free space and permissions, and run again with -resume"
+    }
     if (!workflow.success || !summary.exists()) {
         def lines = (workflow.errorMessage ?: cause(workflow.errorReport) ?: 'the run did not finish').readLines()
         return "\nNo results: ${lines.reverse().find { line -> line.contains('.py: error: ') } ?: lines.last()}"

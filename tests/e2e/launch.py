@@ -47,9 +47,9 @@ class Launch:
         return "\n".join(self.output.splitlines()[-25:])
 
     def published(self) -> list[str]:
-        """Files under results/, less Nextflow's own reports."""
+        """Files under results/, less Nextflow's own reports and what runs keep for themselves."""
         files = (path.relative_to(self.results) for path in self.results.rglob("*") if path.is_file())
-        return sorted(str(path) for path in files if path.parts[0] != "pipeline_info")
+        return sorted(str(path) for path in files if path.parts[0] not in ("pipeline_info", ".virnucpro"))
 
     def reports(self) -> list[str]:
         """Nextflow's own reports."""

@@ -171,7 +171,9 @@ def test_hundreds_of_shards_are_merged_by_a_command_that_names_none(tmp_path: Pa
     (project / "main.nf").write_text(MERGE)
     done = launch(tmp_path, "--input", run.folder, project=project)
     assert done.code == 0, done.output
-    assert pq.read_table(done.results / "embeddings")["sequence_key"].to_pylist() == [key(each) for each in range(400)]
+    assert pq.read_table(done.results / ".virnucpro/unfinished/embeddings")["sequence_key"].to_pylist() == [
+        key(each) for each in range(400)
+    ]
     (command,) = (tmp_path / "work").glob("*/*/.command.sh")
     assert "shard-0" not in command.read_text()
 

@@ -80,8 +80,6 @@ def test_a_report_that_fails_is_told_in_words_and_the_results_are_whole(tmp_path
     broken.mkdir(parents=True)
     (broken / "__init__.py").touch()
     (broken / "__main__.py").write_text("raise SystemExit('MultiQC is out of order')\n")
-    (tmp_path / "results" / "report").mkdir(parents=True)
-    (tmp_path / "results" / "report" / "multiqc_report.html").write_text("of an earlier run")
     finished = run_pipeline(tmp_path, PYTHONPATH=str(broken.parent))
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert (tmp_path / "results" / "embeddings" / "part-00000.parquet").is_file()

@@ -136,7 +136,7 @@ def test_ctrl_c_leaves_nothing_running_and_resume_computes_only_the_rest(
     config = f"k8s.computeResourceType = '{kind}'\n"
     with site(inputs, recorded(recordings, seconds=60), devices=2) as here:
         with (here.head / "output").open("w") as output:
-            command = here.command(*SIX, config=config)
+            command = ["env", "--default-signal", *here.command(*SIX, config=config)]
             streams = {"stdout": output, "stderr": output}
             run = subprocess.Popen(command, **here.started(), **streams, start_new_session=True)
             try:

@@ -11,7 +11,17 @@ from virnucpro.config import CPU_TOKEN_BUDGET, MAX_TOKEN_BUDGET
 from virnucpro.errors import TryAgainError
 from virnucpro.model.parameters import ParameterBuilder, dtype_of
 from virnucpro.model.registry import MODELS, Esm2Config
-from virnucpro.pipeline.budget import bytes_per_token, token_budget, tokens_that_fit, weight_bytes, whole_waves
+from virnucpro.pipeline.async_inference import BATCHES_AHEAD
+from virnucpro.pipeline.budget import (
+    RESIDUES_IN_FLIGHT,
+    bytes_per_token,
+    kept_bytes_per_token,
+    token_budget,
+    tokens_that_fit,
+    weight_bytes,
+    whole_waves,
+)
+from virnucpro.pipeline.engine import OutputPlan
 
 CPU = torch.device("cpu")
 
@@ -71,3 +81,25 @@ def test_every_attempt_halves_what_was_asked_for() -> None:
     assert [token_budget(config, "fp32", CPU, 1000, attempt) for attempt in (1, 2, 3)] == [1000, 500, 250]
     assert token_budget(config, "fp32", CPU, None, 1) == CPU_TOKEN_BUDGET
     assert token_budget(config, "fp32", CPU, 1, 4) == 1
+
+
+@pytest.mark.parametrize("per_residue", [False, True])
+def test_all_layers_of_3b_fit_a_card_of_24_gib(per_residue: bool) -> None:
+    config = MODELS["esm2_t36_3B_UR50D"]
+    plan = OutputPlan.resolve(range(37), ["mean"], 36, per_residue=per_residue)
+    # 36 inner states in halves; and, with residues, 37 columns of halves for each of three batches.
+    kept = (36 * 2 + 3 * 37 * 2 * per_residue) * 2560
+    assert kept_bytes_per_token(config, "fp16", plan) == kept
+    tokens = tokens_that_fit(config, "fp16", 24 << 30, plan)
+    assert weight_bytes(config, "fp16") + tokens * (bytes_per_token(config, "fp16") + kept) < 24 << 30
+    unmindful = tokens_that_fit(config, "fp16", 24 << 30)
+    assert weight_bytes(config, "fp16") + unmindful * (bytes_per_token(config, "fp16") + kept) > 24 << 30
+
+
+def test_the_last_layer_alone_costs_nothing_more() -> None:
+    config = MODELS["esm2_t36_3B_UR50D"]
+    assert kept_bytes_per_token(config, "fp16", OutputPlan.resolve([-1], ["mean", "max"], 36)) == 0
+
+
+def test_residues_of_every_batch_in_flight_are_counted() -> None:
+    assert RESIDUES_IN_FLIGHT == BATCHES_AHEAD + 1

@@ -12,6 +12,7 @@ from pipeline_run import PROJECT, run_pipeline
 
 SCRIPT = PROJECT / "conf" / "count_gpus.sh"
 LOCKS = Path("/tmp/virnucpro-gpu-locks")
+CARD = "NVIDIA A100-SXM4-80GB"
 
 
 @pytest.fixture
@@ -20,8 +21,10 @@ def two_gpus(tmp_path: Path) -> Iterator[dict[str, str]]:
     names = [f"GPU-{tmp_path.name}-{index}" for index in range(2)]
     smi = tmp_path / "tools" / "nvidia-smi"
     smi.parent.mkdir()
-    lines = "".join(f"{index}, {name}\\n" for index, name in enumerate(names))
-    smi.write_text(f"#!/bin/sh\ncase \"$*\" in *index,uuid*) printf '{lines}' ;; *) exit 9 ;; esac\n")
+    uuids = "".join(f"{index}, {name}\\n" for index, name in enumerate(names))
+    cards = "".join(f"{index}, {CARD}\\n" for index in range(2))
+    asked = f"*index,uuid*) printf '{uuids}' ;; *index,name*) printf '{cards}' ;; *) exit 9 ;;"
+    smi.write_text(f'#!/bin/sh\ncase "$*" in {asked} esac\n')
     smi.chmod(0o755)
     yield {"PATH": f"{smi.parent}:{os.environ['PATH']}"}
     for name in names:
@@ -38,11 +41,11 @@ def count(environment: dict[str, str]) -> list[str]:
 @pytest.mark.parametrize(
     ("visible", "expected"),
     [
-        (None, ["2"]),
-        ("1", ["1"]),
-        ("0,1", ["2"]),
-        ("GPU-7,MIG-8,3", ["3"]),
-        ("1,-1,0", ["1"]),
+        (None, ["2", CARD]),
+        ("1", ["1", CARD]),
+        ("0,1", ["2", CARD]),
+        ("GPU-7,MIG-8,3", ["3", CARD]),
+        ("1,-1,0", ["1", CARD]),
         ("", ["0", "CUDA_VISIBLE_DEVICES is '', which hides all 2 that nvidia-smi lists"]),
         ("NoDevFiles", ["0", "CUDA_VISIBLE_DEVICES is 'NoDevFiles', which hides all 2 that nvidia-smi lists"]),
     ],

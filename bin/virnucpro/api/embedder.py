@@ -33,8 +33,10 @@ from virnucpro.output.schema import LEDGER_FACTS, LEDGER_SCHEMA, embedding_type,
 from virnucpro.output.writer import vector_array
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult
 from virnucpro.pipeline.budget import token_budget
+from virnucpro.pipeline.compile_ahead import compile_ahead
 from virnucpro.pipeline.device import select_device
 from virnucpro.pipeline.embed import vector_metadata
+from virnucpro.pipeline.engine import OutputPlan
 from virnucpro.shards import SPECIAL_TOKENS
 
 #: Seconds of work before a progress bar is worth showing.
@@ -176,8 +178,12 @@ class Embedder(VectorConfig):
         path = find_model(str(self.model), self.model_cache)
         described = describe_once(path)
         precision = precision_on(device.type, self.precision)
-        budget = token_budget(Esm2Config.from_description(described), precision, device, self.token_budget, 1)
-        return _Loaded(path, described, load_model(path, precision, device), device, budget)
+        shape = Esm2Config.from_description(described)
+        plan = OutputPlan.resolve(self.layers, self.pooling, shape.layers, per_residue=self.per_residue)
+        budget = token_budget(shape, precision, device, self.token_budget, 1, plan)
+        model = load_model(path, precision, device)
+        compile_ahead(model, device, plan)
+        return _Loaded(path, described, model, device, budget)
 
     def _accepted(self, sequences: Sequences) -> list[Record]:
         """The records to embed; those to reject are kept, and told of."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from virnucpro import __version__
+from virnucpro.children import end_with_task
 from virnucpro.config import Config
 from virnucpro.errors import UsageError, run_reporting_errors
 
@@ -33,6 +34,7 @@ def run_as_process(main: Callable[[], int]) -> NoReturn:
     nothing here needs.
     """
     sys.meta_path.insert(0, _NoPandas())
+    end_with_task()
     sys.exit(main())
 
 

@@ -6,11 +6,13 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.context import SpawnContext
 from typing import Final
 
 import torch
 from torch.utils.data import get_worker_info
+
+from virnucpro.children import TiedSpawnProcess
 
 #: Environment of a worker. One thread each: OpenBLAS starts its threads as numpy is imported, one per core.
 WORKER_ENVIRONMENT: Final = {
@@ -43,7 +45,7 @@ def worker_environment() -> Iterator[None]:
                     os.environ[name] = value
 
 
-class CudaHiddenProcess(SpawnProcess):
+class CudaHiddenProcess(TiedSpawnProcess):
     """A spawned process whose environment hides CUDA before its interpreter starts, and so before it imports torch."""
 
     def start(self) -> None:

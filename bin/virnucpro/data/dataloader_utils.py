@@ -16,11 +16,8 @@ from virnucpro.data.cuda_isolation import (
     in_worker,
     require_cuda_hidden,
 )
+from virnucpro.data.lost_workers import remember, reporting_lost_workers
 from virnucpro.data.packed_stream import Collate, PackedStream, WorkerFailure
-from virnucpro.errors import TryAgainError
-
-# How torch begins the message where a worker is gone or silent; it has no class of its own for either.
-_LOST_WORKER = ("DataLoader worker (pid", "DataLoader timed out")
 
 
 def cuda_safe_worker_init(worker_id: int) -> None:
@@ -48,15 +45,12 @@ class AsyncDataLoader(DataLoader[Any]):
 
 class _Batches(Iterator[Any]):
     def __init__(self, batches: Iterator[Any]) -> None:
+        remember(batches)
         self._batches = batches
 
     def __next__(self) -> Any:
-        try:
+        with reporting_lost_workers():
             batch = next(self._batches)
-        except RuntimeError as error:
-            if str(error).startswith(_LOST_WORKER):
-                raise TryAgainError(f"{error}; a data worker died or hangs: give the task more memory") from error
-            raise
         if isinstance(batch, WorkerFailure):
             raise batch.error()
         return batch

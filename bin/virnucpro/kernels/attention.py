@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from itertools import groupby
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 
 from virnucpro.kernels import hopper_attention
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
+from virnucpro.kernels.launching import launcher
 from virnucpro.kernels.tiles import AttentionTiles, attention_tiles
 
 LOG2_E = 1.4426950408889634
@@ -34,7 +36,7 @@ def _logits(query, key, query_low, key_low, LOW: tl.constexpr, PRECISION: tl.con
     return logits
 
 
-@jit
+@functools.partial(jit, do_not_specialize=("blocks",))
 def _attention_kernel(
     QKV_ptr,  # (T, 3D)
     Low_ptr,  # (T, 2D): what rounding took from queries and keys, where LOW
@@ -177,7 +179,7 @@ def varlen_attention(
     tiles = tiles or attention_tiles(qkv_T3D, head_dim, max_seqlen)
     blocks = triton.cdiv(max_seqlen, tiles.query_rows)
     with launch_guard(qkv_T3D):
-        _attention_kernel[(blocks * (cu_seqlens.numel() - 1), heads)](
+        launcher(_attention_kernel, (blocks * (cu_seqlens.numel() - 1), heads))(
             qkv_T3D, qkv_T3D if low_T2D is None else low_T2D, out_TD, cu_seqlens, scale * LOG2_E, blocks,
             heads, head_dim, max(16, triton.next_power_of_2(head_dim)), tiles.query_rows, tiles.key_rows,
             "ieee" if exact else "tf32", low_T2D is not None, num_warps=tiles.warps, num_stages=tiles.stages,

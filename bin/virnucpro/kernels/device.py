@@ -31,9 +31,12 @@ except ImportError:
     gluon = gl = hopper = tensor_descriptor = None
 
 
-def jit(function: Callable[..., Any]) -> Any:
-    """``triton.jit``, or the function as it stands where Triton is not installed and no kernel can be launched."""
-    return function if triton is None else triton.jit(function)
+def jit(function: Callable[..., Any], **options: Any) -> Any:
+    """``triton.jit``, or the function as it stands where Triton is not installed and no kernel can be launched.
+
+    A batch's number of tokens is not to be specialised: Triton would compile once more for what 16 divides.
+    """
+    return function if triton is None else triton.jit(function, **options)
 
 
 def gluon_jit(function: Callable[..., Any], **options: Any) -> Any:

@@ -9,12 +9,14 @@ Shapes: T tokens, D input features, F output features.
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 import torch
 import torch.nn.functional as F
 
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
+from virnucpro.kernels.launching import launcher
 from virnucpro.kernels.layer_norm import add_layer_norm_ref, add_normalise, row_tile
 from virnucpro.kernels.linear_gelu import gelu_16bit
 
@@ -44,7 +46,7 @@ def _store_quantised(y, Out_ptr, Scale_ptr, offset, row, inside, rows_inside):
     tl.store(Scale_ptr + row, scale, mask=rows_inside)
 
 
-@jit
+@functools.partial(jit, do_not_specialize=("T",))
 def _add_layer_norm_quantise_kernel(
     X_ptr, Delta_ptr, Weight_ptr, Bias_ptr, Out_ptr, Scale_ptr, T, eps,
     D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, HAS_DELTA: tl.constexpr,
@@ -57,7 +59,7 @@ def _add_layer_norm_quantise_kernel(
     _store_quantised(y, Out_ptr, Scale_ptr, offset, row, inside, row < T)
 
 
-@jit
+@functools.partial(jit, do_not_specialize=("T",))
 def _gelu_quantise_kernel(X_ptr, Out_ptr, Scale_ptr, T, D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK_D)
@@ -90,7 +92,7 @@ def add_layer_norm_quantise(
     out_TD, scale_T1 = _empty_like_quantised(x_TD)
     block, rows = row_tile(width)
     with launch_guard(x_TD):
-        _add_layer_norm_quantise_kernel[(triton.cdiv(tokens, rows),)](
+        launcher(_add_layer_norm_quantise_kernel, (triton.cdiv(tokens, rows),))(
             x_TD, delta_TD, weight_D, bias_D, out_TD, scale_T1, tokens, eps, width, block, rows,
             delta_TD is not None, num_warps=4,
         )  # fmt: skip
@@ -110,7 +112,7 @@ def gelu_quantise(x_TD: torch.Tensor) -> Quantised:
     out_TD, scale_T1 = _empty_like_quantised(x_TD)
     block, rows = row_tile(width)
     with launch_guard(x_TD):
-        _gelu_quantise_kernel[(triton.cdiv(tokens, rows),)](
+        launcher(_gelu_quantise_kernel, (triton.cdiv(tokens, rows),))(
             x_TD, out_TD, scale_T1, tokens, width, block, rows, num_warps=8
         )
     return out_TD, scale_T1

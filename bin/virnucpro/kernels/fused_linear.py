@@ -19,6 +19,8 @@ Shapes: T tokens, D embedding width, F feed-forward width, P positions of the ta
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 
@@ -26,6 +28,7 @@ from virnucpro.kernels import hopper_linear
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_hopper, uses_triton
 from virnucpro.kernels.high_low import HighLow
 from virnucpro.kernels.hopper_epilogue import GELU, RESIDUAL, ROTARY
+from virnucpro.kernels.launching import launcher
 
 
 def fold_norm(
@@ -50,7 +53,7 @@ def chunks_of(width: int, *, low: bool = False) -> int:
     return -(-width // (hopper_linear.LOW_RESIDUAL_BLOCK_N if low else hopper_linear.BLOCK_N))
 
 
-@jit
+@functools.partial(jit, do_not_specialize=("T",))
 def _row_statistics_kernel(X_ptr, Statistics_ptr, T, chunks, D: tl.constexpr, BLOCK_D: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK_D)
@@ -76,7 +79,7 @@ def row_statistics(x_TD: torch.Tensor, chunks: int = 1) -> torch.Tensor:
     tokens, width = x_TD.shape
     statistics = x_TD.new_zeros((2, chunks, tokens), dtype=torch.float32)
     with launch_guard(x_TD):
-        _row_statistics_kernel[(tokens,)](
+        launcher(_row_statistics_kernel, (tokens,))(
             x_TD, statistics, tokens, chunks, width, triton.next_power_of_2(width), num_warps=4
         )
     return statistics

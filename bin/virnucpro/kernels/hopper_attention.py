@@ -19,6 +19,7 @@ import torch
 
 from virnucpro.kernels.device import gl, gluon_jit, hopper, launch_guard, multiprocessors, triton, uses_hopper
 from virnucpro.kernels.hopper_ragged import advance, describe, fetch, place_of, skip
+from virnucpro.kernels.launching import launcher
 from virnucpro.kernels.tiles import HopperAttentionTiles, hopper_attention_tiles
 
 #: Head dimensions and the longest sequence from which on the kernel is faster than the plain one.
@@ -286,7 +287,7 @@ def launch(
     pieces = blocks * heads * (cu_seqlens.numel() - 1)
     programs = min(pieces, multiprocessors(qkv_T3D))
     with launch_guard(qkv_T3D):
-        _hopper_attention_kernel[(programs,)](
+        launcher(_hopper_attention_kernel, (programs,))(
             *(describe(qkv_T3D, rows, head_dim, block_dim) for rows in (ROWS, key_rows)),
             describe(out_TD, ROWS, head_dim, block_dim),
             cu_seqlens, pieces, blocks, turn_for(programs, blocks), scale,

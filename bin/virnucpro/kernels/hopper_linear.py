@@ -35,6 +35,7 @@ from virnucpro.kernels.hopper_epilogue import (
     rotation_of,
 )
 from virnucpro.kernels.hopper_product import multiply, produce, tile_of
+from virnucpro.kernels.launching import launcher
 from virnucpro.kernels.linear_gelu import gelu_polynomial
 from virnucpro.kernels.rotary import rotary_
 
@@ -163,7 +164,7 @@ def _consume(
     hopper.tma.store_wait(0)
 
 
-@gluon_jit
+@functools.partial(gluon_jit, do_not_specialize=("M",))
 def _linear_kernel(
     a,  # (M, K) descriptor, blocks of (64, BLOCK_K)
     a_low,  # likewise, where A_LOW
@@ -276,8 +277,7 @@ def launch(
         earlier: with ``copy_MN``, the statistics of ``out_MN`` before the call, as many chunks as ``statistics``.
     """
     check_epilogue(epilogue, out_MN, statistics, rotation, copy_MN)
-    (rows, features), outputs = x_MK.high.shape, weight_NK.high.shape[0]
-    turned_after = None
+    (rows, features), outputs, turned_after = x_MK.high.shape, weight_NK.high.shape[0], None
     if rotation and not ends_with_piece(2 * features, _tiling(out_MN, epilogue, rotation[1].shape[1])[0], out_MN):
         epilogue, rotation, turned_after = BIAS, None, rotation
     half = rotation[1].shape[1] if rotation else 1
@@ -286,7 +286,7 @@ def launch(
     tiles = -(-rows // 128) * -(-outputs // block_n)
     depth = 128 // x_MK.high.element_size()
     with launch_guard(x_MK.high):
-        _linear_kernel[(min(tiles, multiprocessors(x_MK.high)),)](
+        launcher(_linear_kernel, (min(tiles, multiprocessors(x_MK.high)),))(
             *(_describe(part, 64, depth) for part in x_MK),
             *(_describe(part, block_n, depth) for part in weight_NK),
             *(_describe(part, 64, width) for part in (*out_MN, copy_MN)),

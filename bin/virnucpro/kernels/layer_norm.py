@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
+from virnucpro.kernels.launching import launcher
 
 ELEMENTS = 2048  # of the residual stream in flight in one program
 
@@ -28,7 +31,7 @@ def add_normalise(
     return centred * scale[:, None] * weight[None, :] + bias[None, :]
 
 
-@jit
+@functools.partial(jit, do_not_specialize=("T",))
 def _add_layer_norm_kernel(
     X_ptr,  # (T, D)
     Delta_ptr,  # (T, D)
@@ -103,7 +106,7 @@ def add_layer_norm(
     out_TD = torch.empty_like(x_TD, dtype=out_dtype or x_TD.dtype)
     block, rows = row_tile(width)
     with launch_guard(x_TD):
-        _add_layer_norm_kernel[(triton.cdiv(tokens, rows),)](
+        launcher(_add_layer_norm_kernel, (triton.cdiv(tokens, rows),))(
             x_TD, delta_TD, weight_D, bias_D, out_TD, tokens, eps, width, block, rows, delta_TD is not None, num_warps=4
         )
     return out_TD

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
+from virnucpro.kernels.launching import launcher
 
 ELEMENTS = 4096  # of one program of the GELU pass
 
@@ -50,7 +51,9 @@ def gelu_(x: torch.Tensor) -> torch.Tensor:
         return x.copy_(F.gelu(x))
     elements = x.numel()
     with launch_guard(x):
-        _gelu_kernel[(triton.cdiv(elements, ELEMENTS),)](x, elements, x.dtype == torch.float32, ELEMENTS, num_warps=8)
+        launcher(_gelu_kernel, (triton.cdiv(elements, ELEMENTS),))(
+            x, elements, x.dtype == torch.float32, ELEMENTS, num_warps=8
+        )
     return x
 
 

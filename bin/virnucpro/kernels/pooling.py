@@ -8,6 +8,7 @@ from typing import Final
 import torch
 
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
+from virnucpro.kernels.launching import launcher
 
 COLUMNS = 64  # of one program
 ROWS = 16  # read at a time
@@ -90,7 +91,7 @@ def pool(x_TD: torch.Tensor, cu_seqlens: torch.Tensor, mode: str) -> torch.Tenso
     sequences, width = cu_seqlens.numel() - 1, x_TD.shape[1]
     out_SD = x_TD.new_empty((sequences, width), dtype=torch.float32)
     with launch_guard(x_TD):
-        _pool_kernel[(sequences, triton.cdiv(width, COLUMNS))](
+        launcher(_pool_kernel, (sequences, triton.cdiv(width, COLUMNS)))(
             x_TD, cu_seqlens, out_SD, width, mode == "max", COLUMNS, ROWS, num_warps=4
         )
     return out_SD

@@ -6,14 +6,17 @@ Shapes: T tokens, D embedding width, P positions of the table, H half of the hea
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
+from virnucpro.kernels.launching import launcher
 
 TOKENS = 32  # of one program
 
 
-@jit
+@functools.partial(jit, do_not_specialize=("T",))
 def _rotary_kernel(
     QKV_ptr,  # (T, 3D)
     Position_ptr,  # (T,)
@@ -89,7 +92,7 @@ def rotary_(
     tokens, row = qkv_T3D.shape
     half = cos_PH.shape[1]
     with launch_guard(qkv_T3D):
-        _rotary_kernel[(triton.cdiv(tokens, TOKENS),)](
+        launcher(_rotary_kernel, (triton.cdiv(tokens, TOKENS),))(
             qkv_T3D, positions_T, cos_PH, sin_PH, tokens,
             0, 2 * heads, row, half, adjacent, triton.next_power_of_2(half), TOKENS, num_warps=4,
         )  # fmt: skip

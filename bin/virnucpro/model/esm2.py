@@ -8,6 +8,7 @@ Shape letters: T tokens of the batch, S sequences, D embed_dim, N heads, H head_
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -108,6 +109,11 @@ class PackedEsm2:
         if precision is None:
             precision = precision_of(table.dtype)
         return cls.from_state(config, state, precision, table.device if device is None else device)
+
+    def shallow(self) -> PackedEsm2:
+        """The embedding, the first layer and the final norm of this model: it runs the same kernels."""
+        config = dataclasses.replace(self.config, layers=1)
+        return PackedEsm2(config, self.precision, self._embedding, self._layers[:1], self._final_norm)
 
     def forward(
         self,

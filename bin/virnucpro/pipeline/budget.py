@@ -11,11 +11,17 @@ if TYPE_CHECKING:
     import torch
 
     from virnucpro.model.registry import Esm2Config
+    from virnucpro.pipeline.engine import OutputPlan
 
 #: Values of D per token alive at the peak of a layer: x, h, attention output, qkv (3), fc1 output (4), one spare.
 ACTIVATIONS_PER_TOKEN: Final = 11
 #: fp32 values of D per token in the final norm and the pooling.
 POOLING_VALUES_PER_TOKEN: Final = 2
+#: Batches whose residues are on the device at once: memory is taken when a batch is queued, and two are queued behind
+#: the one whose copy to the host is awaited.
+RESIDUES_IN_FLIGHT: Final = 3
+#: Bytes of a residue's value, whatever the precision.
+RESIDUE_VALUE_BYTES: Final = 2
 #: Free memory left alone: fragmentation, cuBLAS work space, kernels.
 SAFETY: Final = 0.80
 WORKSPACE_BYTES: Final = 512 << 20
@@ -30,23 +36,36 @@ def bytes_per_token(config: Esm2Config, precision: str) -> int:
     return per_layer * config.embed_dim
 
 
+def kept_bytes_per_token(config: Esm2Config, precision: str, plan: OutputPlan) -> int:
+    """Bytes per token of what stays on the device beside the activations: inner layers asked for, and residues.
+
+    The last layer's state is not among them: ``bytes_per_token`` counts it with the pooling.
+    """
+    inner = len({layer for layer in plan.layers if layer < config.layers})
+    residues = RESIDUES_IN_FLIGHT * RESIDUE_VALUE_BYTES * len(plan.residue_columns())
+    return (inner * PRECISIONS[precision].value_bytes + residues) * config.embed_dim
+
+
 def weight_bytes(config: Esm2Config, precision: str) -> int:
     """Bytes of the encoder's weights: 12 D^2 values per layer dominate, biases and norms are 13 D."""
     return config.layers * (PRECISIONS[precision].weight_bytes * config.embed_dim**2 + 13 * config.embed_dim * 4)
 
 
-def tokens_that_fit(config: Esm2Config, precision: str, free_bytes: int) -> int:
+def tokens_that_fit(config: Esm2Config, precision: str, free_bytes: int, plan: OutputPlan | None = None) -> int:
     """Tokens per batch for ``free_bytes`` of free memory before the weights are there.
+
+    ``plan`` says what is kept of each token; None keeps the last layer, and no residues.
 
     Raises:
         TryAgainError: not even one sequence of 1,024 tokens would fit beside the weights.
     """
     usable = int((free_bytes - weight_bytes(config, precision)) * SAFETY) - WORKSPACE_BYTES
-    tokens = usable // bytes_per_token(config, precision)
+    kept = 0 if plan is None else kept_bytes_per_token(config, precision, plan)
+    tokens = usable // (bytes_per_token(config, precision) + kept)
     if tokens < SMALLEST_BUDGET:
         raise TryAgainError(
             f"{config.name} in {precision} does not fit into {free_bytes / 2**30:.1f} GiB of free GPU memory; "
-            "free the GPU, or use a smaller model"
+            "free the GPU, keep fewer --layers, or use a smaller model"
         )
     return min(tokens, MAX_TOKEN_BUDGET)
 
@@ -61,7 +80,14 @@ def whole_waves(tokens: int, multiprocessors: int) -> int:
     return tokens // wave * wave or tokens
 
 
-def token_budget(config: Esm2Config, precision: str, device: torch.device, asked: int | None, attempt: int) -> int:
+def token_budget(
+    config: Esm2Config,
+    precision: str,
+    device: torch.device,
+    asked: int | None,
+    attempt: int,
+    plan: OutputPlan | None = None,
+) -> int:
     """Tokens per batch: what was asked for or what fits, halved with every further attempt."""
     if asked is not None:
         budget = asked
@@ -71,6 +97,6 @@ def token_budget(config: Esm2Config, precision: str, device: torch.device, asked
         import torch
 
         free_bytes, _ = torch.cuda.mem_get_info(device)
-        fitting = tokens_that_fit(config, precision, free_bytes)
+        fitting = tokens_that_fit(config, precision, free_bytes, plan)
         budget = whole_waves(fitting, torch.cuda.get_device_properties(device).multi_processor_count)
     return max(1, budget >> (attempt - 1))

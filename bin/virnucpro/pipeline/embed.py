@@ -18,9 +18,11 @@ import torch
 
 from virnucpro.config import EmbedConfig, VectorConfig, precision_on
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader, create_in_process_dataloader
+from virnucpro.data.lost_workers import ending_with_loaders
 from virnucpro.data.tokens import sequence_keys
 from virnucpro.errors import DataError, InputMissingError, ModelError
 from virnucpro.machine import peak_resident_bytes, processor_name
+from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.proof import WeightsProof
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model
@@ -34,7 +36,9 @@ from virnucpro.output.schema import file_metadata
 from virnucpro.output.writer import ShardWriter
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult, device_uuid
 from virnucpro.pipeline.budget import token_budget
+from virnucpro.pipeline.compile_ahead import compile_ahead
 from virnucpro.pipeline.device import select_device
+from virnucpro.pipeline.engine import OutputPlan
 from virnucpro.pipeline.matrix_rate import matrix_teraflops
 from virnucpro.pipeline.progress import Progress
 from virnucpro.plain_text import visible
@@ -42,6 +46,8 @@ from virnucpro.shards import SPECIAL_TOKENS, shard_number
 
 #: Results waiting for the writer; more would only hold memory.
 WRITER_QUEUE = 8
+#: Bytes of results that are not yet written, in pinned memory: three batches of one layer's residues at 650M.
+WRITER_QUEUE_BYTES = 512 << 20
 #: What one process prepares in about a second, while the device computes what it was given before.
 TOKENS_PREPARED_HERE = 50_000_000
 #: Seconds between two samples of the device.
@@ -98,7 +104,7 @@ def embed_shard(config: EmbedConfig) -> ShardSummary:
         torch.set_num_threads(config.threads)
     device = select_device(config.device, config.precision)
     # From here on, so that start-up's power is recorded too: nothing of this task is on the device yet.
-    with DeviceSampler(device_uuid(device), SAMPLE_INTERVAL) as sampler:
+    with DeviceSampler(device_uuid(device), SAMPLE_INTERVAL) as sampler, ending_with_loaders():
         summary = _embed_on(device, config, sampler)
     if summary.sequences:
         print(*map(visible, run_verdict([summary.to_dict()])), sep="\n", file=sys.stderr)
@@ -110,7 +116,8 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     shape = Esm2Config.from_description(described)
     precision = precision_on(device.type, config.precision)
     extent = shard_extent(config.shard)
-    budget = token_budget(shape, precision, device, config.token_budget, config.attempt)
+    plan = OutputPlan.resolve(config.layers, config.pooling, shape.layers, per_residue=config.per_residue)
+    budget = token_budget(shape, precision, device, config.token_budget, config.attempt, plan)
     proof = WeightsProof(config.model)
     # Workers import and tokenise while the weights are read.
     batches = _start_loader(config, budget, _loader_workers(config, extent, device)) if extent.sequences else iter(())
@@ -118,16 +125,8 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     if model.config.embed_dim != shape.embed_dim or model.config.layers != shape.layers:
         raise ModelError(f"{config.model} is not the model that {config.model_json} describes; inspect it again")
     limit = matrix_teraflops(device, precision)
-    runner = AsyncInferenceRunner(
-        model,
-        device,
-        layers=config.layers,
-        pooling=config.pooling,
-        per_residue=config.per_residue,
-        token_budget=budget,
-        fallback=lambda: load_model(config.model, "fp32", device),
-        sampler=sampler,
-    )
+    compile_ahead(model, device, plan)
+    runner = _runner(config, model, device, budget, sampler)
     metadata = vector_metadata(config, described, runner)
     with ShardWriter(
         config.outdir,
@@ -149,6 +148,21 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
 
         writer.finish(write_metrics)
     return ShardSummary.read(config.outdir / SHARD_SUMMARY_FILE)
+
+
+def _runner(
+    config: EmbedConfig, model: PackedEsm2, device: torch.device, budget: int, sampler: DeviceSampler
+) -> AsyncInferenceRunner:
+    return AsyncInferenceRunner(
+        model,
+        device,
+        layers=config.layers,
+        pooling=config.pooling,
+        per_residue=config.per_residue,
+        token_budget=budget,
+        fallback=lambda: load_model(config.model, "fp32", device),
+        sampler=sampler,
+    )
 
 
 def vector_metadata(config: VectorConfig, described: ModelDescription, runner: AsyncInferenceRunner) -> dict[str, Any]:
@@ -190,7 +204,8 @@ def _write_behind(
     """Run the batches and write their vectors on a thread of their own; returns the seconds waited for that thread."""
     blocked = 0.0
     try:
-        with Behind[InferenceResult](partial(_write_result, writer), WRITER_QUEUE) as behind:
+        write = partial(_write_result, writer)
+        with Behind[InferenceResult](write, WRITER_QUEUE, WRITER_QUEUE_BYTES, _result_bytes) as behind:
             for result in runner.run(batches):
                 asked = time.perf_counter()
                 behind.put(result)
@@ -199,6 +214,11 @@ def _write_behind(
     finally:
         progress.close()
     return blocked
+
+
+def _result_bytes(result: InferenceResult) -> int:
+    held = [*result.columns.values(), *(states for each in result.residues for states in each.values())]
+    return sum(tensor.nbytes for tensor in held)
 
 
 def _write_result(writer: ShardWriter, result: InferenceResult) -> None:

@@ -164,7 +164,7 @@ class Engine:
             return moment
         return float(self._epoch_time + self._epoch.elapsed_time(moment) / 1000)
 
-    def _forward(
+    def forward(
         self, batch: PackedBatch, masked: bool
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor, dict[str, torch.Tensor]]:
         """Vectors by column, whether each sequence's are finite, and residues; ``batch`` is on the device."""
@@ -188,7 +188,7 @@ class Engine:
             resident = PackedBatch(
                 batch.input_ids.to(self.device), batch.cu_seqlens.to(self.device), batch.max_seqlen, batch.sequence_ids
             )
-            vectors, finite, residues = self._forward(resident, masked)
+            vectors, finite, residues = self.forward(resident, masked)
             host, host_residues = ({name: each.cpu() for name, each in found.items()} for found in (vectors, residues))
             return InFlight(batch, host, finite.cpu(), host_residues, started, time.time(), None)
         with torch.cuda.device(self.device):
@@ -204,7 +204,7 @@ class Engine:
         with torch.cuda.stream(self._compute):
             started.record()
             resident = PackedBatch(ids, cu_seqlens, batch.max_seqlen, batch.sequence_ids)
-            vectors, finite, residues = self._forward(resident, masked)
+            vectors, finite, residues = self.forward(resident, masked)
             ended.record()
         # Without this the allocator could hand the memory of the ids to the next batch's copy while they are read.
         ids.record_stream(self._compute)

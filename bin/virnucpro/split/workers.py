@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import multiprocessing
 import os
-import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Final, Self, TypeVar
 
+from virnucpro.children import TiedForkContext, end_with_parent, standstill
 from virnucpro.errors import TryAgainError
 from virnucpro.machine import usable_cores
 
@@ -21,7 +19,6 @@ Result = TypeVar("Result")
 Payload = bytes | tuple[int, int]
 
 MAX_PROCESSES: Final = 8
-PARENT_POLL_SECONDS: Final = 0.5
 #: Free memory that a process keeps for its next block: fresh memory costs more than most steps over it.
 KEPT_BYTES: Final = 64 << 20
 #: Larger pieces of memory are mapped one by one and given back at once (the most that glibc takes).
@@ -58,7 +55,7 @@ class Workers:
         self.processes = count
         self._executor = ProcessPoolExecutor(
             count,
-            mp_context=multiprocessing.get_context("fork"),
+            mp_context=TiedForkContext(),
             initializer=_enter_worker,
             initargs=(os.getpid(), self._slots),
         )
@@ -97,6 +94,8 @@ class Workers:
         for slot in self._slots:
             slot.close()
         if isinstance(error, BrokenProcessPool):
+            if stood := standstill():
+                raise TryAgainError(f"split: {stood}") from error
             raise TryAgainError(
                 "a process of the split was killed, most likely for lack of memory; give it more memory"
             ) from error
@@ -113,7 +112,7 @@ def take(payload: Payload) -> bytes:
 def _enter_worker(parent: int, slots: list[mmap.mmap]) -> None:
     _slots[:] = slots
     _keep_memory()
-    threading.Thread(target=_leave_with_parent, args=(parent,), daemon=True).start()
+    end_with_parent(parent)
 
 
 def _keep_memory() -> None:
@@ -122,10 +121,3 @@ def _keep_memory() -> None:
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
         mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES)
-
-
-def _leave_with_parent(parent: int) -> None:
-    """End this process when its parent is gone: a parent that was killed cannot tell its children."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_POLL_SECONDS)
-    os._exit(1)

@@ -1,0 +1,90 @@
+"""A loader's workers that are gone or silent: the error that says so, and an end that waits for none of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from weakref import WeakSet
+
+from torch._C import _remove_worker_pids
+
+from virnucpro.children import standstill
+from virnucpro.errors import TryAgainError
+
+# How torch begins the message where a worker is gone or silent; it has no class of its own for either.
+_LOST_WORKER: Final = ("DataLoader worker (pid", "DataLoader timed out")
+#: The threads that fill a queue of multiprocessing, as it calls them; they end once it is closed.
+_FEEDER: Final = "QueueFeederThread"
+_FEEDER_SECONDS: Final = 5
+
+_started: Final[WeakSet[Any]] = WeakSet()
+
+
+def remember(started: Iterator[Any]) -> None:
+    """Take note of torch's iterator over a loader, whose workers are running."""
+    _started.add(started)
+
+
+@contextmanager
+def reporting_lost_workers() -> Iterator[None]:
+    """Turn torch's error into ours. It comes wherever the main thread is when a worker dies, not only in ``next``.
+
+    The workers of all loaders are then killed, and nothing waits for them any more.
+
+    Raises:
+        TryAgainError: a worker was lost.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith(_LOST_WORKER):
+            raise
+        _give_up_all()
+        remedy = standstill() or "a data worker died or hangs: give the task more memory"
+        raise TryAgainError(f"{error}; {remedy}") from error
+
+
+@contextmanager
+def ending_with_loaders() -> Iterator[None]:
+    """The whole of a task that loads: no worker outlives it, and whatever ended it, it waits for none.
+
+    Raises:
+        TryAgainError: a worker was lost.
+    """
+    try:
+        with reporting_lost_workers():
+            yield
+    except BaseException:
+        _give_up_all()
+        raise
+    # One that were cut short by the end of the process would leave semaphores, of which Python then warns.
+    for thread in threading.enumerate():
+        if thread.name == _FEEDER:
+            thread.join(_FEEDER_SECONDS)
+
+
+def _give_up_all() -> None:
+    for started in list(_started):
+        _give_up(started)
+
+
+def _give_up(started: Any) -> None:
+    """Kill what is left of the workers, and keep torch from shutting them down, and so from waiting for them.
+
+    One that is gone may have held the lock of the queue, or have sent half of a batch.
+    """
+    if getattr(started, "_shutdown", True):
+        return
+    started._shutdown = True
+    # Before they are killed: each would be reported as well, wherever this process is then.
+    if started._worker_pids_set:
+        _remove_worker_pids(id(started))
+        started._worker_pids_set = False
+    for worker in started._workers:
+        worker.kill()
+    for queue in started._index_queues:
+        queue.cancel_join_thread()
+    if hasattr(started, "_pin_memory_thread_done_event"):
+        started._pin_memory_thread_done_event.set()
