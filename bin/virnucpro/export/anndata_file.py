@@ -26,9 +26,9 @@ class AnnDataFile(Layout):
 
     def __init__(self, folder: Path, results: Results, config: ExportConfig) -> None:
         super().__init__(folder, results, config)
-        h5py, self._anndata = require("h5py", config.to), require("anndata", config.to)
+        self._anndata = require("anndata", config.to)
         self._first = results.column(config.column or next(iter(results.columns)))
-        self._file = self._open.enter_context(h5py.File(folder / "embeddings.h5ad", "w"))
+        self._file = self.new_hdf5("embeddings.h5ad")
 
     @property
     def columns(self) -> list[str]:

@@ -70,7 +70,7 @@ def _fill(folder: Path, results: Results, config: ExportConfig) -> int:
         with suppress(Exception):
             layout.close()
         raise
-    with writing(config.outdir):
+    with writing(config.outdir, layout):
         layout.close()
     if not names or not names.renamed:
         (folder / RENAMED_FILE).unlink()
@@ -81,7 +81,7 @@ def _add_rows(layout: Layout, names: Names | None) -> pa.ChunkedArray:
     """Hand on all rows; returns what they are called, where that is needed again."""
     kept: list[pa.Array] = []
     for records in _records(layout, names):
-        with writing(layout.config.outdir):
+        with writing(layout.config.outdir, layout):
             layout.add(records)
         if layout.config.per_residue:
             kept.append(pa.array(records.names, pa.string()))
@@ -138,7 +138,7 @@ def _add_residues(layout: Layout, names: pa.ChunkedArray) -> None:
         rows = rows_by_key.rows(key)
         if len(rows):
             called = names.take(pa.array(rows)).to_pylist()
-            with writing(layout.config.outdir):
+            with writing(layout.config.outdir, layout):
                 layout.add_residues(rows.tolist(), called, residues)
             missing -= len(rows)
     if missing:

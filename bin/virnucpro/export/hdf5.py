@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from virnucpro.export.config import ExportConfig
-from virnucpro.export.layout import Layout, require
+from virnucpro.export.layout import Layout
 from virnucpro.export.results import Records, Results, Vectors
 
 #: HDF5 1.8 and later read it; the groups of earlier ones keep all names in one piece of memory.
@@ -26,13 +26,12 @@ class UniProt(Layout):
 
     def __init__(self, folder: Path, results: Results, config: ExportConfig) -> None:
         super().__init__(folder, results, config)
-        self._h5py = require("h5py", config.to)
         self._column = self.columns[0]
         self._proteins = self._create(self.proteins_file)
         self._residues = self._create(self.residues_file) if config.per_residue else None
 
     def _create(self, name: str) -> Any:
-        file = self._open.enter_context(self._h5py.File(self.folder / name, "w", libver=_GROUPS))
+        file = self.new_hdf5(name, libver=_GROUPS)
         file.attrs["virnucpro"] = json.dumps(self.results.metadata, sort_keys=True)
         return file
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from virnucpro.errors import OutputError, UsageError, VirnucproError
 from virnucpro.export.config import ExportConfig
+from virnucpro.export.hdf5_storage import Hdf5Storage
 from virnucpro.export.names import LINK_NAME_BYTES
 from virnucpro.export.results import Records, Results, Vectors
 
@@ -31,14 +32,16 @@ def require(package: str, layout: str, distribution: str | None = None) -> Any:
 
 
 @contextmanager
-def writing(outdir: Path) -> Iterator[None]:
-    """Tell what keeps a package from writing by OutputError: h5py and PyTorch have no number for a full disk.
+def writing(outdir: Path, layout: Layout | None = None) -> Iterator[None]:
+    """Tell what keeps a package from writing by OutputError: PyTorch has no number for a full disk, HDF5 no end.
 
     Raises:
         OutputError: the block raised OSError or RuntimeError.
     """
     try:
         yield
+        if layout is not None:
+            layout.raise_unwritten()
     except VirnucproError:
         raise
     except (OSError, RuntimeError) as error:
@@ -63,6 +66,7 @@ class Layout(ABC):
     def __init__(self, folder: Path, results: Results, config: ExportConfig) -> None:
         self.folder, self.results, self.config = folder, results, config
         self._open = ExitStack()
+        self._storages: list[Hdf5Storage] = []
 
     @property
     def columns(self) -> list[str]:
@@ -77,6 +81,23 @@ class Layout(ABC):
             return list(known.values())
         layer = (self.config.column or "").rpartition("_layer")[2]
         return [known[int(layer)]] if layer.isdigit() else [known[self.results.layers[-1]]]
+
+    def new_hdf5(self, name: str, **options: Any) -> Any:
+        """A new ``h5py.File`` in the folder, open as long as the layout.
+
+        Raises:
+            UsageError: h5py is not installed.
+        """
+        h5py = require("h5py", self.config.to)
+        storage = Hdf5Storage(self.folder / name)
+        self._open.callback(storage.close)
+        self._storages.append(storage)
+        return self._open.enter_context(h5py.File(storage, "w", **options))
+
+    def raise_unwritten(self) -> None:
+        """Raise what kept an HDF5 file from being written, which HDF5 was not told."""
+        for storage in self._storages:
+            storage.raise_error()
 
     @abstractmethod
     def add(self, records: Records) -> None:

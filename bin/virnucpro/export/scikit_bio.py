@@ -37,7 +37,7 @@ class ScikitBio(Layout):
         self._residues = self._create("residues.h5", residues, dim) if config.per_residue else None
 
     def _create(self, name: str, height: int, dim: int) -> Any:
-        file = self._open.enter_context(self._h5py.File(self.folder / name, "w"))
+        file = self.new_hdf5(name)
         file.attrs["format"], file.attrs["format-version"] = "embedding", "1.0"
         file.attrs["dtype"], file.attrs["dim"] = self._dtype.name, dim
         chunks = (max(1, min(height, _CHUNK_VALUES // dim)), dim) if height else None
