@@ -1,5 +1,5 @@
-"""Where an HDF5 file lies. HDF5 keeps what it could not write, tries again as the process ends, and dies of it: so it is
-never told of an error, and whoever uses the file asks for it."""
+"""Where an HDF5 file lies. HDF5 keeps what it could not write, tries again as the process ends, and dies of it: so it
+is never told of an error, and whoever uses the file asks for it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 
 class Hdf5Storage:
-    """A file that ``h5py.File`` takes in a path's place. All that HDF5 writes can be read back from it; what comes after
-    an error is only kept in memory, so ``raise_error`` has to be called often.
+    """A file that ``h5py.File`` takes in a path's place. All that HDF5 writes can be read back from it; what comes
+    after an error is only kept in memory, so ``raise_error`` has to be called often.
 
     Args:
         path: a new file.
