@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
-from virnucpro.errors import UsageError
+from virnucpro.errors import OutputError, UsageError
 from virnucpro.output.atomic import prepare_new_directory, publish_directory, remove_tree, sync
 
 #: Names an export: how it was made, and how many files of which names it holds.
@@ -26,6 +26,7 @@ def new_export(outdir: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Raises:
         UsageError: ``outdir`` holds something that is not to be replaced.
+        OutputError: the block, or what comes after it, raised an OSError that names no file.
     """
     outdir = outdir.resolve()
     old = outdir.with_name(f".{outdir.name}.old")
@@ -42,8 +43,10 @@ def new_export(outdir: Path, *, overwrite: bool) -> Iterator[Path]:
             _replace(temporary, outdir, old)
         else:
             publish_directory(temporary, outdir)
-    except BaseException:
+    except BaseException as error:
         remove_tree(temporary)
+        if isinstance(error, OSError) and error.filename is None:
+            raise OutputError(f"{outdir}: cannot be written ({error}); check free space and permissions") from error
         raise
 
 

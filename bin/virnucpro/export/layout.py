@@ -36,7 +36,7 @@ def writing(outdir: Path, layout: Layout | None = None) -> Iterator[None]:
     """Tell what keeps a package from writing by OutputError: PyTorch has no number for a full disk, HDF5 no end.
 
     Raises:
-        OutputError: the block raised OSError or RuntimeError.
+        OutputError: the block raised RuntimeError, or OSError that names no file.
     """
     try:
         yield
@@ -45,6 +45,8 @@ def writing(outdir: Path, layout: Layout | None = None) -> Iterator[None]:
     except VirnucproError:
         raise
     except (OSError, RuntimeError) as error:
+        if getattr(error, "filename", None) is not None:
+            raise
         first = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise OutputError(f"{outdir}: cannot be written ({first}); check free space and permissions") from error
 
