@@ -189,6 +189,8 @@ class SplitConfig(VectorConfig):
     strict: bool = option("a record that would be rejected ends the run", False)
     alphabet: str = option("protein: take what looks like nucleotides", "auto", choices=ALPHABETS)
     gaps: str = option("what becomes of - and inner . (unknown: read as X)", "remove", choices=GAPS)
+    id_column: str | None = option("of tables: TSV, CSV or Parquet", None)
+    sequence_column: str | None = option("of tables: TSV, CSV or Parquet", None)
     names: tuple[str, ...] = ()
     reuse_names: tuple[str, ...] = ()
 
@@ -197,6 +199,8 @@ class SplitConfig(VectorConfig):
             raise UsageError("no input file given; name at least one FASTA file, or - for standard input")
         _check_names(self.names, len(self.inputs), "input files")
         _check_names(self.reuse_names, len(self.reuse), "results to reuse")
+        if (self.id_column is None) != (self.sequence_column is None):
+            raise UsageError("--id_column and --sequence_column say what a table's columns hold; give both")
         super().__post_init__()
 
 

@@ -37,6 +37,7 @@ def _biopython(name: str) -> str:
     return f"convert it with Biopython: SeqIO.convert('FILE', '{name}', 'proteins.fasta', 'fasta')"
 
 
+_COLUMNS: Final = "give --id_column and --sequence_column"
 _GIVE: Final = "give protein sequences in FASTA format"
 _SAVE: Final = "save the sequences as plain text, each below a line with '>' and its name"
 _MATRIX: Final = "give the FASTA that it was made from"
@@ -64,7 +65,7 @@ _MAGIC: Final = {
     b"\x43\x27\x41\x1a": _TWOBIT,
     b"\x1a\x41\x27\x43": _TWOBIT,
     b"\x89HDF": FileFormat("an HDF5 file", _GIVE),
-    b"PAR1": FileFormat("a Parquet file", _GIVE),
+    b"PAR1": FileFormat("a Parquet file", f"{_COLUMNS}, or {_GIVE}"),
     b"ARROW1": FileFormat("an Arrow file", _GIVE),
     b"\x93NUMPY": FileFormat("a NumPy array", _GIVE),
     b"SQLite format 3\0": FileFormat("an SQLite database", _GIVE),
@@ -222,7 +223,7 @@ def _lines_of(text: bytes) -> FileFormat | None:
             widths = [word.count(delimiter) + 1 for word in words]
         if len(widths) > 1 and len(set(widths)) == 1 and widths[0] > 1:
             program = f"""awk -F '{delimiter}' '{{print ">" $1 "\\n" $2}}' FILE > proteins.fasta""".replace("\t", "\\t")
-            remedy = f"write its rows as FASTA, for example columns 1 and 2: {program}"
+            remedy = f"{_COLUMNS}, or write its rows as FASTA, for example columns 1 and 2: {program}"
             return FileFormat(f"a table with {name} between its columns", remedy)
     if lines and all(map(_SEQUENCE_LINE.match, lines)):
         return FileFormat("sequences without headers", "put a line with '>' and a name before each")

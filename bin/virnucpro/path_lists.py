@@ -45,6 +45,23 @@ def named_paths(given: Sequence[Path], list_file: Path | None) -> PathList:
     return PathList((*given, *listed.paths), (*map(str, given), *listed.names))
 
 
+def files_of(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the paths, in the place of a folder the files in it by name, but for hidden ones.
+
+    Raises:
+        InputMissingError: a folder holds none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(each for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
+        if not inside:
+            raise InputMissingError(f"{path}: a folder without files; name files")
+        found += inside
+    return tuple(found)
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")

@@ -84,11 +84,21 @@ def found(name, each, options) {
         def missing = folders ? 'no such folder; check the path' : 'no such file; check the path'
         stop(66, "--${name} ${printable(each)}: ${missing}")
     }
-    if (paths.any { path -> path.isDirectory() != folders }) {
-        def other = folders ? 'a file, not a folder; name folders of results' : "a folder; name its files, as in '${each}/*.fasta'"
-        stop(66, "--${name} ${each}: ${other}")
+    if (folders && paths.any { path -> !path.isDirectory() }) {
+        stop(66, "--${name} ${each}: a file, not a folder; name folders of results")
     }
-    return paths
+    return folders ? paths : paths.collectMany { path -> path.isDirectory() ? filesIn(name, path) : [path] }
+}
+
+/** The files in a folder by name, but for hidden ones. */
+def filesIn(name, folder) {
+    def inside = folder.listFiles().toList()
+        .findAll { path -> !path.isDirectory() && !path.name.startsWith('.') }
+        .sort { path -> path.name }
+    if (!inside) {
+        stop(66, "--${name} ${printable(folder.toString())}: a folder without files; name files, or a glob in quotes")
+    }
+    return inside
 }
 
 /** Files of a glob. Folders that exist as they are written are no part of the pattern, whatever their names. */

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from foreign_files import COMPRESSORS, write
+from foreign_files import COMPRESSORS, FASTA, SEQUENCES, genes, write
 from launch import MODEL, launch
 
 pytestmark = pytest.mark.one_engine
@@ -23,3 +23,24 @@ def test_four_compressions_and_peptides_that_look_like_dna(tmp_path: Path) -> No
     assert table["id"].to_pylist() == list(peptides)
     assert table["length"].to_pylist() == [len(peptide) for peptide in peptides.values()]
     assert table["embedding"].null_count == 0
+
+
+def test_a_folder_of_annotated_genomes_tables_and_fasta(tmp_path: Path) -> None:
+    folder = tmp_path / "inputs"
+    (folder / "nested").mkdir(parents=True)
+    (folder / ".hidden").touch()
+    (folder / "a.gb").write_bytes(genes("genbank"))
+    (folder / "b.fasta").write_bytes(FASTA)
+    (folder / "c 1.tsv").write_text(f"Entry\tSequence\nt1\t{SEQUENCES[1]}\nt2\tMK7\n")
+    options = ("--id_column", "Entry", "--sequence_column", "Sequence", "--report", "false")
+    run = launch(tmp_path, "--input", "inputs", "--model", MODEL, *options)
+    assert run.code == 0, run.output
+    table = pq.read_table(run.results / "embeddings")
+    assert table["id"].to_pylist() == ["P0.1", "P1.1", "a", "b", "t1"]
+    first, second = table["embedding"][0], table["embedding"][1]
+    assert table["embedding"].to_pylist() == [each.as_py() for each in (first, second, first, second, second)]
+    (rejected,) = (run.results / "rejected.tsv").read_text().splitlines()[1:]
+    assert rejected == f"{folder / 'c 1.tsv'}\t3\t5\tt2\tsymbol '7' in the sequence"
+    assert {Path(each).name for each in pq.read_table(run.results / "manifest.parquet")["file"].to_pylist()} == {
+        *("a.gb", "b.fasta", "c 1.tsv")
+    }
