@@ -19,6 +19,8 @@ from virnucpro.split.converted_source import ConvertedSource, Protein
 _DELIMITERS: Final = "\t,;"
 #: Rows of Parquet read at once.
 _BATCH_ROWS: Final = 1024
+#: Of each column; without a buffer a row group's whole column would be in memory.
+_BUFFER_BYTES: Final = 1 << 20
 _PARQUET: Final = b"PAR1"
 _AGAIN: Final = "copy or download it again"
 
@@ -87,7 +89,8 @@ class ParquetTable(ConvertedSource):
             UsageError: a column is not there, or its sequences are no text.
             DataError: the file is damaged.
         """
-        with reading(Path(self.name), _AGAIN), pq.ParquetFile(self._path, pre_buffer=False) as file:
+        options = {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}
+        with reading(Path(self.name), _AGAIN), pq.ParquetFile(self._path, **options) as file:
             _check_columns(self.name, file.schema_arrow.names, self._columns)
             kind = file.schema_arrow.field(self._columns.sequence).type
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
