@@ -50,11 +50,11 @@ def matrix_rate(seconds: float) -> float:
     return 2 * 8192**3 / median(milliseconds(lambda: a @ b, 20)) / 1e9
 
 
-def rotation_for(head_dim: int, lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def rotation_for(head_dim: int, lengths: list[int]) -> rotary.Rotation:
     """Positions, cosines and sines of a packed batch."""
     place = torch.cat([torch.arange(length) for length in lengths]).to("cuda", torch.int32)
     angle = torch.outer(torch.arange(max(lengths)), torch.rand(head_dim // 2)).cuda()
-    return place, angle.cos(), angle.sin()
+    return rotary.Rotation(place, angle.cos(), angle.sin())
 
 
 def fp8_cases(x: torch.Tensor, heads: int, lengths: list[int]) -> Iterator[Case]:
@@ -70,8 +70,8 @@ def fp8_cases(x: torch.Tensor, heads: int, lengths: list[int]) -> Iterator[Case]
     hidden = random(tokens, 4 * width).to(torch.float8_e4m3fn)
     size, product = tokens * width, 2 * tokens * width * width
     yield ("fp8_norm_linear_rotary",
-           lambda: fused_fp8.fp8_norm_linear_rotary(copy, statistics, qkv, bias[: 3 * width], *rotation),
-           lambda: fused_fp8.fp8_norm_linear_rotary_ref(copy, statistics, qkv, bias[: 3 * width], *rotation),
+           lambda: fused_fp8.fp8_norm_linear_rotary(copy, statistics, qkv, bias[: 3 * width], rotation),
+           lambda: fused_fp8.fp8_norm_linear_rotary_ref(copy, statistics, qkv, bias[: 3 * width], rotation),
            3 * product, 0)  # fmt: skip
     yield ("fp8_norm_linear_gelu", lambda: fused_fp8.fp8_norm_linear_gelu(copy, statistics, up, bias, 1.0),
            lambda: fused_fp8.fp8_norm_linear_gelu_ref(copy, statistics, up, bias, 1.0), 4 * product, 0)  # fmt: skip
@@ -103,7 +103,7 @@ def linear_cases(x: torch.Tensor, heads: int, lengths: list[int]) -> Iterator[Ca
     qkv, narrow = random(tokens, 3 * width), random(tokens, width)
     size, product = x.element_size() * tokens * width, 2 * tokens * width * width
     ours, rows = fused_linear, HighLow(x)
-    qkv_arguments = (rows, statistics, HighLow(qkv_weight), qkv_bias, *rotation)
+    qkv_arguments = (rows, statistics, HighLow(qkv_weight), qkv_bias, rotation)
     yield ("norm_linear_rotary", lambda: ours.norm_linear_rotary(*qkv_arguments),
            lambda: ours.norm_linear_rotary_ref(*qkv_arguments), 3 * product, 0)  # fmt: skip
     yield ("norm_linear_gelu", lambda: ours.norm_linear_gelu(rows, statistics, HighLow(up), wide_bias),
@@ -114,7 +114,7 @@ def linear_cases(x: torch.Tensor, heads: int, lengths: list[int]) -> Iterator[Ca
     yield ("row_statistics", lambda: ours.row_statistics(x), lambda: ours.row_statistics_ref(x), 0, size)
     yield ("linear_gelu", lambda: linear_gelu.linear_gelu(x, up, wide_bias),
            lambda: linear_gelu.linear_gelu_ref(x, up, wide_bias), 4 * product, 0)  # fmt: skip
-    yield ("rotary", lambda: rotary.rotary_(qkv, *rotation, heads), lambda: rotary.rotary_ref_(qkv, *rotation, heads),
+    yield ("rotary", lambda: rotary.rotary_(qkv, rotation, heads), lambda: rotary.rotary_ref_(qkv, rotation, heads),
            0, 4 * size)  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def build(size: str, precision: str, path: str, layers: int) -> PackedEsm2:
 def compile_kernels(case: tuple[str, str, str]) -> None:
     """Fill Triton's cache."""
     model = build(*case, layers=1)
-    engine = Engine(model, DEVICE, OutputPlan.resolve([-1], ["mean"], 1))
+    engine = Engine(model, DEVICE, OutputPlan.of(1))
     run_ours(engine, [packed_batches(["A" * (length - 2)], 2048, pinned=True)[0] for length in COMPILED_LENGTHS])
 
 
@@ -86,7 +86,7 @@ def row_of(size: str, precision: str, path: str, lengths: list[int], seconds: li
 def ours(size: str, precision: str, path: str, sequences: list[str], repeats: int) -> list[float]:
     """Seconds of each repetition."""
     layers = SHAPES[size][0]
-    engine = Engine(build(size, precision, path, layers), DEVICE, OutputPlan.resolve([-1], ["mean"], layers))
+    engine = Engine(build(size, precision, path, layers), DEVICE, OutputPlan.of(layers))
     budget = min(budget_of(size, precision, "cuda", None), 32768 if size == "15B" else 1 << 30)
     batches = packed_batches(sequences, budget, pinned=True)
     return timed(lambda: run_ours(engine, batches), repeats)

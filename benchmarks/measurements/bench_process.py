@@ -81,7 +81,7 @@ def main() -> None:
     device = torch.device("cuda")
     budget = budget_of(options.size, options.precision, "cuda", options.budget)
     model = load_model(options.checkpoint, options.precision, device)
-    engine = Engine(model, device, OutputPlan.resolve([-1], ["mean"], model.config.layers))
+    engine = Engine(model, device, OutputPlan.of(model.config.layers))
     batches = packed_batches([s for s in sequences for _ in range(options.repeats)], budget, pinned=True)
     seconds = timed(lambda: run_ours(engine, batches), 2)
     in_memory = tokens / median(seconds)

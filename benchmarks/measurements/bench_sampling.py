@@ -134,7 +134,7 @@ def main() -> None:
     precision = options.precision if options.device == "cuda" else "fp32"
     budget = budget_of(options.size, precision, options.device, options.budget)
     model = PackedEsm2.from_fair_esm(random_esm2(options.size, device), precision, device)
-    engine = Engine(model, device, OutputPlan.resolve([-1], ["mean"], model.config.layers))
+    engine = Engine(model, device, OutputPlan.of(model.config.layers))
     batches = packed_batches(read_sequences(options.fasta), budget, pinned=options.device == "cuda")
     row = {
         "model": options.size,

@@ -149,7 +149,7 @@ def measure(
             del peer
         else:
             model = PackedEsm2.from_fair_esm(reference, engine.removeprefix("ours-"), DEVICE)
-            packed = Engine(model, DEVICE, OutputPlan.resolve([-1], ["mean"], layers))
+            packed = Engine(model, DEVICE, OutputPlan.of(layers))
             batches = packed_batches(sample, budget, pinned=True)
             seconds = timed(lambda: run_ours(packed, batches), repeats)  # noqa: B023
             del model, packed, batches

@@ -65,18 +65,6 @@ def absolute_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(absolute))
 
 
-def distinct_poolings(pooling: Sequence[str]) -> tuple[str, ...]:
-    """The poolings asked for, each once, in the order asked.
-
-    Raises:
-        UsageError: none is asked for, or one that there is not.
-    """
-    _check_any("pooling", pooling)
-    for name in pooling:
-        _check_choice("pooling", name, POOLINGS)
-    return tuple(dict.fromkeys(pooling))
-
-
 def option(
     text: str,
     default: Any = MISSING,
@@ -145,12 +133,16 @@ class VectorConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "pooling", distinct_poolings(self.pooling))
+        object.__setattr__(self, "pooling", tuple(dict.fromkeys(self.pooling)))
 
     @property
     def residue_limit(self) -> int | None:
         """Residues after which a sequence is cut, or None where it is embedded whole."""
         return residue_limit(self.max_length, self.long_sequences)
+
+
+#: What is asked for by who asks for nothing.
+DEFAULT_VECTORS: Final = VectorConfig()
 
 
 def precision_on(device: str, asked: str = "fp16") -> str:

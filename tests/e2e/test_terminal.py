@@ -26,7 +26,7 @@ def test_the_last_line_of_a_failed_run_is_ours(on, tmp_path: Path) -> None:  # t
     )
     assert run.output.count("No results: ") == 1
     assert "Command executed" in run.output
-    assert run.reports() == ["dag.html", "report.html", "timeline.html", "trace.txt"]
+    assert "trace.txt" in run.reports()
 
 
 def test_the_last_line_of_a_run_is_where_its_results_are(tmp_path: Path) -> None:

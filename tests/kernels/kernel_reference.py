@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from virnucpro.kernels.rotary import Rotation
+
 EPSILON = {torch.float32: 2.0**-23, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
 
 
@@ -38,3 +40,7 @@ def positions(lengths: list[int], device: str = "cpu") -> torch.Tensor:
 def tables(longest: int, half: int, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
     angle = torch.outer(torch.arange(longest), 10000.0 ** -(torch.arange(half) / half))
     return angle.cos().to(device), angle.sin().to(device)
+
+
+def rotation_of(lengths: list[int], half: int, device: str = "cpu") -> Rotation:
+    return Rotation(positions(lengths, device), *tables(max(lengths), half, device))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from kernel_reference import positions, random, relative_error, tables
+from kernel_reference import random, relative_error, rotation_of
 
 from virnucpro.kernels.device import interpreted
 from virnucpro.kernels.fp8_linear import Quantised, quantise_rows, restored
@@ -87,10 +87,10 @@ def test_twins_are_the_plain_layers(width: int) -> None:
     assert hidden.dtype == torch.float8_e4m3fn
     assert relative_error(hidden.float() / factor, F.gelu(layer.exact())) < HALF_STEP
     layer = Sublayer(width, 3 * width, "cpu")
-    rotation = (positions(LENGTHS), *tables(max(LENGTHS), 8))
-    qkv = fp8_norm_linear_rotary_ref(layer.copy, layer.statistics, layer.weight, layer.bias, *rotation)
+    rotation = rotation_of(LENGTHS, 8)
+    qkv = fp8_norm_linear_rotary_ref(layer.copy, layer.statistics, layer.weight, layer.bias, rotation)
     expected = layer.exact()
-    rotary_ref_(expected, *rotation, heads=width // 16, adjacent=True)
+    rotary_ref_(expected, rotation, heads=width // 16, adjacent=True)
     assert relative_error(qkv, expected) < HALF_STEP
 
 
@@ -108,8 +108,8 @@ def test_fp8_norm_linear_gelu(hopper: str, width: int) -> None:
 @pytest.mark.parametrize(("heads", "head_dim"), [(20, 16), (4, 24), (3, 32), (20, 64), (2, 128)])
 def test_fp8_norm_linear_rotary(hopper: str, heads: int, head_dim: int) -> None:
     layer = Sublayer(heads * head_dim, 3 * heads * head_dim, hopper)
-    rotation = (positions(LENGTHS, hopper), *tables(max(LENGTHS), head_dim // 2, hopper))
-    arguments = layer.copy, layer.statistics, layer.weight, layer.bias, *rotation
+    rotation = rotation_of(LENGTHS, head_dim // 2, hopper)
+    arguments = layer.copy, layer.statistics, layer.weight, layer.bias, rotation
     assert relative_error(fp8_norm_linear_rotary(*arguments), fp8_norm_linear_rotary_ref(*arguments)) < BFLOAT16
 
 

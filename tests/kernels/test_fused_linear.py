@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from kernel_reference import EPSILON, assert_as_accurate, positions, random, relative_error, tables
+from kernel_reference import EPSILON, assert_as_accurate, random, relative_error, rotation_of, tables
 
 from virnucpro.kernels.fused_linear import (
     fold_norm,
@@ -19,7 +19,7 @@ from virnucpro.kernels.fused_linear import (
 )
 from virnucpro.kernels.high_low import HighLow
 from virnucpro.kernels.hopper_epilogue import ends_with_piece
-from virnucpro.kernels.rotary import rotary_ref_
+from virnucpro.kernels.rotary import Rotation, rotary_ref_
 
 PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 LENGTHS = [37, 130, 3]
@@ -53,9 +53,10 @@ def test_interleaved_queries_and_keys_give_the_same_logits() -> None:
     statistics = row_statistics_ref(x)
     turned = torch.cat([*(interleave_pairs(part, heads) for part in weight[: 2 * width].split(width)), weight[-width:]])
     zeros = torch.zeros(3 * width).double()
-    ours, _ = norm_linear_rotary_ref(HighLow(x), statistics, HighLow(turned), zeros, torch.arange(11), cos, sin)
+    rotation = Rotation(torch.arange(11), cos, sin)
+    ours, _ = norm_linear_rotary_ref(HighLow(x), statistics, HighLow(turned), zeros, rotation)
     plain = F.linear(F.layer_norm(x, (width,)), weight)
-    rotary_ref_(plain, torch.arange(11), cos, sin, heads)
+    rotary_ref_(plain, rotation, heads)
     logits = [torch.einsum("qnh,knh->nqk", *qkv.view(11, 3, heads, head_dim)[:, :2].unbind(1)) for qkv in (ours, plain)]
     torch.testing.assert_close(*logits)
     torch.testing.assert_close(ours[:, 2 * width :], plain[:, 2 * width :])
@@ -87,10 +88,10 @@ def test_norm_linear_rotary(kernel_device: str, dtype: torch.dtype, heads: int, 
     width = heads * head_dim
     x = stream(width, dtype, kernel_device)
     weight, bias = folded(3 * width, width, dtype, kernel_device)
-    rotation = (positions(LENGTHS, kernel_device), *tables(max(LENGTHS), head_dim // 2, kernel_device))
-    arguments = HighLow(x), row_statistics(x), HighLow(weight), bias, *rotation
+    rotation = rotation_of(LENGTHS, head_dim // 2, kernel_device)
+    arguments = HighLow(x), row_statistics(x), HighLow(weight), bias, rotation
     truth = norm_linear_rotary_ref(
-        HighLow(x.double()), row_statistics_ref(x.double()), in_fp64(HighLow(weight)), bias, *rotation
+        HighLow(x.double()), row_statistics_ref(x.double()), in_fp64(HighLow(weight)), bias, rotation
     )
     turned, low = norm_linear_rotary(*arguments)
     assert low is None
@@ -105,10 +106,10 @@ def test_low_parts_hold_what_rounding_took(kernel_device: str, dtype: torch.dtyp
     x = torch.where(random(TOKENS, width) > 0, 1.0, -1.0).to(kernel_device, dtype)
     x[:, 1::2] = -x[:, ::2]
     weight, bias = folded(3 * width, width, dtype, kernel_device)
-    rotation = (positions(LENGTHS, kernel_device), *tables(max(LENGTHS), head_dim // 2, kernel_device))
-    arguments = HighLow(x), row_statistics(x), HighLow(weight), bias, *rotation
+    rotation = rotation_of(LENGTHS, head_dim // 2, kernel_device)
+    arguments = HighLow(x), row_statistics(x), HighLow(weight), bias, rotation
     truth, _ = norm_linear_rotary_ref(
-        HighLow(x.double()), row_statistics_ref(x.double()), in_fp64(HighLow(weight)), bias, *rotation
+        HighLow(x.double()), row_statistics_ref(x.double()), in_fp64(HighLow(weight)), bias, rotation
     )
     turned, low = norm_linear_rotary(*arguments, low_parts=True)
     assert low is not None
@@ -141,12 +142,12 @@ def test_products_count_the_bits_of_low_parts(kernel_device: str, dtype: torch.d
     x = HighLow.of(stream(width, torch.float32, kernel_device), dtype)
     weight, bias = folded(3 * width, width, torch.float32, kernel_device)
     weights = HighLow.of(weight, dtype)
-    rotation = (positions(LENGTHS, kernel_device), *tables(max(LENGTHS), 8, kernel_device))
+    rotation = rotation_of(LENGTHS, 8, kernel_device)
     exact = in_fp64(x)
-    truth, _ = norm_linear_rotary_ref(exact, row_statistics_ref(exact.high), in_fp64(weights), bias, *rotation)
+    truth, _ = norm_linear_rotary_ref(exact, row_statistics_ref(exact.high), in_fp64(weights), bias, rotation)
 
     def error(stream: HighLow, matrix: HighLow) -> float:
-        turned, low = norm_linear_rotary(stream, row_statistics(x.wide()), matrix, bias, *rotation, low_parts=True)
+        turned, low = norm_linear_rotary(stream, row_statistics(x.wide()), matrix, bias, rotation, low_parts=True)
         assert low is not None
         queries = slice(0, 2 * width)
         return relative_error(turned[:, queries].double() + low.double(), truth[:, queries])

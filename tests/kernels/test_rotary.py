@@ -4,7 +4,7 @@ import pytest
 import torch
 from kernel_reference import assert_as_accurate, positions, random, tables
 
-from virnucpro.kernels.rotary import rotary_, rotary_ref_
+from virnucpro.kernels.rotary import Rotation, rotary_, rotary_ref_
 
 LENGTHS = [37, 5, 1, 3]
 
@@ -17,9 +17,9 @@ def test_rotary(kernel_device: str, dtype: torch.dtype, heads: int, head_dim: in
     cos, sin = tables(40, head_dim // 2, kernel_device)
     place = positions(LENGTHS, kernel_device)
     kernel, twin, truth = qkv.clone(), qkv.clone(), qkv.double()
-    rotary_(kernel, place, cos, sin, heads, adjacent=adjacent)
-    rotary_ref_(twin, place, cos, sin, heads, adjacent=adjacent)
-    rotary_ref_(truth, place, cos, sin, heads, adjacent=adjacent)
+    rotary_(kernel, Rotation(place, cos, sin), heads, adjacent=adjacent)
+    rotary_ref_(twin, Rotation(place, cos, sin), heads, adjacent=adjacent)
+    rotary_ref_(truth, Rotation(place, cos, sin), heads, adjacent=adjacent)
     assert_as_accurate(kernel, twin, truth, dtype)
     width = heads * head_dim
     assert torch.equal(kernel[:, 2 * width :], qkv[:, 2 * width :])
@@ -29,7 +29,7 @@ def test_the_twin_turns_each_pair_by_its_angle() -> None:
     qkv = random(6, 24).double()
     cos, sin = tables(6, 4)
     turned = qkv.clone()
-    rotary_ref_(turned, torch.arange(6), cos, sin, heads=1)
+    rotary_ref_(turned, Rotation(torch.arange(6), cos, sin), heads=1)
     before = torch.complex(qkv[:, :4], qkv[:, 4:8])
     expected = before * torch.complex(cos.double(), sin.double())
     torch.testing.assert_close(turned[:, :8], torch.cat((expected.real, expected.imag), 1))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_reference import boundaries, positions, random, tables
+from kernel_reference import boundaries, random, rotation_of
 
 import virnucpro.kernels
 from virnucpro.kernels import hopper_linear
@@ -20,6 +20,7 @@ from virnucpro.kernels.fused_linear import row_statistics_ref
 from virnucpro.kernels.high_low import HighLow
 from virnucpro.kernels.hopper_epilogue import BIAS, GELU, RESIDUAL, ROTARY
 from virnucpro.kernels.pooling import pool, pool_ref
+from virnucpro.kernels.rotary import Rotation
 
 interpreting = os.environ.get("TRITON_INTERPRET") == "1"
 #: Arguments that change how fast a kernel is and nothing of what it gives.
@@ -53,8 +54,8 @@ def quantised(rows: int, width: int, seed: int) -> tuple[torch.Tensor, torch.Ten
     return random(rows, width, seed=seed).to(torch.float8_e4m3fn), random(rows, 1, seed=seed).abs() + 0.5
 
 
-def rotation() -> tuple[torch.Tensor, ...]:
-    return (positions(LENGTHS), *tables(max(LENGTHS), WIDTH // HEADS // 2))
+def rotation() -> Rotation:
+    return rotation_of(LENGTHS, WIDTH // HEADS // 2)
 
 
 def vectors(*sizes: int) -> tuple[torch.Tensor, ...]:
@@ -82,17 +83,17 @@ ARGUMENTS: dict[str, Callable[[], tuple[Any, ...]]] = {
         quantised(TOKENS, WIDTH, 1), statistics(), quantised(48, WIDTH, 2), random(48), 8.0
     ),
     "fp8_norm_linear_rotary": lambda: (
-        quantised(TOKENS, WIDTH, 1), statistics(), quantised(3 * WIDTH, WIDTH, 2), random(3 * WIDTH), *rotation()
+        quantised(TOKENS, WIDTH, 1), statistics(), quantised(3 * WIDTH, WIDTH, 2), random(3 * WIDTH), rotation()
     ),
     "gelu_quantise": lambda: (stream(),),
     "linear_gelu": lambda: (stream(), random(48, WIDTH), random(48)),
     "linear_residual_": lambda: (HighLow(stream()), random(TOKENS, 48), weight(WIDTH, 48), random(WIDTH)),
     "norm_linear_gelu": lambda: (HighLow(stream()), statistics(), weight(48), random(48)),
     "norm_linear_rotary": lambda: (
-        HighLow(stream().bfloat16()), statistics(), weight(3 * WIDTH), random(3 * WIDTH), *rotation()
+        HighLow(stream().bfloat16()), statistics(), weight(3 * WIDTH), random(3 * WIDTH), rotation()
     ),
     "pool": lambda: (stream(), boundaries(LENGTHS), "mean"),
-    "rotary_": lambda: (random(TOKENS, 3 * WIDTH), *rotation(), HEADS),
+    "rotary_": lambda: (random(TOKENS, 3 * WIDTH), rotation(), HEADS),
     "row_statistics": lambda: (stream(),),
     "varlen_attention": lambda: (random(TOKENS, 3 * WIDTH), boundaries(LENGTHS), max(LENGTHS), HEADS, 0.25),
 }  # fmt: skip
@@ -204,6 +205,6 @@ def test_what_an_epilogue_would_not_heed_is_refused(
     epilogue: int, low: bool, half: int | None, options: dict[str, Any], message: str
 ) -> None:
     out = HighLow(stream(), stream() if low else None)
-    turn = None if half is None else (positions(LENGTHS), *tables(max(LENGTHS), half))
+    turn = None if half is None else rotation_of(LENGTHS, half)
     with pytest.raises(ValueError, match=message):
         hopper_linear.launch(HighLow(stream()), weight(WIDTH), random(WIDTH), out, epilogue, rotation=turn, **options)

@@ -11,11 +11,13 @@ import pytest
 import torch
 from pipeline.models import batch_of, fair_esm_mean, random_sequences, small_esm2
 
+from virnucpro.config import VectorConfig
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.errors import DataError, UsageError
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.pipeline import AsyncInferenceRunner, async_inference
 from virnucpro.pipeline.async_inference import BATCHES_AHEAD, run_async_inference
+from virnucpro.pipeline.engine import OutputPlan
 
 TRYPTOPHAN = 22
 
@@ -210,12 +212,12 @@ def test_a_sequence_beyond_the_budget_fills_its_batch_and_no_more() -> None:
     assert packed.get_statistics()["dataloader_stats"]["packing_efficiency"] == 0.75
 
 
-@pytest.mark.parametrize("layers", [[1], [0, 1], [-2]])
-def test_operations_are_those_of_the_layers_computed(layers: list[int]) -> None:
-    shallow = runner(small_esm2(layers=3), layers=layers)
+@pytest.mark.parametrize("layers", [(1,), (0, 1), (-2,)])
+def test_operations_are_those_of_the_layers_computed(layers: tuple[int, ...]) -> None:
+    shallow = runner(small_esm2(layers=3), plan=OutputPlan.of(3, VectorConfig(layers=layers)))
     list(shallow.run(dicts(2)))
     lengths = [n for group in batches(2) for n in group.lengths.tolist()]
-    computed = 2 if layers == [-2] else 1
+    computed = 2 if layers == (-2,) else 1
     expected = sum(24 * computed * 32**2 * n + 4 * computed * 32 * n**2 for n in lengths)
     assert shallow.get_statistics()["total_flops"] == expected
 
@@ -229,8 +231,6 @@ def test_a_precision_or_device_that_would_not_be_heeded_is_refused() -> None:
         runner(precision="fp64")
     with pytest.raises(UsageError, match="device 'meta' is not supported; choose cuda, cpu or mps"):
         AsyncInferenceRunner(packed, "meta", monitor_interval=0)
-    with pytest.raises(UsageError, match="--pooling is 'sum', but must be one of mean, bos, max"):
-        runner(packed, pooling=["sum"])
 
 
 def test_one_batch_can_be_processed_alone() -> None:
@@ -245,11 +245,6 @@ def test_the_log_has_a_line_for_each_batch(tmp_path: Path) -> None:
     log = tmp_path / "batches.log"
     list(runner(log_file=log).run(dicts(2)))
     assert [line.split(":")[0] for line in log.read_text().splitlines()] == ["batch 0", "batch 1"]
-
-
-def test_a_layer_outside_the_model_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="--layers holds 9, but the model has layers 0 to 2"):
-        runner(layers=[9])
 
 
 def test_the_convenience_function_returns_every_result() -> None:

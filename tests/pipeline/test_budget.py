@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from virnucpro.config import CPU_TOKEN_BUDGET, MAX_TOKEN_BUDGET
+from virnucpro.config import CPU_TOKEN_BUDGET, MAX_TOKEN_BUDGET, VectorConfig
 from virnucpro.errors import TryAgainError
 from virnucpro.model.parameters import ParameterBuilder, dtype_of
 from virnucpro.model.registry import MODELS, Esm2Config
@@ -86,7 +86,7 @@ def test_every_attempt_halves_what_was_asked_for() -> None:
 @pytest.mark.parametrize("per_residue", [False, True])
 def test_all_layers_of_3b_fit_a_card_of_24_gib(per_residue: bool) -> None:
     config = MODELS["esm2_t36_3B_UR50D"]
-    plan = OutputPlan.resolve(range(37), ["mean"], 36, per_residue=per_residue)
+    plan = OutputPlan.of(36, VectorConfig(layers=tuple(range(37)), per_residue=per_residue))
     # 36 inner states in halves; and, with residues, 37 columns of halves for each of three batches.
     kept = (36 * 2 + 3 * 37 * 2 * per_residue) * 2560
     assert kept_bytes_per_token(config, "fp16", plan) == kept
@@ -98,7 +98,7 @@ def test_all_layers_of_3b_fit_a_card_of_24_gib(per_residue: bool) -> None:
 
 def test_the_last_layer_alone_costs_nothing_more() -> None:
     config = MODELS["esm2_t36_3B_UR50D"]
-    assert kept_bytes_per_token(config, "fp16", OutputPlan.resolve([-1], ["mean", "max"], 36)) == 0
+    assert kept_bytes_per_token(config, "fp16", OutputPlan.of(36, VectorConfig(pooling=("mean", "max")))) == 0
 
 
 def test_residues_of_every_batch_in_flight_are_counted() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from pipeline.models import batch_of, fair_esm_mean, random_sequences, small_esm2
 
+from virnucpro.config import VectorConfig
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.errors import TryAgainError, UsageError
 from virnucpro.model.esm2 import PackedEsm2
@@ -89,7 +90,7 @@ def test_other_faults_stay_what_they_are() -> None:
 
 def test_several_layers_and_poolings_and_residues() -> None:
     reference = small_esm2(layers=3)
-    plan = OutputPlan.resolve([0, -1, 1], ["mean", "max", "bos"], 3, per_residue=True)
+    plan = OutputPlan.of(3, VectorConfig(layers=(0, -1, 1), pooling=("mean", "max", "bos"), per_residue=True))
     engine = Engine(PackedEsm2.from_fair_esm(reference), CPU, plan)
     output = engine.collect(engine.submit(batch_of(["MKTAYI", "GG"])))
     assert list(output.vectors) == [
@@ -113,12 +114,12 @@ def test_several_layers_and_poolings_and_residues() -> None:
 @pytest.mark.parametrize("layer", [-5, 4])
 def test_a_layer_outside_the_model_is_named(layer: int) -> None:
     with pytest.raises(UsageError, match=f"--layers holds {layer}, but the model has layers 0 to 3"):
-        OutputPlan.resolve([layer], ["mean"], 3)
+        OutputPlan.of(3, VectorConfig(layers=(layer,)))
 
 
 def test_a_pooling_that_there_is_not_is_named() -> None:
     with pytest.raises(UsageError, match="--pooling is 'median', but must be one of mean, bos, max"):
-        OutputPlan.resolve([1], ["mean", "median"], 3)
+        VectorConfig(pooling=("mean", "median"))
     engine = Engine(PackedEsm2.from_fair_esm(small_esm2()), CPU, OutputPlan((2,), ("median",)))
     with pytest.raises(ValueError, match="pooling 'median' is not one of mean, max, bos"):
         engine.submit(batch_of(["MKT"]))

@@ -73,6 +73,7 @@ class _Loaded:
     described: ModelDescription
     model: PackedEsm2
     device: torch.device
+    plan: OutputPlan
     budget: int
 
 
@@ -179,11 +180,11 @@ class Embedder(VectorConfig):
         described = describe_once(path)
         precision = precision_on(device.type, self.precision)
         shape = Esm2Config.from_description(described)
-        plan = OutputPlan.resolve(self.layers, self.pooling, shape.layers, per_residue=self.per_residue)
+        plan = OutputPlan.of(shape.layers, self)
         budget = token_budget(shape, precision, device, self.token_budget, 1, plan)
         model = load_model(path, precision, device)
         compile_ahead(model, device, plan)
-        return _Loaded(path, described, model, device, budget)
+        return _Loaded(path, described, model, device, plan, budget)
 
     def _accepted(self, sequences: Sequences) -> list[Record]:
         """The records to embed; those to reject are kept, and told of."""
@@ -211,9 +212,7 @@ class Embedder(VectorConfig):
             loaded.model,
             loaded.device,
             monitor_interval=0,
-            layers=self.layers,
-            pooling=self.pooling,
-            per_residue=self.per_residue,
+            plan=loaded.plan,
             fallback=lambda: load_model(loaded.path, "fp32", loaded.device),
         )
         # In the order of a shard: batches, and with them the last bits of vectors, are those of the pipeline.

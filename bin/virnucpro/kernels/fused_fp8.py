@@ -24,6 +24,7 @@ from virnucpro.kernels.fp8_linear import E4M3_MAX, Quantised, restored
 from virnucpro.kernels.fused_linear import chunks_of, row_moments_ref, row_statistics_ref, turn_pairs_
 from virnucpro.kernels.high_low import HighLow
 from virnucpro.kernels.hopper_epilogue import GELU, RESIDUAL, ROTARY
+from virnucpro.kernels.rotary import Rotation
 
 STREAM_RMS: Final = 0.25
 
@@ -60,14 +61,12 @@ def fp8_norm_linear_rotary_ref(
     statistics: torch.Tensor,
     weight: Quantised,
     bias_3D: torch.Tensor,
-    positions_T: torch.Tensor,
-    cos_PH: torch.Tensor,
-    sin_PH: torch.Tensor,
+    rotation: Rotation,
     eps: float = 1e-5,
 ) -> torch.Tensor:
     """`fp8_norm_linear_rotary` in plain PyTorch."""
     qkv_T3D = _product_of_normalised_ref(x, statistics, weight, bias_3D, eps)
-    turn_pairs_(qkv_T3D[:, : 2 * x[0].shape[1]], positions_T, cos_PH, sin_PH)
+    turn_pairs_(qkv_T3D[:, : 2 * x[0].shape[1]], rotation)
     return qkv_T3D.bfloat16()
 
 
@@ -76,9 +75,7 @@ def fp8_norm_linear_rotary(
     statistics: torch.Tensor,
     weight: Quantised,
     bias_3D: torch.Tensor,
-    positions_T: torch.Tensor,
-    cos_PH: torch.Tensor,
-    sin_PH: torch.Tensor,
+    rotation: Rotation,
     eps: float = 1e-5,
 ) -> torch.Tensor:
     """``LN(x) Wᵀ + b`` with queries and keys turned; gain and offset are folded into the weight by `fold_norm`.
@@ -88,20 +85,18 @@ def fp8_norm_linear_rotary(
         statistics: of the stream's rows.
         weight: folded weight in `interleave_pairs` order, (3D, D) e4m3 and (3D, 1).
         bias_3D: folded bias, fp32.
-        positions_T: int32 position of each token in its sequence.
-        cos_PH: fp32 cosines, one row a position.
-        sin_PH: fp32 sines, one row a position.
+        rotation: of its tokens.
         eps: the LayerNorm's.
 
     Returns:
         (T, 3D) bf16.
     """
     if not uses_hopper(x[0]):
-        return fp8_norm_linear_rotary_ref(x, statistics, weight, bias_3D, positions_T, cos_PH, sin_PH, eps)
+        return fp8_norm_linear_rotary_ref(x, statistics, weight, bias_3D, rotation, eps)
     qkv_T3D = x[0].new_empty((x[0].shape[0], weight[0].shape[0]), dtype=torch.bfloat16)
     hopper_linear.launch(
         HighLow(x[0]), HighLow(weight[0]), bias_3D, HighLow(qkv_T3D), ROTARY, statistics=statistics,
-        rotation=(positions_T, cos_PH, sin_PH), eps=eps, weight_scale_N=weight[1], row_scale_M=x[1],
+        rotation=rotation, eps=eps, weight_scale_N=weight[1], row_scale_M=x[1],
     )  # fmt: skip
     return qkv_T3D
 

@@ -29,6 +29,7 @@ from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_hopper,
 from virnucpro.kernels.high_low import HighLow
 from virnucpro.kernels.hopper_epilogue import GELU, RESIDUAL, ROTARY
 from virnucpro.kernels.launching import launcher
+from virnucpro.kernels.rotary import Rotation
 
 
 def fold_norm(
@@ -131,11 +132,11 @@ def norm_linear_gelu(
     return norm_linear_gelu_ref(x_TD, statistics, weight_FD, bias_F, eps)
 
 
-def turn_pairs_(x_T2D: torch.Tensor, positions_T: torch.Tensor, cos_PH: torch.Tensor, sin_PH: torch.Tensor) -> None:
+def turn_pairs_(x_T2D: torch.Tensor, rotation: Rotation) -> None:
     """Rotary embedding in plain PyTorch and in place, of neighbouring elements, on queries and keys side by side."""
-    pairs = x_T2D.unflatten(1, (-1, cos_PH.shape[1], 2))
-    index = positions_T.long()
-    cos, sin = (table.to(x_T2D.dtype)[index][:, None] for table in (cos_PH, sin_PH))
+    pairs = x_T2D.unflatten(1, (-1, rotation.cos.shape[1], 2))
+    index = rotation.positions.long()
+    cos, sin = (table.to(x_T2D.dtype)[index][:, None] for table in (rotation.cos, rotation.sin))
     even, odd = pairs.unbind(3)
     pairs.copy_(torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=3))
 
@@ -145,9 +146,7 @@ def norm_linear_rotary_ref(
     statistics: torch.Tensor,
     weight_3DD: HighLow,
     bias_3D: torch.Tensor,
-    positions_T: torch.Tensor,
-    cos_PH: torch.Tensor,
-    sin_PH: torch.Tensor,
+    rotation: Rotation,
     eps: float = 1e-5,
     *,
     low_parts: bool = False,
@@ -155,7 +154,7 @@ def norm_linear_rotary_ref(
     """`norm_linear_rotary` in plain PyTorch."""
     dtype, turned = x_TD.high.dtype, 2 * x_TD.high.shape[1]
     qkv_T3D = _product_of_normalised_ref(x_TD, statistics, weight_3DD, bias_3D, eps)
-    turn_pairs_(qkv_T3D[:, :turned], positions_T, cos_PH, sin_PH)
+    turn_pairs_(qkv_T3D[:, :turned], rotation)
     if not low_parts:
         return HighLow(qkv_T3D.to(dtype))
     high_T3D, low_T3D = HighLow.of(qkv_T3D, dtype)
@@ -168,9 +167,7 @@ def norm_linear_rotary(
     statistics: torch.Tensor,
     weight_3DD: HighLow,
     bias_3D: torch.Tensor,
-    positions_T: torch.Tensor,
-    cos_PH: torch.Tensor,
-    sin_PH: torch.Tensor,
+    rotation: Rotation,
     eps: float = 1e-5,
     *,
     low_parts: bool = False,
@@ -182,9 +179,7 @@ def norm_linear_rotary(
         statistics: of ``x_TD``'s rows, from `row_statistics` or `linear_residual_`.
         weight_3DD: query, key and value weights, folded by `fold_norm`, the first two in `interleave_pairs` order.
         bias_3D: their biases, likewise.
-        positions_T: int32 position of each token in its sequence, 0 for ``<cls>``.
-        cos_PH: fp32 cosines, one row a position.
-        sin_PH: fp32 sines, one row a position.
+        rotation: of its tokens.
         eps: the LayerNorm's.
         low_parts: give also what rounding took from queries and keys; head dimension 16 or 32.
 
@@ -192,10 +187,7 @@ def norm_linear_rotary(
         (T, 3D), and (T, 2D) low parts of queries and keys or None.
     """
     if not uses_hopper(x_TD.high):
-        return norm_linear_rotary_ref(
-            x_TD, statistics, weight_3DD, bias_3D, positions_T, cos_PH, sin_PH, eps, low_parts=low_parts
-        )
-    rotation = (positions_T, cos_PH, sin_PH)
+        return norm_linear_rotary_ref(x_TD, statistics, weight_3DD, bias_3D, rotation, eps, low_parts=low_parts)
     tokens, width = x_TD.high.shape
     low_T2D = x_TD.high.new_empty((tokens, 2 * width)) if low_parts else None
     qkv = HighLow(x_TD.high.new_empty((tokens, 3 * width)), low_T2D)

@@ -10,6 +10,7 @@ import torch
 
 from virnucpro.kernels.device import gl, gluon_jit, hopper
 from virnucpro.kernels.high_low import HighLow
+from virnucpro.kernels.rotary import Rotation
 
 BIAS, GELU, ROTARY, RESIDUAL = range(4)
 HEAD_DIMS = (16, 32, 64, 128)  # of which a piece of a tile holds a whole number
@@ -19,7 +20,7 @@ def check_epilogue(
     epilogue: int,
     out_MN: HighLow,
     statistics: torch.Tensor | None,
-    rotation: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None,
+    rotation: Rotation | None,
     copy_MN: torch.Tensor | None,
 ) -> None:
     """Raise ValueError where `hopper_linear.launch` would not heed its arguments."""
@@ -35,7 +36,7 @@ def check_epilogue(
         return
     if epilogue not in (ROTARY, RESIDUAL):
         raise ValueError("low parts are for the epilogues ROTARY and RESIDUAL")
-    if rotation is not None and 2 * rotation[1].shape[1] not in HEAD_DIMS:
+    if rotation is not None and 2 * rotation.cos.shape[1] not in HEAD_DIMS:
         raise ValueError(f"low parts of queries and keys need a head dimension of {', '.join(map(str, HEAD_DIMS))}")
 
 

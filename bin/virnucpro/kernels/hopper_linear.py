@@ -37,7 +37,7 @@ from virnucpro.kernels.hopper_epilogue import (
 from virnucpro.kernels.hopper_product import multiply, produce, tile_of
 from virnucpro.kernels.launching import launcher
 from virnucpro.kernels.linear_gelu import gelu_polynomial
-from virnucpro.kernels.rotary import rotary_
+from virnucpro.kernels.rotary import Rotation, rotary_
 
 _gelu = gluon_jit(gelu_polynomial)
 
@@ -248,7 +248,7 @@ def launch(
     epilogue: int,
     *,
     statistics: torch.Tensor | None = None,
-    rotation: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
+    rotation: Rotation | None = None,
     eps: float = 1e-5,
     weight_scale_N: torch.Tensor | None = None,
     row_scale_M: torch.Tensor | None = None,
@@ -266,8 +266,8 @@ def launch(
             of the columns that are turned; with `RESIDUAL` (M, N), and it is added to as well.
         epilogue: `BIAS`, `GELU`, `ROTARY` or `RESIDUAL`.
         statistics: rows' sums and sums of squares: read for the LayerNorm before the layer, or written by `RESIDUAL`.
-        rotation: for `ROTARY`, positions (M,), cosines and sines (P, half): the first 2K columns are turned, by the
-            kernel or, where they end inside a piece of a tile, by a pass after it; low parts only by the kernel.
+        rotation: for `ROTARY`, of the rows: the first 2K columns are turned, by the kernel or, where they end inside a
+            piece of a tile, by a pass after it; low parts only by the kernel.
         eps: added to the variance.
         weight_scale_N: fp32 factors of an e4m3 weight's rows, together with that of ``x_MK`` where it has but one.
         row_scale_M: fp32 factors: of the rows of an e4m3 ``x_MK`` under a LayerNorm, or, written, of ``copy_MN``.
@@ -278,9 +278,9 @@ def launch(
     """
     check_epilogue(epilogue, out_MN, statistics, rotation, copy_MN)
     (rows, features), outputs, turned_after = x_MK.high.shape, weight_NK.high.shape[0], None
-    if rotation and not ends_with_piece(2 * features, _tiling(out_MN, epilogue, rotation[1].shape[1])[0], out_MN):
+    if rotation and not ends_with_piece(2 * features, _tiling(out_MN, epilogue, rotation.cos.shape[1])[0], out_MN):
         epilogue, rotation, turned_after = BIAS, None, rotation
-    half = rotation[1].shape[1] if rotation else 1
+    half = rotation.cos.shape[1] if rotation else 1
     width, block_n, stages = _tiling(out_MN, epilogue, half)
     chunks = statistics.shape[1] if statistics is not None else 1
     tiles = -(-rows // 128) * -(-outputs // block_n)
@@ -297,4 +297,4 @@ def launch(
             weight_scale_N is not None, 240, num_warps=4, maxnreg=168,
         )  # fmt: skip
     if turned_after:
-        rotary_(out_MN.high, *turned_after, heads=features // (2 * turned_after[1].shape[1]), adjacent=True)
+        rotary_(out_MN.high, turned_after, heads=features // (2 * turned_after.cos.shape[1]), adjacent=True)

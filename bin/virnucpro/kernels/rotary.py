@@ -7,6 +7,7 @@ Shapes: T tokens, D embedding width, P positions of the table, H half of the hea
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import torch
 
@@ -14,6 +15,20 @@ from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
 from virnucpro.kernels.launching import launcher
 
 TOKENS = 32  # of one program
+
+
+class Rotation(NamedTuple):
+    """What turns queries and keys.
+
+    Attributes:
+        positions: (T,) int32 position of each token in its sequence, 0 for ``<cls>``.
+        cos: (P, H) fp32 cosines, one row a position.
+        sin: (P, H) fp32 sines, one row a position.
+    """
+
+    positions: torch.Tensor
+    cos: torch.Tensor
+    sin: torch.Tensor
 
 
 @functools.partial(jit, do_not_specialize=("T",))
@@ -50,9 +65,7 @@ def _rotary_kernel(
 
 def rotary_ref_(
     qkv_T3D: torch.Tensor,
-    positions_T: torch.Tensor,
-    cos_PH: torch.Tensor,
-    sin_PH: torch.Tensor,
+    rotation: Rotation,
     heads: int,
     *,
     adjacent: bool = False,
@@ -61,17 +74,15 @@ def rotary_ref_(
     pairs = qkv_T3D.view(qkv_T3D.shape[0], 3, heads, *((-1, 2) if adjacent else (2, -1)))[:, :2]
     pairs = pairs.transpose(3, 4) if adjacent else pairs
     compute = torch.promote_types(qkv_T3D.dtype, torch.float32)
-    index = positions_T.long()
-    cos, sin = (table.to(compute)[index][:, None, None, :] for table in (cos_PH, sin_PH))
+    index = rotation.positions.long()
+    cos, sin = (table.to(compute)[index][:, None, None, :] for table in (rotation.cos, rotation.sin))
     first, second = pairs.to(compute).unbind(3)
     pairs.copy_(torch.stack((first * cos - second * sin, second * cos + first * sin), dim=3))
 
 
 def rotary_(
     qkv_T3D: torch.Tensor,
-    positions_T: torch.Tensor,
-    cos_PH: torch.Tensor,
-    sin_PH: torch.Tensor,
+    rotation: Rotation,
     heads: int,
     *,
     adjacent: bool = False,
@@ -80,19 +91,17 @@ def rotary_(
 
     Args:
         qkv_T3D: queries, keys and values of each token side by side, contiguous (T, 3D).
-        positions_T: int32 position of each token in its sequence, 0 for ``<cls>``.
-        cos_PH: fp32 cosines, one row a position.
-        sin_PH: fp32 sines, one row a position.
+        rotation: of its tokens.
         heads: attention heads.
         adjacent: element 2i of a head pairs with 2i+1; otherwise i pairs with i + head_dim/2 (rotate-half).
     """
     if not uses_triton(qkv_T3D):
-        rotary_ref_(qkv_T3D, positions_T, cos_PH, sin_PH, heads, adjacent=adjacent)
+        rotary_ref_(qkv_T3D, rotation, heads, adjacent=adjacent)
         return
     tokens, row = qkv_T3D.shape
-    half = cos_PH.shape[1]
+    half = rotation.cos.shape[1]
     with launch_guard(qkv_T3D):
         launcher(_rotary_kernel, (triton.cdiv(tokens, TOKENS),))(
-            qkv_T3D, positions_T, cos_PH, sin_PH, tokens,
+            qkv_T3D, *rotation, tokens,
             0, 2 * heads, row, half, adjacent, triton.next_power_of_2(half), TOKENS, num_warps=4,
         )  # fmt: skip

@@ -271,11 +271,7 @@ def _run_summary(
         model=RunModel(**{each.name: getattr(inputs.model, each.name) for each in fields(RunModel)}),
         versions=RunVersions(torch=metadata["torch"], cuda=metadata["cuda"], pyarrow=pa.__version__),
         parameters=RunParameters(
-            precision=metadata["precision"],
-            layers=metadata["layers"],
-            pooling=metadata["pooling"],
-            max_length=metadata["max_length"],
-            long_sequences=metadata["long_sequences"],
+            **{each.name: metadata[each.name] for each in fields(RunParameters) if each.name in metadata},
             embedding_dtype=config.embedding_dtype,
             reuse=[entry.results for entry in inputs.summary.reuse],
         ),

@@ -30,7 +30,7 @@ from virnucpro.kernels.fused_linear import (
 from virnucpro.kernels.high_low import HighLow
 from virnucpro.kernels.layer_norm import add_layer_norm
 from virnucpro.kernels.linear_gelu import linear_gelu
-from virnucpro.kernels.rotary import rotary_
+from virnucpro.kernels.rotary import Rotation, rotary_
 
 LAYER_NORM_EPS: Final = 1e-5
 
@@ -70,6 +70,10 @@ class RotaryTable:
             angles_PH = torch.outer(steps_P, inv_freq_H).double()
             self._cos_PH, self._sin_PH = (table.float().to(device) for table in (angles_PH.cos(), angles_PH.sin()))
         return self._cos_PH, self._sin_PH
+
+    def of(self, packing: Packing) -> Rotation:
+        """What turns the queries and keys of a packed batch."""
+        return Rotation(packing.positions, *self.up_to(packing.max_seqlen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +187,7 @@ class PlainLayer(Generic[Hidden]):
     def __call__(self, stream: Stream, packing: Packing) -> Stream:
         x_TD = stream.x.high
         qkv_T3D = self.qkv(self.attention_norm(x_TD, stream.pending))
-        cos_PH, sin_PH = self.rotary.up_to(packing.max_seqlen)
-        rotary_(qkv_T3D, packing.positions, cos_PH, sin_PH, self.heads)
+        rotary_(qkv_T3D, self.rotary.of(packing), self.heads)
         scale = (x_TD.shape[1] // self.heads) ** -0.5
         attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale)
         return Stream(stream.x, self.feed_forward(self.ffn_norm(x_TD, self.out(attended_TD))))
@@ -231,9 +234,9 @@ class FusedLayer:
     def __call__(self, stream: Stream, packing: Packing) -> Stream:
         x_TD, statistics = stream.x, stream.pending
         assert statistics is not None
-        rotation = (packing.positions, *self.rotary.up_to(packing.max_seqlen))
+        rotation = self.rotary.of(packing)
         qkv_T3D, low_T2D = norm_linear_rotary(
-            x_TD, statistics, self.qkv.weight, self.qkv.bias, *rotation, LAYER_NORM_EPS, low_parts=self.low_queries
+            x_TD, statistics, self.qkv.weight, self.qkv.bias, rotation, LAYER_NORM_EPS, low_parts=self.low_queries
         )
         scale = (x_TD.high.shape[1] // self.heads) ** -0.5
         attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale, low_T2D)
@@ -271,9 +274,9 @@ class Fp8FusedLayer:
         (x_TD, _), earlier, copy = stream
         assert earlier is not None
         assert copy is not None
-        rotation = (packing.positions, *self.rotary.up_to(packing.max_seqlen))
+        rotation = self.rotary.of(packing)
         qkv_T3D = fused_fp8.fp8_norm_linear_rotary(
-            copy, earlier, self.qkv.weight, self.qkv.bias, *rotation, LAYER_NORM_EPS
+            copy, earlier, self.qkv.weight, self.qkv.bias, rotation, LAYER_NORM_EPS
         )
         scale = (x_TD.shape[1] // self.heads) ** -0.5
         attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -172,35 +172,25 @@ def results_schema(columns: Mapping[str, int], dtype: str, metadata: Mapping[str
     return pa.schema(fields, metadata=encode_metadata(metadata))
 
 
-def file_metadata(
-    *,
-    model: str,
-    weights_sha256: str,
-    precision: str,
-    attention: str,
-    layers: Sequence[int],
-    pooling: Sequence[str],
-    max_length: int,
-    long_sequences: str,
-    torch: str,
-    cuda: str | None,
-    device_name: str,
-) -> dict[str, object]:
-    """What every file of vectors says about its origin; ``layers`` are absolute numbers."""
-    return {
-        "pipeline_version": __version__,
-        "model": model,
-        "weights_sha256": weights_sha256,
-        "precision": precision,
-        "attention": attention,
-        "layers": list(layers),
-        "pooling": list(pooling),
-        "max_length": max_length,
-        "long_sequences": long_sequences,
-        "torch": torch,
-        "cuda": cuda,
-        "device_name": device_name,
-    }
+class Origin(TypedDict):
+    """Where vectors come from; ``layers`` are absolute numbers."""
+
+    model: str
+    weights_sha256: str
+    precision: str
+    attention: str
+    layers: list[int]
+    pooling: list[str]
+    max_length: int
+    long_sequences: str
+    torch: str
+    cuda: str | None
+    device_name: str
+
+
+def file_metadata(**origin: Unpack[Origin]) -> dict[str, object]:
+    """What every file of vectors says about its origin."""
+    return {"pipeline_version": __version__, **origin}
 
 
 def first_difference(expected: Mapping[str, object], found: Mapping[str, object]) -> str | None:

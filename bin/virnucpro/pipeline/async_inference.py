@@ -61,14 +61,14 @@ class AsyncInferenceRunner:
         log_file: where to append one line per batch, or None.
         precision: what a fair-esm model is repacked in, ``fp16`` on CUDA and ``fp32`` on the CPU unless given. A
             packed model has its own.
-        layers, pooling, per_residue: what to keep of each sequence.
+        plan: what to keep of each sequence, the mean of the last layer unless given.
         token_budget: what packing efficiency is measured against.
         fallback: gives the same model in fp32 on the same device; called at most once, on the first vector that is
             not finite. Without it such a vector is an error.
         sampler: samples the device already, and is stopped by whoever started it; ``monitor_interval`` is then unused.
 
     Raises:
-        UsageError: a device, precision, layer or pooling that there is not, or another precision than a packed model's.
+        UsageError: a device or precision that there is not, or another precision than a packed model's.
     """
 
     def __init__(
@@ -80,9 +80,7 @@ class AsyncInferenceRunner:
         log_file: Path | None = None,
         *,
         precision: str | None = None,
-        layers: Sequence[int] = (-1,),
-        pooling: Sequence[str] = ("mean",),
-        per_residue: bool = False,
+        plan: OutputPlan | None = None,
         token_budget: int | None = None,
         fallback: Callable[[], PackedEsm2] | None = None,
         sampler: DeviceSampler | None = None,
@@ -99,7 +97,7 @@ class AsyncInferenceRunner:
             chosen = precision or precision_on(self.device.type)
             self.model = PackedEsm2.from_fair_esm(model, chosen, self.device)
             self._fallback = fallback or (lambda: PackedEsm2.from_fair_esm(model, "fp32", self.device))
-        self.plan = OutputPlan.resolve(layers, pooling, self.model.config.layers, per_residue=per_residue)
+        self.plan = plan or OutputPlan.of(self.model.config.layers)
         self.engine = Engine(self.model, self.device, self.plan, streams=enable_streams)
         self.loader_metrics = LoaderMetrics()
         self._samples_itself = sampler is None and monitor_interval > 0

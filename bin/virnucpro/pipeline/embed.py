@@ -22,7 +22,6 @@ from virnucpro.data.lost_workers import ending_with_loaders
 from virnucpro.data.tokens import sequence_keys
 from virnucpro.errors import DataError, InputMissingError, ModelError
 from virnucpro.machine import peak_resident_bytes, processor_name
-from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.proof import WeightsProof
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model
@@ -116,7 +115,7 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     shape = Esm2Config.from_description(described)
     precision = precision_on(device.type, config.precision)
     extent = shard_extent(config.shard)
-    plan = OutputPlan.resolve(config.layers, config.pooling, shape.layers, per_residue=config.per_residue)
+    plan = OutputPlan.of(shape.layers, config)
     budget = token_budget(shape, precision, device, config.token_budget, config.attempt, plan)
     proof = WeightsProof(config.model)
     # Workers import and tokenise while the weights are read.
@@ -126,11 +125,18 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
         raise ModelError(f"{config.model} is not the model that {config.model_json} describes; inspect it again")
     limit = matrix_teraflops(device, precision)
     compile_ahead(model, device, plan)
-    runner = _runner(config, model, device, budget, sampler)
+    runner = AsyncInferenceRunner(
+        model,
+        device,
+        plan=plan,
+        token_budget=budget,
+        fallback=lambda: load_model(config.model, "fp32", device),
+        sampler=sampler,
+    )
     metadata = vector_metadata(config, described, runner)
     with ShardWriter(
         config.outdir,
-        columns={name: shape.embed_dim for name in runner.plan.columns()},
+        columns={name: shape.embed_dim for name in plan.columns()},
         dtype=config.embedding_dtype,
         first_unique_index=extent.first,
         sequences=extent.sequences,
@@ -148,21 +154,6 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
 
         writer.finish(write_metrics)
     return ShardSummary.read(config.outdir / SHARD_SUMMARY_FILE)
-
-
-def _runner(
-    config: EmbedConfig, model: PackedEsm2, device: torch.device, budget: int, sampler: DeviceSampler
-) -> AsyncInferenceRunner:
-    return AsyncInferenceRunner(
-        model,
-        device,
-        layers=config.layers,
-        pooling=config.pooling,
-        per_residue=config.per_residue,
-        token_budget=budget,
-        fallback=lambda: load_model(config.model, "fp32", device),
-        sampler=sampler,
-    )
 
 
 def vector_metadata(config: VectorConfig, described: ModelDescription, runner: AsyncInferenceRunner) -> dict[str, Any]:

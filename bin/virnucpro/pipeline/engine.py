@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from virnucpro.config import absolute_layers, distinct_poolings
+from virnucpro.config import DEFAULT_VECTORS, VectorConfig, absolute_layers
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.data.tokens import MASK
 from virnucpro.errors import TryAgainError
@@ -33,11 +33,9 @@ class OutputPlan:
     per_residue: bool = False
 
     @classmethod
-    def resolve(
-        cls, layers: Sequence[int], pooling: Sequence[str], depth: int, *, per_residue: bool = False
-    ) -> OutputPlan:
-        """What was asked for, of a model of ``depth`` layers; UsageError where it cannot give it."""
-        return cls(absolute_layers(layers, depth), distinct_poolings(pooling), per_residue)
+    def of(cls, depth: int, asked: VectorConfig = DEFAULT_VECTORS) -> OutputPlan:
+        """What is asked of a model of ``depth`` layers; UsageError where it does not have them."""
+        return cls(absolute_layers(asked.layers, depth), asked.pooling, asked.per_residue)
 
     def columns(self) -> dict[str, tuple[str, int]]:
         """Column name to (pooling, layer), in output order."""
