@@ -63,6 +63,8 @@ def run_program(
                 values[each.name] = listed.paths
                 if names in kinds:
                     values[names] = listed.names
+                if listed.samples:
+                    values["samples"] = listed.samples
         run(config(**values))
 
     return run_reporting_errors(name, configured)

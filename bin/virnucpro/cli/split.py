@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 
 from virnucpro.cli.program import run_program
 from virnucpro.config import SplitConfig
@@ -20,7 +19,7 @@ def _run(config: SplitConfig) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Arrow's memory comes from malloc, which keeps what is freed (``split.workers``).
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    from virnucpro.path_lists import files_of
+    from virnucpro.path_lists import with_files
     from virnucpro.split.split import split
 
-    split(config if config.names else replace(config, inputs=files_of(config.inputs)))
+    split(with_files(config))

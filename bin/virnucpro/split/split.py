@@ -68,7 +68,7 @@ def _split_into(work: Path, config: SplitConfig, model: ModelDescription, vector
     spool_directory.mkdir()
     shards_directory.mkdir()
     files = config.names or tuple(FastaSource(path).name for path in config.inputs)
-    spool = Spool(spool_directory, config.residue_limit, files)
+    spool = Spool(spool_directory, config.residue_limit, files, config.samples)
     with Workers(2 * BLOCK_BYTES, config.cpus) as workers:
         with (work / REJECTED_FILE).open("w", encoding="utf-8", newline="\n") as rejected:
             scanned = scan(config, spool, rejected, workers)
