@@ -37,9 +37,10 @@ def inputFiles(input, sheet) {
         return existingPaths('input', input, [type: 'file']).collect { path -> [path: path, sample: null] }
     }
     def table = existingPaths('sample_sheet', sheet, [type: 'file'])[0]
+    def tabs = table.readLines().find { true }?.contains('\t')
     // Excel writes a byte order mark before the first name.
-    def text = table.text.replaceFirst('^\uFEFF', '')
-    def rows = text.splitCsv(header: true, strip: true, quote: '"', sep: text.readLines().find { true }?.contains('\t') ? '\t' : ',')
+    def rows = table.splitCsv(header: true, strip: true, quote: '"', sep: tabs ? '\t' : ',')
+        .collect { row -> row.collectEntries { name, value -> [name.toString().replace('\uFEFF', ''), value] } }
     if (!rows || rows.any { row -> !row.sample || !row.file }) {
         stop(65, "--sample_sheet ${sheet}: a row without sample or file, or no row; give a table with the columns sample and file")
     }
