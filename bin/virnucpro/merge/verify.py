@@ -141,9 +141,9 @@ class _Rows:
     def take(self, count: int) -> pa.Table:
         have = sum(batch.num_rows for batch in self._rest)
         while have < count and (batch := next(self._batches, None)) is not None:
-            self._rest.append(batch.select(self._facts.names))
+            self._rest += pa.Table.from_batches([batch.select(self._facts.names)]).cast(self._facts).to_batches()
             have += batch.num_rows
-        table = pa.Table.from_batches(self._rest).cast(self._facts) if self._rest else self._facts.empty_table()
+        table = pa.Table.from_batches(self._rest, self._facts)
         self._rest = table.slice(count).to_batches()
         return table.slice(0, count)
 
