@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +14,10 @@ from Bio import SeqIO
 from Bio.Seq import Seq
 from Bio.SeqFeature import CompoundLocation, SeqFeature, SimpleLocation
 from Bio.SeqRecord import SeqRecord
-from descriptions import describe
 from foreign_files import SEQUENCES, TEXTS, genes
+from split_program import ledger, split
 
-PROJECT = Path(__file__).parents[2]
 COLUMNS = ("--id-column=name", "--sequence-column=seq")
-
-
-def split(folder: Path, *arguments: str | Path, code: int = 0) -> str:
-    """Run split_fasta.py into ``folder``/split; returns what it printed."""
-    describe().write(folder / "model.json")
-    command = [sys.executable, PROJECT / "bin" / "split_fasta.py", "--model-json", folder / "model.json"]
-    done = subprocess.run(
-        [*map(str, command), "--outdir", str(folder / "split"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def ledger(folder: Path) -> list[dict[str, Any]]:
-    return pq.read_table(folder / "split" / "manifest.parquet").to_pylist()
 
 
 def sequences(folder: Path) -> dict[str, str]:
@@ -275,30 +254,3 @@ def test_all_kinds_in_a_folder_are_what_the_same_proteins_are_as_fasta(tmp_path:
 def test_a_folder_without_files(tmp_path: Path) -> None:
     (tmp_path / "folder" / "nested").mkdir(parents=True)
     assert f"{tmp_path / 'folder'}: a folder without files" in split(tmp_path, tmp_path / "folder", code=66)
-
-
-@pytest.mark.parametrize("delimiter", ["\t", ","])
-def test_samples(tmp_path: Path, delimiter: str) -> None:
-    (tmp_path / "lake").mkdir()
-    (tmp_path / "lake" / "a.fasta").write_text(">a\nMK\n>b\nM7\n")
-    (tmp_path / "lake" / "b.gb").write_bytes(genes("genbank"))
-    (tmp_path / "gut, upper.fasta").write_text(">c\nMKV\n")
-    rows = [("sample", "file"), ("lake", tmp_path / "lake"), ("gut", f'"{tmp_path / "gut, upper.fasta"}"')]
-    sheet = tmp_path / "sheet"
-    sheet.write_text("\ufeff" + "".join(f"{one}{delimiter}{other}\r\n" for one, other in rows))
-    split(tmp_path, "--sample-sheet", sheet)
-    assert [(row["id"], row["sample"]) for row in ledger(tmp_path)] == [
-        *(("a", "lake"), ("b", "lake"), ("P0.1", "lake"), ("P1.1", "lake"), ("c", "gut"))
-    ]
-    assert "give no others beside it" in split(tmp_path, "--sample-sheet", sheet, tmp_path / "lake", code=2)
-
-
-@pytest.mark.parametrize("text", ["", "sample,file\n", "sample,path\na,b\n", "sample,file\n,b.fasta\n", "a\n"])
-def test_what_is_no_sample_sheet(tmp_path: Path, text: str) -> None:
-    (tmp_path / "sheet.csv").write_text(text)
-    said = split(tmp_path, "--sample-sheet", tmp_path / "sheet.csv", code=65)
-    assert "sheet.csv: a row without sample or file, or no row; give a table with the columns sample and file" in said
-
-
-def test_a_sample_sheet_that_is_not_there(tmp_path: Path) -> None:
-    assert "no such sample sheet; check the path" in split(tmp_path, "--sample-sheet", tmp_path / "none", code=66)
