@@ -181,6 +181,7 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "tar -xf FILE": Convert({"FILE": tar(tarfile.GNU_FORMAT)}),
     **{f"{program} FILE": Lacks("that program", told_by_a_program) for program in ("unzip", "7z x", "unrar x")},
     "xxh128sum --check": Lacks("that program", digests_hold),
+    "virnucpro export --results results --to npy -o export-npy": Run("export-npy/embedding.npy"),
     "git lfs pull": Lacks("a clone whose files lie elsewhere", told_by_a_program),
     "make": Run(None),
     "make docs": Run("docs/performance.md"),

@@ -168,7 +168,7 @@ class FetchConfig(Config):
 @dataclass(frozen=True)
 class SplitConfig(VectorConfig):
     """What SPLIT_FASTA does. ``names`` and ``reuse_names`` are the inputs and the earlier results as the user named
-    them, where they lie elsewhere now."""
+    them, where they lie elsewhere now; ``samples`` holds that of each input, if any."""
 
     inputs: tuple[Path, ...] = option("also compressed; - is standard input", flag="*", metavar="FASTA", names="names")
     model_json: Path = option("description written by fetch_model.py")
@@ -182,14 +182,23 @@ class SplitConfig(VectorConfig):
     strict: bool = option("a record that would be rejected ends the run", False)
     alphabet: str = option("protein: take what looks like nucleotides", "auto", choices=ALPHABETS)
     gaps: str = option("what becomes of - and inner . (unknown: read as X)", "remove", choices=GAPS)
+    id_column: str | None = option("of tables: TSV, CSV or Parquet", None)
+    sequence_column: str | None = option("of tables: TSV, CSV or Parquet", None)
+    sample_sheet: Path | None = option("TSV or CSV with the columns sample and file, in the inputs' place", None)
     names: tuple[str, ...] = ()
+    samples: tuple[str, ...] = ()
     reuse_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.inputs:
+        if self.inputs and self.sample_sheet:
+            raise UsageError("--sample_sheet names the input files; give no others beside it")
+        if not self.inputs and not self.sample_sheet:
             raise UsageError("no input file given; name at least one FASTA file, or - for standard input")
         _check_names(self.names, len(self.inputs), "input files")
+        _check_names(self.samples, len(self.inputs), "input files")
         _check_names(self.reuse_names, len(self.reuse), "results to reuse")
+        if (self.id_column is None) != (self.sequence_column is None):
+            raise UsageError("--id_column and --sequence_column say what a table's columns hold; give both")
         super().__post_init__()
 
 

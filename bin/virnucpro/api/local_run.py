@@ -30,6 +30,7 @@ from virnucpro.neighbours.neighbours import neighbours
 from virnucpro.output.atomic import publish_directory, remove_tree
 from virnucpro.output.contracts import RunSummary, SplitSummary
 from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
+from virnucpro.path_lists import with_files
 from virnucpro.report.multiqc import require_multiqc
 from virnucpro.report.report import report
 from virnucpro.shards import shard_name
@@ -60,7 +61,7 @@ def run(config: RunConfig) -> RunSummary:
     if config.outdir.exists() and (not config.outdir.is_dir() or any(config.outdir.iterdir())):
         raise UsageError(f"{config.outdir}: exists already and is not empty; remove it or name another --outdir")
     gpus = _gpus(config)
-    config = replace(config, precision=precision_on("cuda" if gpus else "cpu", config.precision))
+    config = replace(with_files(config), precision=precision_on("cuda" if gpus else "cpu", config.precision))
     model = find_model(config.model, config.model_cache, config.model_revision)
     described = describe_once(model)
     with _work_folder(config, described.weights_sha256) as work:

@@ -67,6 +67,8 @@ def run_program(
                 values[each.name] = listed.paths
                 if names in kinds:
                     values[names] = listed.names
+                if listed.samples:
+                    values["samples"] = listed.samples
         told = config(**values)
         with writing_into(getattr(told, "outdir", Path.cwd())):
             run(told)

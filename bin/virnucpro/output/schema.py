@@ -49,6 +49,9 @@ LEDGER_SCHEMA: Final = pa.schema(
     ]
 )
 
+#: Of a run with a sample sheet, in the ledger and in results.
+SAMPLE: Final = pa.field("sample", pa.dictionary(pa.int32(), pa.string()), nullable=False)
+
 #: Rows by ``ordinal`` and ``rank``, 1 being the nearest.
 NEIGHBOURS_SCHEMA: Final = pa.schema(
     [
@@ -166,10 +169,13 @@ def residues_schema(columns: Mapping[str, int], metadata: Mapping[str, object]) 
     return pa.schema(fields, metadata=encode_metadata({**metadata, RESIDUES_KEY: form}))
 
 
-def results_schema(columns: Mapping[str, int], dtype: str, metadata: Mapping[str, object]) -> pa.Schema:
+def results_schema(
+    columns: Mapping[str, int], dtype: str, metadata: Mapping[str, object], *, samples: bool = False
+) -> pa.Schema:
     """Schema of results/embeddings/part-*.parquet: one row per record that was not rejected, in input order."""
     fields = [
         *(LEDGER_SCHEMA.field(name).with_nullable(False) for name in LEDGER_FACTS),
+        *([SAMPLE] if samples else []),
         *_embedding_fields(columns, dtype),
         pa.field("shard", pa.int32()),
         pa.field("batch", pa.int32()),
