@@ -31,7 +31,7 @@ test: $(VENV)/.dev $(NEXTFLOW) $(MODEL) lint types ## every test that this machi
 	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) -m "not faults_long" tests/e2e
 	$(RUN) tools/nf_test.sh
 
-test-e2e: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## only the tests that start the pipeline; ONLY="-m 'not one_engine'": fewer
+test-e2e: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## only the tests that start the pipeline; ONLY="-m 'not one_engine and not faults_long'": fewer
 	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) -m "not faults_long" $(ONLY) tests/e2e
 
 test-faults: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## every fault put into the real thing, and docs/reliability.md from it; an hour
