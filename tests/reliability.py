@@ -11,9 +11,10 @@ TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "reliability.md"
 
 _HEAD = """# What happens when something goes wrong
-Every fault below is put into the real thing by a test, which then looks at the exit code, the message, what is left
-and, where there are results, at each byte of them, as `verify.py` does. The table is made from the tests when all of
-them have passed: `make test-faults`. Those with a † run there alone, the others in every `make test` as well.
+Every fault below is put into the real thing by a test, which then looks at how it ends: the exit code, the message,
+what is left. Tests of whole runs (`e2e/test_faults*`) also hold the results to those of a run without a fault, and to
+`verify.py`. The table lists what the tests are marked with; `make test-faults` runs them all and writes it anew where
+all pass. Those with a † run there alone, the others in every `make test` as well.
 
 What `tried again` means, and the exit codes: [troubleshooting.md](troubleshooting.md#exit-codes).
 
