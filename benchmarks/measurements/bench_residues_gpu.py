@@ -18,6 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,16 +47,27 @@ def write_proteins(path: Path, tokens: int) -> int:
     return count
 
 
+#: Starts a program, and says what it used: a child's peak is never below what its parent's was when it began.
+MEASURE = """
+import json, resource, subprocess, sys, time
+begun = time.perf_counter()
+code = subprocess.call(sys.argv[2:])
+used = {"seconds": time.perf_counter() - begun}
+used["peak_rss_gib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+json.dump(used, open(sys.argv[1], "w"))
+sys.exit(code)
+"""
+
+
 def run(program: str, *arguments: object) -> dict[str, float]:
     """Run a program of ``bin/``; its seconds and its peak resident GiB."""
-    command = [sys.executable, str(ROOT / "bin" / f"{program}.py"), *map(str, arguments)]
-    begun = time.perf_counter()
-    child = subprocess.Popen(command)
-    _, status, used = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(f"{program} ended with {child.returncode}")
-    return {"seconds": time.perf_counter() - begun, "peak_rss_gib": used.ru_maxrss / 2**20}
+    with tempfile.NamedTemporaryFile("r") as told:
+        command = [sys.executable, str(ROOT / "bin" / f"{program}.py"), *map(str, arguments)]
+        code = subprocess.call([sys.executable, "-c", MEASURE, told.name, *command])
+        if code:
+            raise SystemExit(f"{program} ended with {code}")
+        used: dict[str, float] = json.load(told)
+    return used
 
 
 def disk_rate(folder: Path) -> float:
