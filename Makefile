@@ -14,7 +14,7 @@ COMPILE = $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --gene
 INSTALL = $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes
 lock_of = $(1)$$(sed -n 's/^12$$/-cu12/p' $(VENV)/.cuda).lock
 
-.PHONY: help demo test test-e2e test-units test-cards test-slurm test-k8s test-modules test-docker test-apptainer images lint types bench-cpu bench-gpu tune docs screenshot lock clean
+.PHONY: help demo test test-e2e test-faults test-units test-cards test-slurm test-k8s test-modules test-docker test-apptainer test-export images lint types bench-cpu bench-gpu tune docs screenshot lock clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1 - /p' Makefile
@@ -26,15 +26,22 @@ demo: $(VENV)/.runtime $(NEXTFLOW) $(MODEL) ## real proteins through the whole p
 
 test: $(VENV)/.dev $(NEXTFLOW) $(MODEL) lint types ## every test that this machine can run
 	tools/install_chromium.sh
-	$(RUN) $(VENV)/bin/python -m pytest -q --ignore tests/e2e -m "not slurm and not k8s and not docker and not apptainer and not cards"
-	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) tests/e2e
+	$(RUN) $(VENV)/bin/python -m pytest -q --ignore tests/e2e --ignore tests/export -m "not slurm and not k8s and not docker and not apptainer and not cards and not faults_long"
+	$(MAKE) test-export
+	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) -m "not faults_long" tests/e2e
 	$(RUN) tools/nf_test.sh
 
-test-e2e: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## only the tests that start the pipeline; ONLY="-m 'not one_engine'": fewer
-	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) $(ONLY) tests/e2e
+test-e2e: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## only the tests that start the pipeline; ONLY="-m 'not one_engine and not faults_long'": fewer
+	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) -m "not faults_long" $(ONLY) tests/e2e
+
+test-faults: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## every fault put into the real thing, and docs/reliability.md from it; an hour
+	$(RUN) $(VENV)/bin/python -m pytest -q -rs -m "faults and not slurm and not k8s" --reliability tests
 
 test-units: $(VENV)/.dev ## the tests of kernels, model, data and engine; VENV=.venv-cu12 CUDA=12: on the other lock
 	$(RUN) $(VENV)/bin/python -m pytest -q -m "not cards" tests/kernels tests/model tests/data tests/pipeline
+
+test-export: $(VENV)-export/.dev $(MODEL) ## exports, read back with the packages that others read them with
+	$(RUN) $(VENV)-export/bin/python -m pytest -q tests/export
 
 test-cards: $(VENV)/.dev ## every kernel of every model compiled for every GPU architecture, without one; six minutes
 	$(RUN) $(VENV)/bin/python -m pytest -q -m cards tests/kernels/test_cards.py
@@ -100,6 +107,8 @@ screenshot: demo ## docs/report.png anew, of the demo's report
 
 lock: $(VENV)/.uv ## the locks anew from the .in files
 	$(COMPILE) requirements.in -o requirements.lock
+	$(COMPILE) -c requirements.lock requirements-export.in -o requirements-export.lock
+	$(COMPILE) -c requirements-export.lock requirements-export-dev.in -o requirements-export-dev.lock
 	$(COMPILE) -c requirements.lock requirements-dev.in -o requirements-dev.lock
 	$(COMPILE) -c requirements.lock requirements-tools.in -o requirements-tools.lock
 	cp requirements.lock requirements-cu12.lock
@@ -127,6 +136,14 @@ $(VENV)/.runtime: requirements.lock requirements-cu12.lock requirements-tools.lo
 $(VENV)/.dev: requirements-dev.lock requirements-dev-cu12.lock $(VENV)/.cuda
 	$(INSTALL) -r $(call lock_of,requirements-dev)
 	touch $(VENV)/.runtime $@
+
+# The packages of $(VENV), and before them what an export needs: an older pandas, for AnnData.
+$(VENV)-export/.dev: requirements-export-dev.lock | $(VENV)/.dev
+	$(VENV)/bin/python -m venv --without-pip $(VENV)-export
+	packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	    $(VENV)/bin/python -c "$$packages" >"$$($(VENV)-export/bin/python -c "$$packages")/beside.pth"
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)-export/bin/python --require-hashes -r requirements-export-dev.lock
+	touch $@
 
 FORCE:
 

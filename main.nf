@@ -4,9 +4,9 @@ include { DESCRIBE_MODEL } from './modules/describe_model/main.nf'
 include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
-include { cacheToFill ; keptModel ; modelCache } from './modules/model_cache/main.nf'
+include { cacheToFill ; checkName ; fetchedModel ; hubFolder ; keptModel ; modelCache } from './modules/model_cache/main.nf'
 include { checkParameters ; codeFingerprint ; help ; lastWord ; optionsOf } from './modules/parameters/main.nf'
-include { existingPaths ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
+include { existingPaths ; inputFiles ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
 include { card ; closing ; extent ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
 include { NEIGHBOURS } from './modules/neighbours/main.nf'
 include { claimed ; published } from './modules/outdir/main.nf'
@@ -20,10 +20,8 @@ workflow {
         return
     }
     def p = checkParameters(params, schema)
-    if (p.input == null) {
-        stop(2, 'no --input; name a protein FASTA file, several separated by commas, or a glob in quotes')
-    }
-    def inputs = existingPaths('input', p.input, [type: 'file'])
+    def given = inputFiles(p.input, p.sample_sheet)
+    def inputs = given.collect { each -> each.path }
     def reuse = existingPaths('reuse', p.reuse, [type: 'dir'])
     def reference = existingPaths('reference', p.reference, [type: 'dir'])
     if (reference.size() > 1 || (reference && !p.neighbours)) {
@@ -36,11 +34,9 @@ workflow {
     if (local) {
         stageable('model', [local])
     }
-    if (p.model.contains('/') && !local) {
-        stop(66, "--model ${p.model}: no such file or folder; check the path")
-    }
+    checkName(p, local)
     def models = modelCache(p.model_cache)
-    def model = local ?: keptModel(models, p.model)
+    def model = local ?: keptModel(models, p)
     def device = p.device == 'mps' ? 'mps' : (p.gpus > 0 ? 'cuda' : 'cpu')
     def precision = device == 'cpu' ? 'fp32' : p.precision
     def chosen = p + [precision: precision]
@@ -58,10 +54,10 @@ workflow {
     def filled = model ? [] : cacheToFill(models)
     model_ch = model
         ? channel.value(model)
-        : FETCH_MODEL(p.model, filled).map { made -> filled ? models.resolve(p.model) : made }
+        : FETCH_MODEL(p.model, p.model_revision ?: '', hubFolder(p.model), filled).map { made -> filled ? fetchedModel(models, p) : made }
     DESCRIBE_MODEL(model_ch, codeFingerprint('fetch_model.py'))
     // Lists of paths go through files: a command line holds some thousand of them
-    input_list = channel.of(listed('input', inputs)).collectFile(name: 'input_list.json')
+    input_list = channel.of(listed('input', inputs, given.collect { each -> each.sample })).collectFile(name: 'input_list.json')
     reuse_list = channel.of(listed('reuse', reuse)).collectFile(name: 'reuse_list.json')
     SPLIT_FASTA(
         inputs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from virnucpro.data import VarlenCollator
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.data.packing import pack
 from virnucpro.fasta import read_records
+from virnucpro.model.families import ESM_1B, ESM_1V, ESM_2
 from virnucpro.model.registry import Esm2Config
 from virnucpro.pipeline.budget import token_budget
 
@@ -24,6 +26,9 @@ SHAPES = {
     "3B": (36, 2560, 40),
     "15B": (48, 5120, 40),
 }
+#: The families that come in one size.
+FAMILIES = {"ESM-1b": ESM_1B, "ESM-1v": ESM_1V}
+ALL_SHAPES = SHAPES | dict.fromkeys(FAMILIES, SHAPES["650M"])
 #: A logit standard deviation at which attention is sharp and a random network not yet chaotic.
 SHARP_LOGITS = 3.0
 
@@ -33,9 +38,15 @@ def read_sequences(fasta: Path, max_length: int = 1022) -> list[str]:
     return sorted((record.sequence[:max_length] for record in read_records(fasta)), key=len, reverse=True)
 
 
+def config_of(size: str, layers: int | None = None) -> Esm2Config:
+    """The encoder of a size, with so many of its layers."""
+    depth, dim, heads = ALL_SHAPES[size]
+    return Esm2Config(size, layers or depth, dim, heads, family=FAMILIES.get(size, ESM_2))
+
+
 def budget_of(size: str, precision: str, device: str, asked: int | None) -> int:
     """Tokens per batch that the pipeline would take on this device, unless asked for others."""
-    return token_budget(Esm2Config(size, *SHAPES[size]), precision, torch.device(device), asked, 1)
+    return token_budget(config_of(size), precision, torch.device(device), asked, 1)
 
 
 def packed_batches(sequences: Sequence[str], budget: int, *, pinned: bool) -> list[PackedBatch]:
@@ -52,14 +63,10 @@ def flops(lengths: Iterable[int], layers: int, dim: int) -> float:
 
 
 def random_esm2(size: str, device: torch.device, seed: int = 0) -> Any:
-    """A fair-esm ESM2 of the named size with normal weights of standard deviation 0.02, made on ``device``."""
-    from esm import ESM2
-    from esm.data import Alphabet
-
-    layers, dim, heads = SHAPES[size]
+    """A fair-esm model of the named size with normal weights of standard deviation 0.02, made on ``device``."""
     torch.manual_seed(seed)
     with torch.device(device):
-        model = ESM2(layers, dim, heads, alphabet=Alphabet.from_architecture("ESM-1b")).eval()
+        model = _fair_esm(size).eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
             if parameter.dim() > 1:
@@ -67,11 +74,33 @@ def random_esm2(size: str, device: torch.device, seed: int = 0) -> Any:
     return model.to(device)
 
 
+def _fair_esm(size: str) -> Any:
+    from esm import ESM2
+    from esm.data import Alphabet
+    from esm.model.esm1 import ProteinBertModel
+
+    layers, dim, heads = ALL_SHAPES[size]
+    alphabet = Alphabet.from_architecture("ESM-1b")
+    if size not in FAMILIES:
+        return ESM2(layers, dim, heads, alphabet=alphabet)
+    sizes = argparse.Namespace(
+        arch="roberta_large",
+        layers=layers,
+        embed_dim=dim,
+        ffn_embed_dim=4 * dim,
+        attention_heads=heads,
+        max_positions=1024,
+        token_dropout=True,
+        emb_layer_norm_before=size == "ESM-1b",
+    )
+    return ProteinBertModel(sizes, alphabet)
+
+
 def sharpen(model: Any, ids: torch.Tensor, target: float = SHARP_LOGITS) -> float:
     """Scale every q and k weight until the first layer's logits have the standard deviation ``target``; returns it.
 
     Args:
-        model: a fair-esm ESM2.
+        model: a fair-esm ESM2, or the older class of ESM-1b and ESM-1v.
         ids: (1, T) tokens of one sequence on the model's device.
     """
     measured = logit_deviation(model, ids)
@@ -88,7 +117,8 @@ def logit_deviation(model: Any, ids: torch.Tensor) -> float:
     """Standard deviation of the first layer's attention logits."""
     attention = model.layers[0].self_attn
     with torch.no_grad():
-        x = model.layers[0].self_attn_layer_norm(model.embed_tokens(ids[0]) * 0.88)
+        x = model(ids, repr_layers=[0])["representations"][0][0]
+        x = model.layers[0].self_attn_layer_norm(x)
         query = attention.q_proj(x).view(len(x), attention.num_heads, -1) * attention.scaling
         key = attention.k_proj(x).view(len(x), attention.num_heads, -1)
         return float(torch.einsum("ihd,jhd->hij", query, key).std())

@@ -64,7 +64,8 @@ virnucpro_take_gpu() {
             [[ -f $file && ! -L $file ]] && exec {handle}<"$file" || continue
             opened=1
             if flock --nonblock "$handle" && [[ $file -ef /dev/fd/$handle ]]; then
-                touch -c "$file" 2>/dev/null || true # keeps cleaners of /tmp away
+                # Keeps cleaners of /tmp away. Of another user's file only the time of reading changes.
+                if [[ -O $file ]]; then touch -c "$file" 2>/dev/null || true; else read -r _ <&"$handle" || true; fi
                 export CUDA_VISIBLE_DEVICES=$device VIRNUCPRO_GPU=$device
                 trap - TERM INT USR2
                 eval "$saved_traps"

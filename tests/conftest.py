@@ -21,6 +21,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reliability", action="store_true", help="write docs/reliability.md where every test has passed")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if session.config.getoption("--reliability") and exitstatus == pytest.ExitCode.OK:
+        from reliability import PAGE, page
+
+        PAGE.write_text(page(), encoding="utf-8")
+
+
 def random_sequences(lengths: Sequence[int], seed: int = 0) -> list[str]:
     """Random proteins of the given lengths, the same for the same seed."""
     generator = random.Random(seed)

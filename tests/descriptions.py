@@ -10,5 +10,5 @@ from virnucpro.output.contracts import ModelDescription
 def describe(**changes: Any) -> ModelDescription:
     """A small model's description, with other values where they are given."""
     facts: dict[str, Any] = {"name": "tiny", "source": "fair-esm", "layers": 6, "embed_dim": 3, "heads": 1}
-    facts |= {"weights_sha256": "ab" * 32, "parameters": 9, "left_out": [], "files": ["tiny.pt"]}
+    facts |= {"revision": None, "weights_sha256": "ab" * 32, "parameters": 9, "left_out": [], "files": ["tiny.pt"]}
     return ModelDescription(**{**facts, **changes})

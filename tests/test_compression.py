@@ -160,6 +160,7 @@ print(total, (peak() - before) >> 10)
 """
 
 
+@pytest.mark.faults("a file that unpacks to a thousand times its size", "the FASTA reader", "read in bounded memory")
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read as Linux tells it")
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_memory_is_bounded_whatever_a_file_unpacks_to(name: str, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Final
 
 import pytest
 
+from virnucpro.cli.command import COMMANDS
+
 BIN = Path(__file__).parents[1] / "bin"
 PACKAGE = BIN / "virnucpro"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -17,6 +19,7 @@ ROOT = {
     "children",
     "compression",
     "config",
+    "device_errors",
     "errors",
     "fasta",
     "fasta_source",
@@ -30,13 +33,14 @@ ROOT = {
 }
 #: Part -> parts of ours that it may import, beside itself and (all but the kernels) the root modules.
 ALLOWED: dict[str, set[str]] = {
-    "cli": {"api", "split", "pipeline", "merge", "neighbours", "report"},
+    "cli": {"api", "split", "pipeline", "merge", "neighbours", "report", "export"},
     "api": {"split", "pipeline", "merge", "neighbours", "report", "data", "model", "output", "monitor"},
     "split": {"output"},
     "pipeline": {"data", "model", "output", "monitor"},
     "merge": {"output", "monitor"},
     "neighbours": {"output"},
     "report": {"output", "monitor"},
+    "export": {"output"},
     "model": {"kernels", "output"},
     "output": set(),
     "data": set(),
@@ -61,6 +65,7 @@ FORBIDDEN: dict[str, set[str]] = {
     "split": {"torch", "triton"},
     "merge": {"torch", "triton"},
     "report": {"torch", "triton"},
+    "export": {"torch", "triton", "pandas", "h5py", "anndata", "faiss", "skbio"},
     "cli": {"torch", "triton", "pyarrow", "numpy"},
 }
 #: What callers may have or read a format with; no module imports it, and none waits for it.
@@ -133,11 +138,12 @@ def test_programs_only_import_their_main(path: Path) -> None:
     [
         *(
             ([f"virnucpro.cli.{name}"], ["torch", "triton", "pyarrow", "numpy", "virnucpro.model", "virnucpro.data"])
-            for name in ("fetch", "split", "embed", "merge", "neighbours", "report", "run", "command")
+            for name in sorted({*COMMANDS.values(), "command"})
         ),
         (["virnucpro.split.split"], ["torch", "triton"]),
         (["virnucpro.merge.merge"], ["torch", "triton"]),
         (["virnucpro.output.writer", "virnucpro.output.ledger", "virnucpro.monitor.metrics"], ["torch", "triton"]),
+        (["virnucpro.export.export"], ["torch", "triton", "pandas", "h5py", "anndata", "faiss", "skbio"]),
         (["virnucpro.data"], ["triton", "pyarrow", "virnucpro.model", "virnucpro.kernels"]),
         (["virnucpro.model.registry"], ["torch", "triton"]),
         (["virnucpro"], ["torch", "pyarrow", "numpy", "virnucpro.api"]),

@@ -14,7 +14,7 @@ from virnucpro.plain_text import table_cell, visible
 BIN = Path(__file__).parents[1] / "bin"
 MODEL_JSON = (
     '{"name": "m", "source": "fair-esm", "layers": 1, "embed_dim": 2, "heads": 1, "weights_sha256": "0", '
-    '"parameters": 1, "left_out": [], "files": []}'
+    '"revision": null, "parameters": 1, "left_out": [], "files": []}'
 )
 
 

@@ -62,6 +62,9 @@ def test_its_command_embeds(installed: Path, tmp_path: Path) -> None:
     assert run(tmp_path, *command).endswith("Results: out\n")
     assert pq.read_table(tmp_path / "out" / "embeddings").num_rows == 12
     assert "embed-shard" in run(tmp_path, installed / "virnucpro", "--help")
+    assert run(tmp_path, installed / "virnucpro", "verify", "out").startswith("out: whole: ")
+    exported = run(tmp_path, installed / "virnucpro", "export", "--results", "out", "--to", "npy", "-o", "npy")
+    assert exported == "12 proteins of out as npy in npy\n" and (tmp_path / "npy" / "embedding.npy").exists()
 
 
 def test_its_function_embeds(installed: Path, tmp_path: Path) -> None:

@@ -195,18 +195,9 @@ def _write_shard(folder: Path, shard: int, first: int, end: int, options: argpar
 
 def _metadata() -> dict[str, object]:
     return file_metadata(
-        model="random",
-        weights_sha256="0" * 64,
-        precision="fp16",
-        attention="none",
-        layers=[6],
-        pooling=["mean"],
-        max_length=1022,
-        long_sequences="truncate",
-        torch="none",
-        cuda=None,
-        device_name="none",
-    )
+        model="random", model_revision=None, weights_sha256="0" * 64, precision="fp16", attention="none", layers=[6],
+        pooling=["mean"], max_length=1022, long_sequences="truncate", torch="none", cuda=None, device_name="none",
+    )  # fmt: skip
 
 
 def _run(options: argparse.Namespace, step: str) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
     python -m benchmarks.measurements.bench_paths FASTA
 
-Weights are random; an even sample of the proteins keeps a run near half a second. Writes
+Weights are random; an even sample of the proteins keeps a run near half a second. ESM-1b and ESM-1v are measured
+where --sizes names them, without the peer. Writes
 ``benchmarks/results/paths.csv``, which ``virnucpro.model.paths`` has to follow (tests/benchmarks/test_paths.py).
 """
 
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 from benchmarks.environment import RESULTS, conditions, quantiles, write_csv
-from benchmarks.inputs import SHAPES, budget_of, flops, packed_batches, read_sequences
+from benchmarks.inputs import ALL_SHAPES, FAMILIES, budget_of, config_of, flops, packed_batches, read_sequences
 from benchmarks.peers.bench_engines import hugging_face_model, matmul_rate, run_hugging_face, run_ours, timed
 
 from virnucpro.data.tokens import tokenise
@@ -32,7 +33,7 @@ from virnucpro.pipeline.engine import Engine, OutputPlan
 PRECISIONS = ("fp16", "bf16", "fp8")
 PATHS = {"fused": True, "plain": False}
 #: One in so many proteins.
-SAMPLING = {"8M": 1, "35M": 2, "150M": 4, "650M": 8, "3B": 32, "15B": 96}
+SAMPLING = {"8M": 1, "35M": 2, "150M": 4, "650M": 8, "3B": 32, "15B": 96, "ESM-1b": 8, "ESM-1v": 8}
 DEVICE = torch.device("cuda")
 PROCESSES = min(16, os.cpu_count() or 1)
 #: Tokens of a longest sequence that between them have every kernel of a path compiled.
@@ -60,7 +61,7 @@ class RandomState(Mapping[str, torch.Tensor]):
 
 
 def build(size: str, precision: str, path: str, layers: int) -> PackedEsm2:
-    config = Esm2Config(size, layers, *SHAPES[size][1:])
+    config = config_of(size, layers)
     return PackedEsm2.from_state(config, RandomState(config), precision, DEVICE, fused=PATHS[path])
 
 
@@ -72,7 +73,7 @@ def compile_kernels(case: tuple[str, str, str]) -> None:
 
 
 def row_of(size: str, precision: str, path: str, lengths: list[int], seconds: list[float]) -> dict[str, Any]:
-    layers, dim, _ = SHAPES[size]
+    layers, dim, _ = ALL_SHAPES[size]
     tokens, middle = sum(lengths), median(seconds)
     rate = flops(lengths, layers, dim) / middle / 1e12
     print(f"{size:5s}{precision:5s}{path:13s}{tokens / middle:12,.0f} tokens/s {rate:7.1f} TFLOP/s", flush=True)
@@ -85,7 +86,7 @@ def row_of(size: str, precision: str, path: str, lengths: list[int], seconds: li
 
 def ours(size: str, precision: str, path: str, sequences: list[str], repeats: int) -> list[float]:
     """Seconds of each repetition."""
-    layers = SHAPES[size][0]
+    layers = ALL_SHAPES[size][0]
     engine = Engine(build(size, precision, path, layers), DEVICE, OutputPlan.of(layers))
     budget = min(budget_of(size, precision, "cuda", None), 32768 if size == "15B" else 1 << 30)
     batches = packed_batches(sequences, budget, pinned=True)
@@ -107,6 +108,8 @@ def measure(size: str, sequences: list[str], precisions: list[str], repeats: int
         yield row_of(size, precision, path, lengths, ours(size, precision, path, sequences, repeats))
         gc.collect()
         torch.cuda.empty_cache()
+    if size in FAMILIES:
+        return
     torch.cuda.reset_peak_memory_stats()
     yield row_of(size, "bf16", "hugging-face", lengths[::4], hugging_face(size, sequences[::4], repeats))
     gc.collect()
@@ -116,7 +119,7 @@ def measure(size: str, sequences: list[str], precisions: list[str], repeats: int
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fasta", type=Path)
-    parser.add_argument("--sizes", default=",".join(SAMPLING))
+    parser.add_argument("--sizes", default=",".join(size for size in SAMPLING if size not in FAMILIES))
     parser.add_argument("--precisions", default=",".join(PRECISIONS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS / "paths.csv")

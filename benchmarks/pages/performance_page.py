@@ -16,6 +16,7 @@ from benchmarks.pages.rate_sections import (
     pipeline_section,
     process_section,
 )
+from benchmarks.pages.residues_section import residues_section
 from benchmarks.pages.result_tables import (
     ABSENT,
     SIZES,
@@ -125,6 +126,7 @@ def other_section(results: Path) -> Iterator[str]:
         "two-gpus",
         "attention-",
         "paths",
+        "residues",
         "run-",
     )
     names = [path.stem for path in sorted(results.glob("*.csv")) if not path.stem.startswith(shown)]
@@ -152,6 +154,7 @@ def performance_page(results: Path, plot: str) -> str:
         *attention_section(results),
         *process_section(results),
         *pipeline_section(results),
+        *residues_section(results),
         *two_gpus_section(results),
         *limits_section(results),
         *recording_section(results),

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from benchmarks.environment import RESULTS, conditions, write_csv
-from benchmarks.inputs import SHAPES, logit_deviation, packed_batches, random_esm2, read_sequences, sharpen
+from benchmarks.inputs import ALL_SHAPES, logit_deviation, packed_batches, random_esm2, read_sequences, sharpen
 from torch.nn.functional import cosine_similarity
 
 from virnucpro.data.packed_batch import PackedBatch
@@ -111,7 +111,7 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("fasta", type=Path)
-    parser.add_argument("--size", choices=SHAPES, default="650M")
+    parser.add_argument("--size", choices=ALL_SHAPES, default="650M")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--precisions", default="fp32,fp16,bf16,fp8")
     parser.add_argument("--sequences", type=int, default=200)

@@ -159,7 +159,8 @@ def residue_limit(max_length: int, long_sequences: str) -> int | None:
 class FetchConfig(Config):
     """What FETCH_MODEL and DESCRIBE_MODEL do."""
 
-    model: str = option("registry name, fair-esm .pt file or Hugging Face folder")
+    model: str = option("registry name, repository ORG/NAME of the hub, fair-esm .pt file or Hugging Face folder")
+    model_revision: str | None = option("branch, tag or commit of the repository", None)
     outdir: Path = option("where model.json goes", Path("."))
     cache: Path | None = option("where downloaded models are kept by name (default: outdir)", None)
 
@@ -167,7 +168,7 @@ class FetchConfig(Config):
 @dataclass(frozen=True)
 class SplitConfig(VectorConfig):
     """What SPLIT_FASTA does. ``names`` and ``reuse_names`` are the inputs and the earlier results as the user named
-    them, where they lie elsewhere now."""
+    them, where they lie elsewhere now; ``samples`` holds that of each input, if any."""
 
     inputs: tuple[Path, ...] = option("also compressed; - is standard input", flag="*", metavar="FASTA", names="names")
     model_json: Path = option("description written by fetch_model.py")
@@ -181,14 +182,23 @@ class SplitConfig(VectorConfig):
     strict: bool = option("a record that would be rejected ends the run", False)
     alphabet: str = option("protein: take what looks like nucleotides", "auto", choices=ALPHABETS)
     gaps: str = option("what becomes of - and inner . (unknown: read as X)", "remove", choices=GAPS)
+    id_column: str | None = option("of tables: TSV, CSV or Parquet", None)
+    sequence_column: str | None = option("of tables: TSV, CSV or Parquet", None)
+    sample_sheet: Path | None = option("TSV or CSV with the columns sample and file, in the inputs' place", None)
     names: tuple[str, ...] = ()
+    samples: tuple[str, ...] = ()
     reuse_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.inputs:
+        if self.inputs and self.sample_sheet:
+            raise UsageError("--sample_sheet names the input files; give no others beside it")
+        if not self.inputs and not self.sample_sheet:
             raise UsageError("no input file given; name at least one FASTA file, or - for standard input")
         _check_names(self.names, len(self.inputs), "input files")
+        _check_names(self.samples, len(self.inputs), "input files")
         _check_names(self.reuse_names, len(self.reuse), "results to reuse")
+        if (self.id_column is None) != (self.sequence_column is None):
+            raise UsageError("--id_column and --sequence_column say what a table's columns hold; give both")
         super().__post_init__()
 
 
@@ -214,7 +224,8 @@ class RunConfig(SplitConfig):
 
     model_json: Path = Path("model.json")
     outdir: Path = option("folder for the results, made whole at the end", Path("results"), flag="-o --outdir")
-    model: str = option("official name, or path of a checkpoint", DEFAULT_MODEL)
+    model: str = option("official name, repository ORG/NAME of the hub, or path of a checkpoint", DEFAULT_MODEL)
+    model_revision: str | None = option("branch, tag or commit of the repository", None)
     model_cache: Path | None = option("where downloaded models are kept", None)
     gpus: int | None = option("GPUs to use, 0 for the CPU (default: those present)", None, least=0)
     token_budget: int | None = option("tokens per batch (default: measured from free memory)", None)

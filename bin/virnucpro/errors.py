@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
+from typing import Final
 
+from virnucpro.device_errors import device_fault
 from virnucpro.plain_text import visible
 
 
@@ -22,10 +27,19 @@ class ExitCode(IntEnum):
     TRY_AGAIN = 75
 
 
+#: What a shell makes of SIGINT.
+INTERRUPTED: Final = 130
+#: A path that can mean no file, whenever it is tried: links in a circle, a name too long, a file used as a folder.
+_NO_SUCH_NAME: Final = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR)
+
+#: What the system says of a whole disk, to who writes into a file that is open.
+_OF_A_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
 class VirnucproError(Exception):
     """Base of all errors with a meaning for the user: one line that says what, where and what to do."""
 
-    exit_code: ExitCode = ExitCode.USAGE
+    exit_code: int = ExitCode.USAGE
 
 
 class UsageError(VirnucproError):
@@ -95,14 +109,48 @@ def run_reporting_errors(program: str, main: Callable[[], None]) -> int:
     except VirnucproError as error:
         print(f"{program}: error: {_one_line(error)}", file=sys.stderr)
         return int(error.exit_code)
+    except KeyboardInterrupt:
+        return tell_interrupted(program)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.IO_ERROR)
-    except OSError as error:
-        print(f"{program}: error: {_one_line(error)}; check free space and permissions", file=sys.stderr)
-        return int(ExitCode.IO_ERROR)
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
+        if told := device_fault(error):
+            print(f"{program}: error: {_one_line(told)}", file=sys.stderr)
+            return int(ExitCode.TRY_AGAIN)
+        if not isinstance(error, OSError):
+            raise
+        code, remedy = _of_the_system(error)
+        print(f"{program}: error: {_one_line(error)}; {remedy}", file=sys.stderr)
+        return int(code)
     return int(ExitCode.OK)
 
 
-def _one_line(error: BaseException) -> str:
-    return visible(" ".join(str(error).split()))
+def tell_interrupted(program: str) -> int:
+    """Say in a line that Ctrl-C ended a program; returns its exit code."""
+    print(f"{program}: error: interrupted; run again", file=sys.stderr)
+    return INTERRUPTED
+
+
+@contextmanager
+def writing_into(folder: Path) -> Iterator[None]:
+    """Have an error of the disk name the folder where it names no file: an open file has no path any more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _OF_A_DISK and error.filename is None:
+            raise OSError(error.errno, os.strerror(error.errno), str(folder)) from error
+        raise
+
+
+def _of_the_system(error: OSError) -> tuple[ExitCode, str]:
+    """Exit code and remedy. Decoders, such as Arrow's and gzip's, raise OSError without a number for damaged data."""
+    if error.errno is None:
+        return ExitCode.BAD_DATA, "a file is damaged: copy it again, or run again"
+    if error.errno in _NO_SUCH_NAME:
+        return ExitCode.NO_INPUT, "check the path"
+    return ExitCode.IO_ERROR, "check free space and permissions"
+
+
+def _one_line(told: object) -> str:
+    return visible(" ".join(str(told).split()))

@@ -8,11 +8,11 @@ import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, ClassVar, Final
 
 import numpy as np
 
@@ -78,6 +78,11 @@ class FastaSource:
         self.comment_lines = 0
         self._compression: Compression | None = None
 
+    #: Lines of ``blocks`` for each record where these are not the file's own: its number stands for its line.
+    record_lines: ClassVar[int | None] = None
+    #: What is said of a file without records.
+    nothing: ClassVar[str] = "empty, no sequence in it"
+
     def blocks(self, size: int) -> Iterator[bytes]:
         """Yield the decompressed bytes from the first ``>`` on, in pieces of at most ``size``.
 
@@ -105,6 +110,32 @@ class FastaSource:
                     piece = chunk[i : i + size]
                     self.newlines += _count_newlines(piece)
                     yield piece
+
+    def head(self) -> bytes:
+        """The first decompressed bytes of a file that can be opened again, at most ``HEAD_BYTES``; few of FASTA.
+
+        Raises:
+            InputMissingError: as ``blocks``.
+        """
+        if str(self._path) == "-":
+            return b""
+        with self._open() as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                return b""
+            first = stream.read(MAGIC_BYTES) or b""
+            kind = compression_of(first)
+            if first.startswith(b">"):
+                return first
+            stream.seek(0)
+            if kind is None:
+                return stream.read(HEAD_BYTES) or b""
+            head = bytearray()
+            with suppress(CompressedDataError):
+                for piece in decompress(kind, stream.read(READ_BYTES) or b"", stream):
+                    head += piece
+                    if head.startswith(b">") or len(head) >= HEAD_BYTES:
+                        break
+            return bytes(head[:HEAD_BYTES])
 
     def plain_file(self) -> PlainFile | None:
         """Look at the file, and return where to find the records in it; None where ``blocks`` has to read it.

@@ -42,6 +42,7 @@ def _biopython(name: str) -> str:
     return f"convert it with Biopython: SeqIO.convert('FILE', '{name}', 'proteins.fasta', 'fasta')"
 
 
+_COLUMNS: Final = "give --id_column and --sequence_column"
 _GIVE: Final = "give protein sequences in FASTA format"
 _SAVE: Final = "save the sequences as plain text, each below a line with '>' and its name"
 _MATRIX: Final = "give the FASTA that it was made from"
@@ -72,7 +73,7 @@ _MAGIC: Final = {
     b"\x43\x27\x41\x1a": _TWOBIT,
     b"\x1a\x41\x27\x43": _TWOBIT,
     b"\x89HDF": FileFormat("an HDF5 file", _GIVE),
-    b"PAR1": FileFormat("a Parquet file", _GIVE),
+    b"PAR1": FileFormat("a Parquet file", f"{_COLUMNS}, or {_GIVE}"),
     b"ARROW1": FileFormat("an Arrow file", _GIVE),
     b"\x93NUMPY": FileFormat("a NumPy array", _GIVE),
     b"SQLite format 3\0": FileFormat("an SQLite database", _GIVE),
@@ -249,7 +250,8 @@ def _lines_of(text: bytes) -> FileFormat | None:
         if widths and min(widths) > 1 and (even or all(sequences[1:] or sequences)):
             separator = "" if delimiter == " " else f" -F '{delimiter}'".replace("\t", "\\t")
             program = f"""awk{separator} '{{print ">" $1 "\\n" $2}}' FILE > proteins.fasta"""
-            remedy = f"write its rows as FASTA, for example columns 1 and 2: {program}"
+            columns = "" if delimiter in " |" else f"{_COLUMNS}, or "
+            remedy = f"{columns}write its rows as FASTA, for example columns 1 and 2: {program}"
             return FileFormat(f"a table with {name} between its columns", remedy)
     if lines and all(map(_SEQUENCE_LINE.match, lines)):
         return FileFormat("sequences without headers", "put a line with '>' and a name before each")

@@ -22,6 +22,11 @@ def processor_name() -> str:
     return _named_by_linux() or _named_by_macos() or platform.machine() or "CPU"
 
 
+def physical_memory_bytes() -> int:
+    """The memory that the machine has, whatever this process may use of it."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def peak_resident_bytes() -> int:
     """The most memory that this process held at a time."""
     # What ``getrusage`` tells on Linux may be that of the process that started this one.

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final, TypeVar
 
+from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.shards import SHARD_NAMES
+
+Split = TypeVar("Split", bound=SplitConfig)
+
+_SHEET: Final = "give a table with the columns sample and file"
 
 
 @dataclass(frozen=True)
 class PathList:
-    """Paths in their order, and what the user calls each."""
+    """Paths in their order, and what the user calls each; their samples, where these are known."""
 
     paths: tuple[Path, ...] = ()
     names: tuple[str, ...] = ()
+    samples: tuple[str, ...] = ()
 
 
 def read_path_list(path: Path) -> PathList:
-    """Read a JSON list of ``{"path": ..., "name": ...}``; relative paths count from the working folder.
+    """Read a JSON list of ``{"path": ..., "name": ...}``, each perhaps with a ``sample``.
+
+    Relative paths count from the working folder.
 
     Raises:
         InputMissingError: the list is not there.
@@ -29,11 +39,13 @@ def read_path_list(path: Path) -> PathList:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         return PathList(
-            tuple(Path(_text(entry["path"])) for entry in entries), tuple(_text(entry["name"]) for entry in entries)
+            tuple(Path(_text(entry["path"])) for entry in entries),
+            tuple(_text(entry["name"]) for entry in entries),
+            tuple(_text(entry["sample"]) for entry in entries if "sample" in entry),
         )
     except FileNotFoundError:
         raise InputMissingError(f"{path}: no such list; check the path") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f'{path}: not a JSON list of {{"path": ..., "name": ...}} ({error!r}); write it anew') from None
 
 
@@ -42,7 +54,61 @@ def named_paths(given: Sequence[Path], list_file: Path | None) -> PathList:
     if list_file is None:
         return PathList(tuple(given))
     listed = read_path_list(list_file)
-    return PathList((*given, *listed.paths), (*map(str, given), *listed.names))
+    return PathList((*given, *listed.paths), (*map(str, given), *listed.names), listed.samples)
+
+
+def read_sample_sheet(path: Path) -> PathList:
+    """Read a table with the columns ``sample`` and ``file``, tabs or commas between them; a folder means its files.
+
+    Raises:
+        InputMissingError: the sheet is not there, or a folder holds no file.
+        DataError: it is no such table.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputMissingError(f"{path}: no such sample sheet; check the path") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not a sample sheet ({error}); {_SHEET}") from None
+    delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
+    rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
+    pairs = [(row.get("sample"), row.get("file")) for row in rows]
+    found = [(file, sample) for sample, name in pairs if sample and name for file in files_of([Path(name)])]
+    if not found or not all(sample and name for sample, name in pairs):
+        raise DataError(f"{path}: a row without sample or file, or no row; {_SHEET}")
+    files, samples = zip(*found, strict=True)
+    return PathList(files, tuple(map(str, files)), samples)
+
+
+def with_files(config: Split) -> Split:
+    """Return a configuration with the files that its sample sheet and its folders stand for.
+
+    Raises:
+        InputMissingError, DataError: as ``read_sample_sheet`` and ``files_of``.
+    """
+    if config.names:
+        return config
+    if config.sample_sheet is None:
+        return replace(config, inputs=files_of(config.inputs))
+    sheet = read_sample_sheet(config.sample_sheet)
+    return replace(config, inputs=sheet.paths, samples=sheet.samples, sample_sheet=None)
+
+
+def files_of(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the paths, in the place of a folder the files in it by name, but for hidden ones.
+
+    Raises:
+        InputMissingError: a folder holds none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(each for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
+        if not inside:
+            raise InputMissingError(f"{path}: a folder without files; name files")
+        found += inside
+    return tuple(found)
 
 
 def _text(value: object) -> str:

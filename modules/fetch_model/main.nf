@@ -7,19 +7,21 @@ process FETCH_MODEL {
 
     input:
     val name
+    val revision
+    val folder
     path kept, stageAs: 'model_cache'
 
     output:
-    path "${kept ? 'model.json' : name}"
+    path "${kept ? 'model.json' : folder}"
 
     script:
     """
-    fetch_model.py ${shellWords(["--model=${name}"])} --outdir . ${kept ? "--cache ${kept}" : ''}
+    fetch_model.py ${shellWords(["--model=${name}"] + (revision ? ["--model-revision=${revision}"] : []))} --outdir . ${kept ? "--cache ${kept}" : ''}
     """
 
     stub:
     """
-    mkdir -p ${kept ?: '.'}/${shellWords([name])}
+    mkdir -p ${kept ?: '.'}/${shellWords([folder])}
     touch model.json
     """
 }

@@ -36,6 +36,27 @@ def existingPaths(name, given, options) {
     return paths
 }
 
+/** The input files, each with its sample: of --input, or of the table with the columns sample and file. */
+def inputFiles(input, sheet) {
+    if ((input == null) == (sheet == null)) {
+        stop(2, input ? '--sample_sheet names the input files; give no --input beside it' : 'no --input; name a protein FASTA file, several separated by commas, or a glob in quotes')
+    }
+    if (sheet == null) {
+        return existingPaths('input', input, [type: 'file']).collect { path -> [path: path, sample: null] }
+    }
+    def table = existingPaths('sample_sheet', sheet, [type: 'file'])[0]
+    def tabs = table.readLines().find { true }?.contains('\t')
+    // Excel writes a byte order mark before the first name.
+    def rows = table.splitCsv(header: true, strip: true, quote: '"', sep: tabs ? '\t' : ',')
+        .collect { row -> row.collectEntries { name, value -> [name.toString().replace('\uFEFF', ''), value] } }
+    if (!rows || rows.any { row -> !row.sample || !row.file }) {
+        stop(65, "--sample_sheet ${sheet}: a row without sample or file, or no row; give a table with the columns sample and file")
+    }
+    def files = rows.collectMany { row -> found('sample_sheet', row.file, [type: 'file']).collect { path -> [path: path, sample: row.sample] } }
+    stageable('sample_sheet', files.collect { each -> each.path })
+    return files
+}
+
 /** Names between commas. A comma inside a name that exists, or inside the braces of a glob, separates nothing. */
 def separated(text) {
     def pieces = text.split(',', -1).toList()
@@ -97,11 +118,21 @@ def found(name, each, options) {
         def missing = folders ? 'no such folder; check the path' : 'no such file; check the path'
         stop(66, "--${name} ${printable(each)}: ${missing}")
     }
-    if (paths.any { path -> path.isDirectory() != folders }) {
-        def other = folders ? 'a file, not a folder; name folders of results' : "a folder; name its files, as in '${each}/*.fasta'"
-        stop(66, "--${name} ${each}: ${other}")
+    if (folders && paths.any { path -> !path.isDirectory() }) {
+        stop(66, "--${name} ${each}: a file, not a folder; name folders of results")
     }
-    return paths
+    return folders ? paths : paths.collectMany { path -> path.isDirectory() ? filesIn(name, path) : [path] }
+}
+
+/** The files in a folder by name, but for hidden ones. */
+def filesIn(name, folder) {
+    def inside = folder.listFiles().toList()
+        .findAll { path -> !path.isDirectory() && !path.name.startsWith('.') }
+        .sort { path -> path.name }
+    if (!inside) {
+        stop(66, "--${name} ${printable(folder.toString())}: a folder without files; name files, or a glob in quotes")
+    }
+    return inside
 }
 
 /** Files of a glob. Folders that exist as they are written are no part of the pattern, whatever their names. */
@@ -223,9 +254,12 @@ def printable(text) {
     return text.replaceAll('\\p{Cntrl}') { control -> String.format('\\x%02x', (control as char) as int) }
 }
 
-/** A list for a file: paths by the names under which they are staged, prefix1, prefix2 and so on, and by their own. */
-def listed(prefix, paths) {
-    def entries = paths.withIndex(1).collect { path, number -> [path: "${prefix}${number}".toString(), name: path.toUriString()] }
+/** A list for a file: paths by the names under which they are staged, prefix1, prefix2 and so on, by their own, and their samples. */
+def listed(prefix, paths, samples = []) {
+    def entries = paths.withIndex(1).collect { path, number ->
+        def entry = [path: "${prefix}${number}".toString(), name: path.toUriString()]
+        samples[number - 1] ? entry + [sample: samples[number - 1]] : entry
+    }
     return groovy.json.JsonOutput.toJson(entries)
 }
 

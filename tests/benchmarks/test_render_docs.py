@@ -138,6 +138,29 @@ def test_a_run_of_the_pipeline(tmp_path: Path) -> None:
     assert "| SPLIT_FASTA | COMPLETED | 2s | 1s | 1 GB |" in page
 
 
+def test_what_residues_cost(tmp_path: Path) -> None:
+    layout = {"gb": 1.0, "dim": 1280, "rounds": 3, "cpu": "EPYC x2", "load_average": 1.5, "commit": "abc1234"}
+    rows = [
+        {"layout": "raw", "mb_per_second": 1000.0, "share_of_raw": 1.0, "ms_key_polars": "", **layout},
+        {"layout": "parquet-lists", "mb_per_second": 50.0, "share_of_raw": 0.05, "ms_key_polars": 900.0, **layout},
+    ]
+    write(tmp_path / "residues.csv", rows)
+    run = {"model": "650M", "layers": 1, **MACHINE}
+    steps = [
+        {"step": "residues", "seconds": 25.0, "share_of_pooled_process_tokens_per_second": 0.87, **run},
+        {"step": "merge", "seconds": 9.5, "share_of_pooled_process_tokens_per_second": "", **run},
+    ]
+    write(tmp_path / "residues-gpu.csv", steps)
+    page = render(tmp_path)[PERFORMANCE].split("## Vectors of single residues")[1].split("## ")[0]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"]
+    assert cells[2][:3] == ["nothing but the bytes", "1,000", "1.00"]
+    assert cells[3][:3] == ["Parquet, lists of lists of halves (earlier results)", "50", "0.05"]
+    assert cells[3][7] == "900"
+    assert cells[6][:6] == ["650M", "residues", "1", "25.0", "-", "0.87"]
+    assert cells[7][:6] == ["650M", "merge", "1", "9.5", "-", "-"]
+    assert "EPYC x2 cores, load average 1.5, commit abc1234" in page and "NVIDIA H100" in page
+
+
 def test_the_picture_is_sound(tmp_path: Path) -> None:
     write_engines(tmp_path, "650M", {"hugging-face-bf16": (100e3, 0.2), "ours-bf16": (400e3, 0.7)})
     space = "{http://www.w3.org/2000/svg}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from foreign_files import COMPRESSORS, write
-from launch import MODEL, launch
+from foreign_files import COMPRESSORS, FASTA, SEQUENCES, genes, write
+from launch import MODEL, PROJECT, launch
 
 pytestmark = pytest.mark.one_engine
 
@@ -23,3 +25,60 @@ def test_four_compressions_and_peptides_that_look_like_dna(tmp_path: Path) -> No
     assert table["id"].to_pylist() == list(peptides)
     assert table["length"].to_pylist() == [len(peptide) for peptide in peptides.values()]
     assert table["embedding"].null_count == 0
+
+
+def test_a_folder_of_annotated_genomes_tables_and_fasta(tmp_path: Path) -> None:
+    folder = tmp_path / "inputs"
+    (folder / "nested").mkdir(parents=True)
+    (folder / ".hidden").touch()
+    (folder / "a.gb").write_bytes(genes("genbank"))
+    (folder / "b.fasta").write_bytes(FASTA)
+    (folder / "c 1.tsv").write_text(f"Entry\tSequence\nt1\t{SEQUENCES[1]}\nt2\tMK7\n")
+    options = ("--id_column", "Entry", "--sequence_column", "Sequence", "--report", "false")
+    run = launch(tmp_path, "--input", "inputs", "--model", MODEL, *options)
+    assert run.code == 0, run.output
+    table = pq.read_table(run.results / "embeddings")
+    assert table["id"].to_pylist() == ["P0.1", "P1.1", "a", "b", "t1"]
+    first, second = table["embedding"][0], table["embedding"][1]
+    assert table["embedding"].to_pylist() == [each.as_py() for each in (first, second, first, second, second)]
+    (rejected,) = (run.results / "rejected.tsv").read_text().splitlines()[1:]
+    assert rejected == f"{folder / 'c 1.tsv'}\t3\t5\tt2\tsymbol '7' in the sequence"
+    assert {Path(each).name for each in pq.read_table(run.results / "manifest.parquet")["file"].to_pylist()} == {
+        *("a.gb", "b.fasta", "c 1.tsv")
+    }
+
+
+def test_samples(tmp_path: Path) -> None:
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "lake" / "a.gb").write_bytes(genes("genbank"))
+    (tmp_path / "lake" / "b.fasta").write_text(">bad\nM7\n>c\nMKV\n")
+    (tmp_path / "gut, upper.fasta").write_bytes(FASTA)
+    rows = '\ufeffsample,file\r\nlake,lake\r\n"gut, upper","gut, upper.fasta"\r\n'
+    (tmp_path / "samples.csv").write_bytes(rows.encode())
+    run = launch(tmp_path, "--sample_sheet", "samples.csv", "--model", MODEL, "--report", "false")
+    assert run.code == 0, run.output
+    expected = [("P0.1", "lake"), ("P1.1", "lake"), ("c", "lake"), ("a", "gut, upper"), ("b", "gut, upper")]
+    table = pq.read_table(run.results / "embeddings")
+    assert list(zip(table["id"].to_pylist(), table["sample"].to_pylist(), strict=True)) == expected
+    rows_of_ledger = pq.read_table(run.results / "manifest.parquet", columns=["id", "sample"]).to_pylist()
+    assert {"id": "bad", "sample": "lake"} in rows_of_ledger and len(rows_of_ledger) == 6
+    program = [sys.executable, str(PROJECT / "bin" / "verify.py"), str(run.results)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "whole: " in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("sheet", "arguments", "code", "message"),
+    [
+        ("sample,file\na,none.fasta\n", [], 66, "--sample_sheet none.fasta: no such file; check the path"),
+        ("sample,path\na,in.fasta\n", [], 65, "--sample_sheet samples.csv: a row without sample or file"),
+        ("sample,file\n", [], 65, "--sample_sheet samples.csv: a row without sample or file"),
+        ("sample,file\na,in.fasta\n", ["--input", "in.fasta"], 2, "give no --input beside it"),
+    ],
+)
+def test_what_is_no_sample_sheet(tmp_path: Path, sheet: str, arguments: list[str], code: int, message: str) -> None:
+    (tmp_path / "in.fasta").write_bytes(FASTA)
+    (tmp_path / "samples.csv").write_text(sheet)
+    run = launch(tmp_path, "--sample_sheet", "samples.csv", "--model", MODEL, *arguments)
+    assert run.code == code, run.output
+    assert message in run.last_lines

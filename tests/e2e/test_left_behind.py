@@ -93,6 +93,11 @@ def is_program(each: Found) -> bool:
     return "embed_shard.py --shard" in each.command and each.name.startswith("python")
 
 
+@pytest.mark.faults(
+    "SIGINT, SIGTERM, SIGHUP, SIGKILL of Nextflow",
+    "`nextflow run` while a shard is embedded",
+    "nothing of the run is left 10 s later",
+)
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda s: s.name)
 def test_nothing_outlives_nextflow(tmp_path: Path, sent: signal.Signals) -> None:
     with embedding(tmp_path) as (_, mark):
@@ -100,6 +105,9 @@ def test_nothing_outlives_nextflow(tmp_path: Path, sent: signal.Signals) -> None
         assert wait_until(lambda: not found(mark), GONE_WITHIN), found(mark)
 
 
+@pytest.mark.faults(
+    "Ctrl-C in the terminal", "`nextflow run` while a shard is embedded", "nothing of the run is left 10 s later"
+)
 def test_nothing_outlives_ctrl_c(tmp_path: Path) -> None:
     """A terminal sends it to all of its foreground."""
     with embedding(tmp_path) as (run, mark):
@@ -107,6 +115,11 @@ def test_nothing_outlives_ctrl_c(tmp_path: Path) -> None:
         assert wait_until(lambda: not found(mark), GONE_WITHIN), found(mark)
 
 
+@pytest.mark.faults(
+    "SIGKILL of a task's wrapper, shell or program",
+    "`nextflow run` while a shard is embedded",
+    "nothing of the task is left 10 s later",
+)
 @pytest.mark.parametrize("which", [is_wrapper, is_script, is_program], ids=["wrapper", "script", "program"])
 def test_nothing_of_a_task_outlives_a_part_of_it_that_is_killed(tmp_path: Path, which: Callable[[Found], bool]) -> None:
     with embedding(tmp_path) as (_, mark):

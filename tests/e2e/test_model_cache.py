@@ -274,7 +274,7 @@ def test_a_name_is_never_part_of_the_script(name: str, tmp_path: Path) -> None:
 def test_tasks_that_share_no_folder_hand_the_model_on(tmp_path: Path, model: Path, hub: Hub) -> None:
     """As with a work folder in a bucket: the download is an output like any other."""
     script = f"include {{ FETCH_MODEL }} from '{PROJECT}/modules/fetch_model/main.nf'\n"
-    script += f"workflow {{ FETCH_MODEL('{NAME}', []).view {{ made -> \"fetched ${{made}}\" }} }}\n"
+    script += f"workflow {{ FETCH_MODEL('{NAME}', '', '{NAME}', []).view {{ made -> \"fetched ${{made}}\" }} }}\n"
     (tmp_path / "one.nf").write_text(script)
     (tmp_path / "bin").symlink_to(PROJECT / "bin")
     environment = launch_environment(online(hub))

@@ -111,7 +111,7 @@ def test_names_that_nextflow_cannot_link_end_the_run_before_a_task(name: str, pl
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--input", "folder"], "--input folder: a folder; name its files, as in 'folder/*.fasta'"),
+        (["--input", "empty"], "--input {folder}/empty: a folder without files; name files, or a glob in quotes"),
         (["--input", "in.fa,,nothing"], "--input nothing: no such file; check the path"),
         (["--input", "*.none"], "--input *.none: no such file; check the path"),
         (["--input", "/*.none"], "--input /*.none: no such file; check the path"),
@@ -126,6 +126,8 @@ def test_names_that_nextflow_cannot_link_end_the_run_before_a_task(name: str, pl
 def test_what_is_no_input(arguments: list[str], message: str, tmp_path: Path) -> None:
     write_proteins([tmp_path / "in.fa", tmp_path / "folder" / "in.fa", tmp_path / "mo$del"])
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "empty" / "nested").mkdir(parents=True)
+    (tmp_path / "empty" / ".hidden").touch()
     run = launch(tmp_path, *SHORT, *arguments)
     assert run.code == 66, run.output
     assert message.format(folder=tmp_path) in run.last_lines

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,13 @@ def test_every_record_has_one_row_or_one_reason(run: Launch, inputs: list[Path])
     assert all(len(row["embedding"]) == 320 and np.isfinite(row["embedding"]).all() for row in rows)
     assert rows[8]["embedding"] == rows[3]["embedding"]
     assert (run.results / "rejected.tsv").read_text().splitlines()[1].split("\t")[3] == "digits"
+
+
+def test_the_results_prove_themselves(run: Launch) -> None:
+    command = [sys.executable, str(PROJECT / "bin" / "verify.py"), str(run.results)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{run.results}: whole: ") and ", 24 records, 23 vectors of " in done.stdout
 
 
 def test_several_shards_were_embedded(run: Launch) -> None:

@@ -78,6 +78,9 @@ def begin(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     return process
 
 
+@pytest.mark.faults(
+    "results of another run in the outdir", "`nextflow run`", "2 before anything is computed; they are as they were"
+)
 def test_older_results_are_refused_before_anything_is_computed(tmp_path: Path, stub: tuple[str, ...]) -> None:
     before = contents(older_results(tmp_path / "results"))
     run = launch(tmp_path, *stub)
@@ -149,6 +152,9 @@ def test_of_two_runs_the_second_is_told_at_once_and_one_that_was_killed_holds_no
     assert third.statuses()["MERGE_EMBEDDINGS"] == {"COMPLETED"}
 
 
+@pytest.mark.faults(
+    "a run of another machine holds the outdir", "`nextflow run`", "2 before anything is computed, with who holds it"
+)
 def test_a_run_of_another_machine_is_believed(tmp_path: Path, stub: tuple[str, ...]) -> None:
     note = tmp_path / "results" / ".virnucpro" / "holder.json"
     note.parent.mkdir(parents=True)
@@ -161,6 +167,11 @@ def test_a_run_of_another_machine_is_believed(tmp_path: Path, stub: tuple[str, .
     assert json.loads(note.read_text()) == facts
 
 
+@pytest.mark.faults(
+    "a disk that fills while results are published",
+    "`nextflow run`",
+    "74; older results as they were, no claim of new ones; `-resume` publishes",
+)
 def test_a_full_disk_leaves_the_older_results_and_no_claim_of_new_ones(
     tmp_path: Path, small_disk: Path, stub: tuple[str, ...]
 ) -> None:

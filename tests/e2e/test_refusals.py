@@ -58,6 +58,7 @@ def test_a_preview_starts_nothing_and_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists() or run.published() == []
 
 
+@pytest.mark.faults("an outdir that cannot be made", "`nextflow run`", "74 before anything is computed")
 @pytest.mark.parametrize("outdir", ["file", "file/results"])
 def test_an_outdir_that_cannot_be_made(outdir: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
@@ -147,6 +148,7 @@ def test_a_task_that_refuses_its_input(prepare, code: int, message: str, tmp_pat
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.faults("a GPU that is not there", "`nextflow run`", "2, in a line")
 @pytest.mark.skipif(bool(list(Path("/dev").glob("nvidia*"))), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
     run = launch(tmp_path, "-profile", "test", "--model", MODEL, "--report", "false", "--gpus", "1")
@@ -156,6 +158,9 @@ def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
     assert run.published() == []
 
 
+@pytest.mark.faults(
+    "a task that fails each time", "`nextflow run`", "tried four times, then its code; nothing published"
+)
 def test_a_task_that_never_succeeds_is_tried_four_times(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
     (project / "bin" / "embed_shard.py").write_text("#!/bin/sh\necho 'embed_shard.py: error: no memory' >&2; exit 75\n")

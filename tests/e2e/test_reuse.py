@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,19 @@ def test_reusing_everything_runs_no_task_on_the_gpu(earlier: Launch, tmp_path: P
     assert set(run.statuses()) == {"DESCRIBE_MODEL", "SPLIT_FASTA", "MERGE_EMBEDDINGS"}
     first, second = (pq.read_table(each.results / "embeddings") for each in (earlier, run))
     assert first["embedding"].equals(second["embedding"])
+
+
+def test_a_byte_that_changed_in_earlier_results_ends_the_run(earlier: Launch, tmp_path: Path) -> None:
+    results = Path(shutil.copytree(earlier.results, tmp_path / "earlier"))
+    part = results / "embeddings" / "part-00000.parquet"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    common = ("--input", DEMO, "--model", MODEL, "--max_length", "40", "--report", "false")
+    run = launch(tmp_path / "run", *common, "--reuse", results)
+    assert run.code == 65
+    assert "part-00000.parquet: not as it was written, a byte was changed" in run.output.splitlines()[-1]
+    assert run.published() == []
 
 
 def test_a_layer_named_twice_is_one_vector_reused_either_way(tmp_path: Path) -> None:

@@ -44,10 +44,12 @@ def test_an_edit_reruns_what_runs_it_and_nothing_else(tmp_path: Path) -> None:
         assert {process for process, seen in statuses.items() if seen == {"CACHED"}} == PROCESSES - rerun, name
 
 
-def test_a_stub_run_leaves_the_model_cache_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["esm2_t33_650M_UR50D", "lab/tuned-esm2"])
+def test_a_stub_run_leaves_the_model_cache_alone(name: str, tmp_path: Path) -> None:
     (tmp_path / "in.fasta").write_text(">a\nMKV\n")
     cache = tmp_path / "cache"
-    run = launch(tmp_path / "run", "-stub", "--input", "../in.fasta", "--model_cache", cache, "--report", "false")
+    arguments = ["--input", "../in.fasta", "--model", name, "--model_cache", cache, "--report", "false"]
+    run = launch(tmp_path / "run", "-stub", *arguments)
     assert run.code == 0, run.output
     assert not cache.exists()
 

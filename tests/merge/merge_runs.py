@@ -32,6 +32,7 @@ WATTS = 100.0
 def metadata(**changes: Any) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "model": "tiny",
+        "model_revision": None,
         "weights_sha256": "ab" * 32,
         "precision": "fp32",
         "attention": "twin",
@@ -227,7 +228,7 @@ class Run:
             first,
             count,
             facts or metadata(pooling=self.pooling()),
-            per_residue=self.residues,
+            residue_columns={"residues": 3} if self.residues else None,
         ) as writer:
             for batch, start in enumerate(range(0, count, self.batch_rows)):
                 chosen = order[start : start + self.batch_rows]
@@ -238,8 +239,9 @@ class Run:
                 keys = np.frombuffer(bytes.fromhex("".join(key(distinct[i]) for i in chosen)), np.uint8)
                 writer.write(np.array(chosen) + first, vectors, batch, keys.reshape(-1, 16))
                 if self.residues:
-                    for i in chosen:
-                        writer.write_residues(first + i, {"residues": residues(distinct[i])})
+                    writer.write_residues(
+                        np.array(chosen) + first, [{"residues": residues(distinct[i])} for i in chosen]
+                    )
                 sizes = [tokens(distinct[i]) for i in chosen]
                 begin = 1000.0 * shard + 1 + batch
                 records.append(BatchRecord(batch, begin, begin + 0.9, 0.1, "full", len(chosen), sum(sizes), max(sizes)))

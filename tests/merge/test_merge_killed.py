@@ -39,6 +39,7 @@ merge(MergeConfig(
 """
 
 
+@pytest.mark.faults("SIGKILL at any moment", "the merge", "nothing that looks finished; the next merge is whole")
 @pytest.mark.parametrize("seconds", [0.0, *(round(random.uniform(0.02, 0.6), 3) for _ in range(3))])
 def test_a_killed_merge_leaves_nothing_that_looks_finished_and_a_rerun_succeeds(tmp_path: Path, seconds: float) -> None:
     run = Run(tmp_path, [i * 7 % 50 for i in range(120)], shards=3)
@@ -57,6 +58,7 @@ def test_a_killed_merge_leaves_nothing_that_looks_finished_and_a_rerun_succeeds(
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
+@pytest.mark.faults("a full disk", "the merge", "74; nothing left")
 def test_a_full_disk_ends_the_merge_with_74_and_leaves_nothing(
     tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,6 +72,7 @@ def test_a_full_disk_ends_the_merge_with_74_and_leaves_nothing(
     assert read_results(config.outdir).num_rows == 1500
 
 
+@pytest.mark.faults("a full disk", "a shard's writer", "74; nothing left")
 def test_a_full_disk_ends_a_shard_with_74_and_leaves_nothing(
     tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

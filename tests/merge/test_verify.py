@@ -15,10 +15,11 @@ import pytest
 from merge.damage import damage
 from merge.merge_runs import Run
 
-from virnucpro.errors import DataError, ExitCode, InputMissingError
+from virnucpro.errors import DataError, ExitCode, InputMissingError, LedgerError
 from virnucpro.merge.merge import merge
 from virnucpro.merge.verify import verify
 from virnucpro.output.digest_list import write_digests
+from virnucpro.output.ledger import LedgerWriter
 
 BIN = Path(__file__).parents[2] / "bin"
 MUTATIONS_OF_EACH_FILE = 12
@@ -70,6 +71,41 @@ def test_reused_vectors_are_proved(tmp_path: Path) -> None:
     assert verify(run.config().outdir).summary.reused == 3
 
 
+def add_samples(run: Run, samples: list[str]) -> None:
+    """Give each record of the ledger its sample."""
+    path = run.folder / "manifest.parquet"
+    table = pq.read_table(path)
+    with LedgerWriter(path, samples=True) as ledger:
+        ledger.write({name: table[name] for name in table.column_names} | {"sample": pa.array(samples)})
+    run.write_summary()
+
+
+def test_samples_of_more_records_than_are_read_at_once(tmp_path: Path) -> None:
+    run = Run(tmp_path, [None, *[4, 5] * 35_000])
+    samples = ["lake" if i % 7 else f"gut {i // 30_000}" for i in range(70_001)]
+    add_samples(run, samples)
+    merge(run.config())
+    results = run.config().outdir
+    assert pq.read_table(results / "embeddings")["sample"].to_pylist() == samples[1:]
+    assert verify(results).rows == 70_000
+
+
+def test_a_sample_that_is_not_the_ledgers(tmp_path: Path) -> None:
+    run = Run(tmp_path, [5, 6])
+    add_samples(run, ["lake", "gut"])
+    merge(run.config())
+    results = run.config().outdir
+    path = results / "embeddings" / "part-00000.parquet"
+    table = pq.read_table(path)
+    place = table.column_names.index("sample")
+    changed = pa.array(["gut", "gut"]).dictionary_encode().cast(table.schema.field("sample").type)
+    pq.write_table(table.set_column(place, table.schema.field("sample"), changed), path)
+    write_digests(results, {}, {})
+    with pytest.raises(LedgerError, match="rows from 0 on are not the records of the ledger"):
+        verify(results)
+
+
+@pytest.mark.faults("any byte of finished results changed", "`verify.py`", "65, with the file")
 def test_every_byte_of_every_file_counts(results: Path) -> None:
     rng = random.Random(16)
     for path in sorted(path for path in results.rglob("*") if path.is_file()):

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -23,6 +23,11 @@ class Hub:
     repository: str
     files: dict[str, bytes]
     address: str = ""
+    #: What branches and tags mean, and the files of other commits than ``COMMIT``.
+    revisions: dict[str, str] = field(default_factory=lambda: {"main": COMMIT})
+    others: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    #: The error code, as the hub sends it, that everything is refused with.
+    closed: str = ""
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     #: File to the number of bytes after which the connection is cut.
     cut_after: dict[str, int] = field(default_factory=dict)
@@ -59,6 +64,7 @@ def serve(repository: str, folder: Path, extra: dict[str, bytes] | None = None) 
 
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
+    commit = COMMIT
     protocol_version = "HTTP/1.1"
 
     def handle(self) -> None:
@@ -78,17 +84,30 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         self.hub.requests.append((self.command, path, self.headers.get("Range")))
         repository = self.hub.repository
-        if path in (f"/api/models/{repository}", f"/api/models/{repository}/revision/{COMMIT}"):
-            self._json({"id": repository, "sha": COMMIT, "siblings": list(self._siblings())})
-        elif path == f"/api/models/{repository}/tree/{COMMIT}":
-            self._json([self._entry(name) for name in self.hub.files])
-        elif (found := re.fullmatch(f"/{repository}/resolve/{COMMIT}/(.+)", path)) and found[1] in self.hub.files:
-            self._file(found[1], body)
-        else:
+        if self.hub.closed:
+            self._json({"error": "refused"}, status=403, headers={"X-Error-Code": self.hub.closed})
+            return
+        found = re.fullmatch(f"(?:/api/models)?/{repository}(?:/(revision|tree|resolve)/([^/]+))?(?:/(.+))?", path)
+        revision = unquote(found[2] or "main") if found else ""
+        self.commit = self.hub.revisions.get(revision, revision)
+        if found is None:
             self._json({"error": "Repository not found"}, status=404, headers={"X-Error-Code": "RepoNotFound"})
+        elif self.commit not in (COMMIT, *self.hub.others):
+            self._json({"error": "Revision not found"}, status=404, headers={"X-Error-Code": "RevisionNotFound"})
+        elif found[1] == "resolve" and found[3] in self.files:
+            self._file(found[3], body)
+        elif found[1] == "tree":
+            self._json([self._entry(name) for name in self.files])
+        else:
+            self._json({"id": repository, "sha": self.commit, "siblings": list(self._siblings())})
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Those of the commit that is asked for."""
+        return self.hub.others.get(self.commit, self.hub.files)
 
     def _siblings(self) -> Iterator[dict[str, object]]:
-        for name in self.hub.files:
+        for name in self.files:
             entry = self._entry(name)
             sibling: dict[str, object] = {"rfilename": name, "size": entry["size"], "blobId": entry["oid"]}
             if "lfs" in entry:
@@ -96,14 +115,14 @@ class _Handler(BaseHTTPRequestHandler):
             yield sibling
 
     def _entry(self, name: str) -> dict[str, object]:
-        entry: dict[str, object] = {"type": "file", "path": name, "size": len(self.hub.files[name])}
+        entry: dict[str, object] = {"type": "file", "path": name, "size": len(self.files[name])}
         entry["oid"] = self._digest(name)[:40]
         if not name.endswith(".json"):
             entry["lfs"] = {"oid": self._digest(name), "size": entry["size"], "pointerSize": 130}
         return entry
 
     def _digest(self, name: str) -> str:
-        return hashlib.sha256(self.hub.files[name]).hexdigest()
+        return hashlib.sha256(self.files[name]).hexdigest()
 
     def _json(self, content: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
         data = json.dumps(content).encode()
@@ -118,11 +137,11 @@ class _Handler(BaseHTTPRequestHandler):
         if body and name in self.hub.refuse:
             self._json({"error": "refused"}, status=self.hub.refuse.pop(name))
             return
-        data = self.hub.damage.get(name, self.hub.files[name])
+        data = self.hub.damage.get(name, self.files[name])
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         begin = int(wanted[1]) if wanted else 0
         self.send_response(206 if wanted else 200)
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", self.commit)
         self.send_header("ETag", f'"{self._digest(name)}"')
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(len(data) - begin))

@@ -27,6 +27,7 @@ def test_fair_esm_file(tmp_path: Path) -> None:
     described = describe_model(path).to_dict()
     assert described == {
         "name": "tiny",
+        "revision": None,
         "source": "fair-esm",
         "layers": 2,
         "embed_dim": 32,

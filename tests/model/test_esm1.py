@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from esm import Alphabet
 from esm.model.esm1 import ProteinBertModel
 from esm2_reference import (
     ALPHABET,
@@ -21,12 +22,14 @@ from esm2_reference import (
 from test_parity import RESIDUE_LIMIT
 from transformers import EsmConfig, EsmModel
 
+from virnucpro.data import VarlenCollator
 from virnucpro.errors import ModelError, UsageError
 from virnucpro.model.describe import describe_model
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.families import ESM_1B, ESM_1V
 from virnucpro.model.registry import look_up
 from virnucpro.model.weights import load_model, open_checkpoint
+from virnucpro.pipeline.async_inference import AsyncInferenceRunner
 
 LAYERS, DIM, HEADS = 3, 64, 4
 PROTEINS = [random_sequence(length, random.Random(length)) for length in (1, 7, 70, 333, 1022)]
@@ -128,6 +131,49 @@ def test_published_files_give_fair_esms_vectors(norm_before: bool, tmp_path: Pat
         expected = reference_states(reference, protein, layers)
         for layer in layers:
             assert relative_error(states[layer], expected[layer]) <= RESIDUE_LIMIT, (len(protein), layer)
+
+
+@pytest.mark.parametrize("norm_before", [True, False], ids=["ESM-1b", "ESM-1v"])
+@pytest.mark.parametrize("token_dropout", [True, False])
+def test_a_loaded_model_gives_its_own_vectors(norm_before: bool, token_dropout: bool) -> None:
+    reference = sharp_esm1(norm_before=norm_before)
+    reference.args.token_dropout = token_dropout
+    model = PackedEsm2.from_fair_esm(reference)
+    assert (model.precision, model.config.family) == ("fp32", ESM_1B if norm_before else ESM_1V)
+    proteins = [*PROTEINS, "MK#LV##A"]
+    layers = range(LAYERS + 1)
+    for protein, states in zip(proteins, packed_states(model, proteins, layers), strict=True):
+        expected = reference_states(reference, protein, layers)
+        for layer in layers:
+            assert relative_error(states[layer], expected[layer]) <= RESIDUE_LIMIT, (len(protein), layer)
+
+
+def test_the_specifications_runner_takes_a_loaded_model() -> None:
+    reference = sharp_esm1(norm_before=True)
+    runner = AsyncInferenceRunner(reference, torch.device("cpu"), monitor_interval=0)
+    batches = VarlenCollator(None, 4096).pack({"id": str(row), "sequence": each} for row, each in enumerate(PROTEINS))
+    found = {
+        name: row for each in runner.run(batches) for name, row in zip(each.sequence_ids, each.embeddings, strict=True)
+    }
+    for row, protein in enumerate(PROTEINS):
+        expected = reference_states(reference, protein, [LAYERS])[LAYERS][1:-1].mean(dim=0)
+        assert relative_error(found[str(row)], expected) <= RESIDUE_LIMIT
+
+
+def test_older_models_of_the_same_class_are_refused() -> None:
+    """ESM-1 has another embedding and biases of its own in attention."""
+    sizes = Namespace(
+        arch="protein_bert_base",
+        layers=1,
+        embed_dim=32,
+        ffn_embed_dim=128,
+        attention_heads=2,
+        max_positions=64,
+        final_bias=True,
+    )
+    older = ProteinBertModel(sizes, Alphabet.from_architecture("protein_bert_base"))
+    with pytest.raises(ModelError, match=r"a ProteinBertModel of fair-esm that is no ESM-2, ESM-1b or ESM-1v; give"):
+        PackedEsm2.from_fair_esm(older)
 
 
 @pytest.mark.parametrize("norm_before", [True, False], ids=["ESM-1b", "ESM-1v"])

@@ -215,17 +215,20 @@ def test_messages_name_the_path_that_a_task_links_to(tmp_path: Path) -> None:
     assert as_given(tmp_path / "user" / "model.pt") == tmp_path / "user" / "model.pt"
 
 
-def test_what_means_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "local"),
+    [
+        *(("model.pt", True), (".", True), ("esm2_t33_650M_UR50D", False), ("model", False)),
+        *(("lab/tuned-2.0", False), ("a/b.pt", True), ("a/b.safetensors", True), ("a/b/c", True), ("./model", True)),
+        *(("../model", True), ("/model", True), ("lab/model/", True), ("~/model", True), ("lab/mo del", True)),
+    ],
+)
+def test_what_means_a_path(name: str, local: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert [is_local(name) for name in ("a/b", "model.pt", ".", "esm2_t33_650M_UR50D", "model")] == [
-        True,
-        True,
-        True,
-        False,
-        False,
-    ]
+    assert is_local(name) is local
+    (tmp_path / "lab" / "tuned-2.0").mkdir(parents=True)
     (tmp_path / "model").mkdir()
-    assert is_local("model")
+    assert is_local(name) is (local or name in ("model", "lab/tuned-2.0"))
 
 
 def test_path_is_checked_where_it_lies(tmp_path: Path) -> None:
@@ -237,15 +240,15 @@ def test_path_is_checked_where_it_lies(tmp_path: Path) -> None:
         fetch_model(str(path), tmp_path / "cache")
 
 
-@pytest.mark.parametrize("path", ["nowhere/model", "./model", "esm2_t33_650M_UR50D.pt"])
+@pytest.mark.parametrize("path", ["nowhere/models/model", "./model", "esm2_t33_650M_UR50D.pt"])
 def test_path_with_nothing_there(tmp_path: Path, path: str) -> None:
     with pytest.raises(InputMissingError, match="no such file or folder"):
         fetch_model(path, tmp_path)
 
 
-def test_hub_style_name_gets_the_right_one(tmp_path: Path) -> None:
+def test_the_path_of_an_official_model_that_is_not_there_offers_its_name(tmp_path: Path) -> None:
     with pytest.raises(InputMissingError, match="the official model is --model esm2_t33_650M_UR50D"):
-        fetch_model("facebook/esm2_t33_650M_UR50D", tmp_path)
+        fetch_model("models/of/esm2_t33_650M_UR50D.pt", tmp_path)
 
 
 def test_unknown_name_offers_the_nearest(tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ def test_other_families_by_their_names(weights: dict[str, Tensor], family: str, 
         ({"is_folding_model": True}, "another family, ESMFold"),
         ({"vocab_size": 446}, "vocab_size is 446, but ESM-2 has 33"),
         ({"is_decoder": True}, "is_decoder is True, but ESM-2 has False"),
-        ({"model_type": "mamba"}, "model_type is 'mamba', but ESM-2 has 'esm'"),
+        ({"model_type": "ESMplusplus"}, "another family, ESM C or ESM3"),
+        ({"model_type": "mamba", "vocab_size": 50280}, "another family, mamba: vocab_size is 50280, but ESM-2 has 33"),
     ],
 )
 def test_other_families_by_their_settings(

@@ -27,6 +27,7 @@ from virnucpro.output.records import Record
 PAGE = (Path(__file__).parents[2] / "docs" / "output.md").read_text()
 MODEL = """{
   "name": "tiny",
+  "revision": null,
   "source": "fair-esm",
   "layers": 6,
   "embed_dim": 3,

@@ -17,20 +17,19 @@ from virnucpro.output.schema import (
     LEDGER_SCHEMA,
     NEIGHBOURS_SCHEMA,
     file_metadata,
-    merged_residues_schema,
+    residues_schema,
     results_schema,
-    shard_residues_schema,
 )
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))
-from merge.merge_runs import Run, vector
+from merge.merge_runs import Run, key, residues, vector
 
 PAGE = (Path(__file__).parents[2] / "docs" / "output.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 SCHEMAS = {
     "embeddings/part-*.parquet": results_schema({"embedding": 4}, "float32", {}),
-    "residues/part-*.parquet": merged_residues_schema(shard_residues_schema({"residues": 4}, {}), {}),
+    "residues/part-*.parquet": residues_schema({"residues": 4}, {}),
     "neighbours.parquet": NEIGHBOURS_SCHEMA,
     "manifest.parquet": LEDGER_SCHEMA,
     "metrics/batches.parquet": BATCHES_SCHEMA,
@@ -51,8 +50,6 @@ def _type(kind: pa.DataType) -> str:
     names = {pa.float32(): "float32", pa.float64(): "float64", pa.string(): "string", pa.bool_(): "bool"}
     if pa.types.is_fixed_size_list(kind):
         return "fixed_size_list of float32 or float16"
-    if pa.types.is_list(kind):
-        return "list of fixed_size_list of float16"
     return names.get(kind, str(kind))
 
 
@@ -82,6 +79,7 @@ def test_metadata_keys_are_documented() -> None:
     facts = dict.fromkeys(
         (
             "model",
+            "model_revision",
             "weights_sha256",
             "precision",
             "attention",
@@ -116,6 +114,14 @@ def test_snippets_run_as_they_stand(results: Path, monkeypatch: pytest.MonkeyPat
         assert matrix.shape[1] == 3
         assert len(matrix) in (3, 4, 5)
         np.testing.assert_array_equal(matrix[0], vector(kept[0] if len(matrix) == 5 else 6, 3))
+    if "states" in names and "means" not in names:
+        states = np.asarray(names["states"])
+        np.testing.assert_array_equal(states, residues(7 if "p2" in snippet else 5).astype(np.float16))
+    if "means" in names:
+        means = names["means"]
+        assert isinstance(means, dict)
+        assert sorted(means) == sorted(map(key, (5, 6, 7, 8)))
+        np.testing.assert_array_equal(means[key(7)], residues(7).astype(np.float16).mean(axis=0, dtype=np.float32))
     if "nearest" in names:
         nearest = names["nearest"]
         assert isinstance(nearest, list)

@@ -123,10 +123,10 @@ def test_wrong_columns_and_shapes_are_refused(tmp_path: Path) -> None:
 def test_abandoned_writer_leaves_nothing(tmp_path: Path) -> None:
     with (
         pytest.raises(RuntimeError),
-        ShardWriter(tmp_path / "shard", {"embedding": 2}, "float32", 0, 3, METADATA) as writer,
+        ShardWriter(tmp_path / "shard", {"embedding": 2}, "float32", 0, 3, METADATA, {"residues": 2}) as writer,
     ):
         writer.write(np.array([1]), {"embedding": _vectors(1, 2)}, 0, keys(np.array([1])))
-        writer.write_residues(1, {"residues": _vectors(4, 2)})
+        writer.write_residues(np.array([1]), [{"residues": _vectors(4, 2)}])
         raise RuntimeError
     assert _names(tmp_path) == []
 
@@ -134,23 +134,31 @@ def test_abandoned_writer_leaves_nothing(tmp_path: Path) -> None:
 def test_residues_keep_their_shapes(tmp_path: Path) -> None:
     lengths = [5, 1, 3]
     residues = [_vectors(length, 4, length) for length in lengths]
-    with ShardWriter(tmp_path / "shard", {"embedding": 4}, "float32", 7, 3, METADATA, per_residue=True) as writer:
+    with ShardWriter(tmp_path / "shard", {"embedding": 4}, "float32", 7, 3, METADATA, {"residues": 4}) as writer:
         for row in (0, 2, 1):
             writer.write(np.array([7 + row]), {"embedding": residues[row].mean(0)[None]}, 0, keys(np.array([7 + row])))
-            writer.write_residues(7 + row, {"residues": residues[row]})
+            writer.write_residues(np.array([7 + row]), [{"residues": residues[row]}])
         writer.finish()
-    assert _names(tmp_path / "shard") == ["embeddings.parquet", "residues.parquet"]
-    table = pq.read_table(tmp_path / "shard" / "residues.parquet")
-    assert table["unique_index"].to_pylist() == [7, 9, 8]
+    assert _names(tmp_path / "shard") == ["embeddings.parquet", "residues"]
+    table = pq.read_table(tmp_path / "shard" / "residues")
+    assert table["sequence_key"].to_pylist() == [keys(np.array([index])).tobytes().hex() for index in (7, 9, 8)]
     assert table["length"].to_pylist() == [5, 3, 1]
+    assert table["dim"].to_pylist() == [4, 4, 4]
     for row, got in zip((0, 2, 1), table["residues"].to_pylist(), strict=True):
-        np.testing.assert_array_equal(np.array(got, np.float16), residues[row].astype(np.float16))
+        assert got == residues[row].astype("<f2").tobytes()
+
+
+def test_residues_whose_vectors_did_not_come_are_refused(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "shard", {"embedding": 4}, "float32", 0, 2, METADATA, {"residues": 4}) as writer:
+        writer.write(np.array([0]), {"embedding": _vectors(1, 4)}, 0, keys(np.array([0])))
+        with pytest.raises(LedgerError, match="residues of unique_index 1 without their vectors"):
+            writer.write_residues(np.array([1]), [{"residues": _vectors(3, 4)}])
 
 
 def test_missing_residues_are_an_error(tmp_path: Path) -> None:
-    with ShardWriter(tmp_path / "shard", {"embedding": 4}, "float32", 0, 2, METADATA, per_residue=True) as writer:
+    with ShardWriter(tmp_path / "shard", {"embedding": 4}, "float32", 0, 2, METADATA, {"residues": 4}) as writer:
         writer.write(np.arange(2), {"embedding": _vectors(2, 4)}, 0, keys(np.arange(2)))
-        writer.write_residues(1, {"residues": _vectors(3, 4)})
+        writer.write_residues(np.array([1]), [{"residues": _vectors(3, 4)}])
         with pytest.raises(LedgerError, match="1 of 2 sequences have residues"):
             writer.finish()
     assert _names(tmp_path) == []
@@ -175,7 +183,7 @@ def test_a_failure_beside_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_shard_without_sequences_is_written(tmp_path: Path) -> None:
-    with ShardWriter(tmp_path / "shard", {"embedding": 4}, "float16", 0, 0, METADATA, per_residue=True) as writer:
+    with ShardWriter(tmp_path / "shard", {"embedding": 4}, "float16", 0, 0, METADATA, {"residues": 4}) as writer:
         writer.finish()
     assert pq.read_table(tmp_path / "shard" / "embeddings.parquet").num_rows == 0
 

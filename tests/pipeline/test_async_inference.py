@@ -72,6 +72,7 @@ def test_batches_are_submitted_ahead_of_the_results() -> None:
     assert handed_out == BATCHES_AHEAD + 1
 
 
+@pytest.mark.faults("a vector that is not finite in 16 bits", "the runner", "computed again in fp32, and named")
 def test_vectors_that_are_not_finite_are_computed_again_and_named() -> None:
     reference = small_esm2()
     repaired = runner(
@@ -87,6 +88,7 @@ def test_vectors_that_are_not_finite_are_computed_again_and_named() -> None:
         torch.testing.assert_close(result.embeddings[row], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.faults("a vector that is not finite in fp32 either", "the runner", "65, with the sequence")
 def test_a_vector_that_is_not_finite_in_fp32_either_ends_the_run() -> None:
     reference = small_esm2()
     hopeless = runner(

@@ -13,10 +13,12 @@ from virnucpro.model.parameters import ParameterBuilder, dtype_of
 from virnucpro.model.registry import MODELS, Esm2Config
 from virnucpro.pipeline.async_inference import BATCHES_AHEAD
 from virnucpro.pipeline.budget import (
+    RESIDUE_BATCH_BYTES,
     RESIDUES_IN_FLIGHT,
     bytes_per_token,
     kept_bytes_per_token,
     token_budget,
+    tokens_of_residues,
     tokens_that_fit,
     weight_bytes,
     whole_waves,
@@ -103,3 +105,17 @@ def test_the_last_layer_alone_costs_nothing_more() -> None:
 
 def test_residues_of_every_batch_in_flight_are_counted() -> None:
     assert RESIDUES_IN_FLIGHT == BATCHES_AHEAD + 1
+
+
+@pytest.mark.parametrize("size", ["esm2_t6_8M_UR50D", "esm2_t33_650M_UR50D", "esm2_t36_3B_UR50D", "esm2_t48_15B_UR50D"])
+@pytest.mark.parametrize("all_layers", [False, True])
+def test_the_host_holds_a_batch_of_residues_in_bounded_memory(size: str, all_layers: bool) -> None:
+    config = MODELS[size]
+    layers = tuple(range(config.layers + 1)) if all_layers else (-1,)
+    plan = OutputPlan.of(config.layers, VectorConfig(layers=layers, per_residue=True))
+    tokens = tokens_of_residues(config, plan)
+    per_token = 2 * config.embed_dim * len(plan.layers)
+    assert RESIDUE_BATCH_BYTES - per_token < tokens * per_token <= RESIDUE_BATCH_BYTES
+    assert token_budget(config, "fp32", CPU, None, 1, plan) == min(CPU_TOKEN_BUDGET, tokens)
+    assert token_budget(config, "fp32", CPU, 10**6, 1, plan) == 10**6
+    assert tokens_of_residues(config, OutputPlan.of(config.layers)) == MAX_TOKEN_BUDGET

@@ -12,6 +12,7 @@ from virnucpro.config import VectorConfig
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.errors import TryAgainError, UsageError
 from virnucpro.model.esm2 import PackedEsm2
+from virnucpro.pipeline import engine as engine_module
 from virnucpro.pipeline.engine import Engine, OutputPlan
 
 CPU = torch.device("cpu")
@@ -22,10 +23,12 @@ class SmallMemory(PackedEsm2):
     """A model on a device that holds ``limit`` tokens of activations."""
 
     limit = 0
+    refused = 0
     error: Exception = torch.OutOfMemoryError("CUDA out of memory.")
 
     def forward(self, ids_T: torch.Tensor, *others: Any) -> dict[int, torch.Tensor]:
         if len(ids_T) > self.limit:
+            self.refused += 1
             raise self.error
         return super().forward(ids_T, *others)
 
@@ -44,6 +47,9 @@ def test_vectors_equal_fair_esm_for_the_first_and_later_batches() -> None:
         torch.testing.assert_close(vectors, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.faults(
+    "a batch that does not fit into the device's memory", "the engine", "computed in halves; the same vectors"
+)
 @pytest.mark.parametrize("limit", [45, 90, 200])
 @pytest.mark.parametrize(
     "error",
@@ -66,6 +72,21 @@ def test_a_batch_that_does_not_fit_is_split_until_it_does(limit: int, error: Exc
     assert halves.retries >= 1
 
 
+def test_a_batch_that_did_not_fit_teaches_the_next_ones() -> None:
+    model = SmallMemory.from_fair_esm(small_esm2())
+    engine = Engine(model, CPU, MEAN)
+    model.limit = 1 << 30
+    batches = [batch_of(random_sequences(23, seed)) for seed in range(4)]
+    whole = [run(engine, batch) for batch in batches]
+    model.limit = max(batch.tokens for batch in batches) // 3
+    outputs = [engine.collect(engine.submit(batch)) for batch in batches]
+    assert outputs[0].retries == model.refused > 0
+    assert [output.retries for output in outputs[1:]] == [0, 0, 0]
+    for batch, output, expected in zip(batches, outputs, whole, strict=True):
+        torch.testing.assert_close(output.vectors["embedding"], expected, rtol=1e-5, atol=1e-6)
+        assert output.batch.sequence_ids == batch.sequence_ids
+
+
 def test_a_sequence_that_does_not_fit_alone_is_named() -> None:
     model = SmallMemory.from_fair_esm(small_esm2())
     model.limit = 30
@@ -74,6 +95,7 @@ def test_a_sequence_that_does_not_fit_alone_is_named() -> None:
         Engine(model, CPU, MEAN).submit(batch_of(sequences))
 
 
+@pytest.mark.faults("a lost device", "the engine", "75")
 def test_a_lost_device_can_be_tried_again() -> None:
     model = SmallMemory.from_fair_esm(small_esm2())
     model.error = RuntimeError("CUDA error: uncorrectable ECC error encountered\nCompile with ...")
@@ -109,6 +131,24 @@ def test_several_layers_and_poolings_and_residues() -> None:
     for layer in (0, 3, 1):
         residues = output.residues[0][f"residues_layer{layer}"]
         torch.testing.assert_close(residues.float(), states[layer][0, 1:7], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("tokens_at_once", [1, 7, 8, 12, 13, 10**6])
+def test_residues_are_those_of_their_sequence_whatever_the_blocks(
+    monkeypatch: pytest.MonkeyPatch, tokens_at_once: int
+) -> None:
+    reference = small_esm2()
+    sequences = ["MKTAYI", "GG", "MKTAYIAKQR", "W"]
+    model = PackedEsm2.from_fair_esm(reference)
+    plan = OutputPlan.of(2, VectorConfig(layers=(0, -1), per_residue=True))
+    monkeypatch.setattr(engine_module, "RESIDUE_BLOCK_BYTES", tokens_at_once * 32 * 2)
+    engine = Engine(model, CPU, plan)
+    output = engine.collect(engine.submit(batch_of(sequences)))
+    assert [len(found["residues_layer2"]) for found in output.residues] == [6, 2, 10, 1]
+    for found in output.residues:
+        assert list(found) == ["residues_layer0", "residues_layer2"]
+    means = torch.stack([found["residues_layer2"].float().mean(0) for found in output.residues])
+    torch.testing.assert_close(means, output.vectors["embedding_mean_layer2"], rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("layer", [-5, 4])

@@ -126,6 +126,9 @@ def gone(mark: str, held: set[Path]) -> bool:
     return not processes(mark) and not any(path.exists() for path in held)
 
 
+@pytest.mark.faults(
+    "SIGSTOP of a loader's worker", "`embed_shard.py`", "75, with the process that stood still; nothing left"
+)
 def test_a_stopped_worker_ends_the_task_with_75_and_a_word(shard: Path, tmp_path: Path) -> None:
     with started(shard, tmp_path / "out") as (task, mark):
         assert wait_until(lambda: working(task), 60)
@@ -140,6 +143,7 @@ def test_a_stopped_worker_ends_the_task_with_75_and_a_word(shard: Path, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.faults("SIGKILL of a loader's worker", "`embed_shard.py`", "75")
 def test_a_worker_that_is_killed_ends_the_task_with_75(shard: Path, tmp_path: Path) -> None:
     """Whatever the task does at that moment: torch reports it in the middle of that."""
     with started(shard, tmp_path / "out") as (task, _):
@@ -153,6 +157,11 @@ def test_a_worker_that_is_killed_ends_the_task_with_75(shard: Path, tmp_path: Pa
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
+@pytest.mark.faults(
+    "SIGKILL, SIGTERM, SIGINT, SIGHUP, SIGUSR2 at any moment, with and without a stopped worker",
+    "`embed_shard.py`",
+    "no process and no shared memory left 10 s later",
+)
 def test_nothing_outlives_a_task_that_is_killed_at_any_moment(shard: Path, tmp_path: Path) -> None:
     """From its first moments to its work, by each signal in turn; at every second time with a worker stopped."""
     rng = random.Random(16)

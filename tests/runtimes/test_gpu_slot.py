@@ -83,6 +83,7 @@ def kill_something(process: subprocess.Popen[str], rng: random.Random) -> None:
         pass
 
 
+@pytest.mark.faults("tasks killed at random", "the GPUs' locks", "no two holders, no GPU lost")
 def test_no_two_tasks_hold_a_gpu_and_no_slot_is_lost(tmp_path: Path, devices: list[str]) -> None:
     rng = random.Random(6)
     running: list[subprocess.Popen[str]] = []
@@ -184,6 +185,9 @@ def plant(kind: str, path: Path, target: Path) -> None:
         path.symlink_to(target)
 
 
+@pytest.mark.faults(
+    "a pipe, link or folder in a lock's place", "a GPU's lock", "neither waited for nor followed: another GPU, or 74"
+)
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
 def test_what_another_user_put_in_a_locks_place_is_neither_waited_for_nor_followed(
     kind: str, devices: list[str], tmp_path: Path
@@ -221,3 +225,31 @@ def test_who_waits_is_told_who_holds_the_device(devices: list[str], tmp_path: Pa
     holder.wait()
     waiting.terminate()
     waiting.communicate(timeout=30)
+
+
+def test_a_lock_of_another_user_keeps_the_time_that_it_has(devices: list[str], tmp_path: Path) -> None:
+    """One of this user's own is renewed: cleaners of /tmp go by it."""
+    if os.geteuid():
+        pytest.skip("only root can make a file of another user")
+    LOCKS.mkdir(mode=0o1777, exist_ok=True)
+    for name, owner in ((devices[0], 65534), (devices[1], os.geteuid())):
+        (LOCKS / name).touch(0o666)
+        os.utime(LOCKS / name, (1, 1))
+        os.chown(LOCKS / name, owner, -1)
+        assert take("local", name)[0] == 0
+    assert (LOCKS / devices[0]).stat().st_mtime == 1
+    assert (LOCKS / devices[1]).stat().st_mtime > 1
+
+
+@pytest.mark.faults("SIGKILL, SIGTERM, SIGINT, SIGUSR2 of the task that holds it", "a GPU's lock", "free")
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2], ids=lambda s: s.name)
+def test_a_gpu_is_free_once_all_of_its_task_is_killed(sent: signal.Signals, devices: list[str], tmp_path: Path) -> None:
+    holder = start(TASK, str(tmp_path), "60", visible=devices[0])
+    while not (tmp_path / "taken").exists():
+        time.sleep(0.02)
+    busy = subprocess.run(["flock", "--nonblock", LOCKS / devices[0], "true"], check=False)
+    assert busy.returncode == 1
+    os.killpg(holder.pid, sent)
+    finish(holder)
+    free = subprocess.run(["flock", "--timeout", "10", LOCKS / devices[0], "true"], check=False)
+    assert free.returncode == 0

@@ -20,6 +20,7 @@ echo '0, GPU-{uuid}'
 """
 
 
+@pytest.mark.faults("a node without a GPU", "`nextflow run` on a scheduler", "tried again on another node")
 @pytest.mark.parametrize("parser", ["v1", "v2"])
 def test_another_node_is_asked_for(parser: str, tmp_path: Path, inputs: Path) -> None:
     (tmp_path / "tasks").mkdir()

@@ -30,6 +30,7 @@ def run_with_faults(directory: Path, inputs: Path, faults: str, *arguments: str,
     )
 
 
+@pytest.mark.faults("tasks that are lost or killed", "`nextflow run` on a scheduler", "tried again; the same vectors")
 def test_lost_tasks_go_again_and_the_vectors_are_right(tmp_path: Path, inputs: Path, local: Run) -> None:
     fates = {"75": "75", "74": "74", "KILL": "137", "TERM": "143", "104": "104", "hang": "-"}
     run = run_with_faults(
@@ -63,6 +64,11 @@ def test_a_program_that_ends_with_1_is_not_started_again(tmp_path: Path, inputs:
     assert run.tries("shard-00000") == [("FAILED", "1")]
 
 
+@pytest.mark.faults(
+    "lack of memory, again and again",
+    "`nextflow run` on a scheduler",
+    "half, a quarter, an eighth of the tokens; the same vectors",
+)
 def test_exit_code_75_halves_the_tokens_per_batch(tmp_path: Path, inputs: Path, local: Run) -> None:
     faults = "shard-00000:1:late-75 shard-00000:2:late-75 shard-00000:3:late-75"
     run = run_with_faults(tmp_path, inputs, faults)

@@ -58,6 +58,7 @@ def start(config: SplitConfig) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.faults("SIGKILL at any moment", "the split", "nothing that looks finished; the next split is whole")
 def test_killed_at_any_moment(config: SplitConfig) -> None:
     with start(config) as process:
         begun = time.monotonic()
@@ -83,6 +84,7 @@ def test_killed_at_any_moment(config: SplitConfig) -> None:
     assert not list(config.outdir.glob(".split-*"))
 
 
+@pytest.mark.faults("SIGKILL of a process of it", "the split", "75; nothing left")
 def test_a_killed_process_is_worth_another_try(config: SplitConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "BLOCK_BYTES", 20_000)
     monkeypatch.setattr(scan, "scan_blocks", die_in_a_worker)
@@ -112,6 +114,7 @@ def test_no_room(config: SplitConfig, monkeypatch: pytest.MonkeyPatch, step: str
     assert list(config.outdir.iterdir()) == []
 
 
+@pytest.mark.faults("a full disk in each of its passes", "the split", "74; nothing left")
 @pytest.mark.parametrize("kib", [100, 400, 800])
 def test_a_full_disk_ends_the_split_with_74_and_leaves_nothing(
     config: SplitConfig, small_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kib: int

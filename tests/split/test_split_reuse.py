@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, InputMissingError, UsageError
 from virnucpro.output.digest_list import write_digests
-from virnucpro.output.schema import merged_residues_schema, results_schema, shard_residues_schema
+from virnucpro.output.schema import encode_metadata, residues_schema, residues_type, results_schema
 from virnucpro.split import dedup
 from virnucpro.split.reuse import ReuseIndex
 from virnucpro.split.split import split
@@ -52,7 +52,7 @@ def write_results(
         pq.write_table(pa.Table.from_pylist(rows, schema), folder / "embeddings" / f"part-{number:05d}.parquet")
     if residues:
         (folder / "residues").mkdir()
-        kind = merged_residues_schema(shard_residues_schema({"residues": EMBED_DIM}, {}), METADATA | changes)
+        kind = residues_schema({"residues": EMBED_DIM}, METADATA | changes)
         pq.write_table(kind.empty_table(), folder / "residues" / "part-00000.parquet")
     write_digests(folder, {}, {})
     return folder
@@ -161,6 +161,20 @@ def test_a_source_keeps_its_number_when_another_is_not_used(tmp_path: Path) -> N
     fitting = write_results(tmp_path / "fitting", [["MKVL"]], residues=True)
     _, ledger = run(tmp_path / "run", ["MKVL"], [other, fitting], per_residue=True)
     assert (ledger[0]["reuse_source"], ledger[0]["reuse_row"]) == (1, 0)
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("dim", [EMBED_DIM, EMBED_DIM + 1])
+def test_residues_are_reused_in_both_forms_where_their_width_fits(tmp_path: Path, older: bool, dim: int) -> None:
+    results = write_results(tmp_path / "first", [["MKVL"]], residues=True)
+    kind = residues_schema({"residues": dim}, METADATA)
+    if older:
+        fields = [kind.field("sequence_key"), kind.field("length"), pa.field("residues", residues_type(dim), False)]
+        kind = pa.schema(fields, metadata=encode_metadata(METADATA))
+    pq.write_table(kind.empty_table(), results / "residues" / "part-00000.parquet")
+    summary, _ = run(tmp_path / "run", ["MKVL"], [results], per_residue=True)
+    reason = None if dim == EMBED_DIM else f"residues have no column residues of {EMBED_DIM} numbers"
+    assert summary["reuse"][0]["reason"] == reason
 
 
 def test_whole_sequences_do_not_depend_on_max_length(tmp_path: Path) -> None:

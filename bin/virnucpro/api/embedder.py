@@ -47,6 +47,7 @@ class EmbedderOptions(TypedDict, total=False):
     """What ``embed`` takes by name: the fields of ``Embedder``, where each is explained."""
 
     model: str | Path
+    model_revision: str | None
     model_cache: Path | None
     device: str
     token_budget: int | None
@@ -84,7 +85,8 @@ class Embedder(VectorConfig):
     Vectors are those of the pipeline for the same sequences, options and device. For use by one thread at a time.
 
     Args:
-        model: official name, or path of a checkpoint.
+        model: official name, repository ORG/NAME of the Hugging Face hub, or path of a checkpoint.
+        model_revision: branch, tag or commit of the repository.
         model_cache: where downloaded models are kept; the pipeline's own folder unless given.
         device: ``auto`` takes a GPU where there is one, else the CPU.
         token_budget: tokens per batch; measured unless given.
@@ -107,6 +109,7 @@ class Embedder(VectorConfig):
     """
 
     model: str | Path = DEFAULT_MODEL
+    model_revision: str | None = None
     model_cache: Path | None = None
     device: str = option("where to compute", "auto", choices=DEVICES)
     token_budget: int | None = None
@@ -179,7 +182,7 @@ class Embedder(VectorConfig):
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         device = select_device(self.device, self.precision)
-        path = find_model(str(self.model), self.model_cache)
+        path = find_model(str(self.model), self.model_cache, self.model_revision)
         described = describe_once(path)
         precision = precision_on(device.type, self.precision)
         shape = Esm2Config.from_description(described)

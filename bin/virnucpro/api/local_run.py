@@ -6,12 +6,14 @@ import fcntl
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
@@ -19,7 +21,7 @@ from typing import Any, Final, TypeVar
 from virnucpro import __version__
 from virnucpro.api.models import find_model
 from virnucpro.config import Config, EmbedConfig, NeighboursConfig, RunConfig, SplitConfig, precision_on
-from virnucpro.errors import ExitCode, UsageError, VirnucproError, run_reporting_errors
+from virnucpro.errors import ExitCode, UsageError, VirnucproError, run_reporting_errors, writing_into
 from virnucpro.machine import usable_cores
 from virnucpro.merge.config import MergeConfig
 from virnucpro.merge.merge import merge
@@ -28,6 +30,7 @@ from virnucpro.neighbours.neighbours import neighbours
 from virnucpro.output.atomic import publish_directory, remove_tree
 from virnucpro.output.contracts import RunSummary, SplitSummary
 from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
+from virnucpro.path_lists import with_files
 from virnucpro.report.multiqc import require_multiqc
 from virnucpro.report.report import report
 from virnucpro.shards import shard_name
@@ -39,6 +42,8 @@ Told = TypeVar("Told", bound=Config)
 TRIES: Final = 4
 CORES: Final = {"cuda": 4, "cpu": 8}
 _FACTS_FILE: Final = "run.json"
+#: Between two looks at whether the run was interrupted.
+_POLL_SECONDS: Final = 0.2
 
 
 def run(config: RunConfig) -> RunSummary:
@@ -56,8 +61,8 @@ def run(config: RunConfig) -> RunSummary:
     if config.outdir.exists() and (not config.outdir.is_dir() or any(config.outdir.iterdir())):
         raise UsageError(f"{config.outdir}: exists already and is not empty; remove it or name another --outdir")
     gpus = _gpus(config)
-    config = replace(config, precision=precision_on("cuda" if gpus else "cpu", config.precision))
-    model = find_model(config.model, config.model_cache)
+    config = replace(with_files(config), precision=precision_on("cuda" if gpus else "cpu", config.precision))
+    model = find_model(config.model, config.model_cache, config.model_revision)
     described = describe_once(model)
     with _work_folder(config, described.weights_sha256) as work:
         model_json, results = work / "model.json", work / "results"
@@ -153,46 +158,62 @@ def _shard_task(config: RunConfig, work: Path, model: Path, shard: int, gpus: Se
 
 
 def _embed_shards(tasks: Sequence[EmbedConfig], gpus: Sequence[str]) -> None:
-    """Embed shards, each in a process of its own, as many at once as there are GPUs."""
+    """Embed shards, each in a process of its own, as many at once as there are GPUs.
+
+    Where one fails, those at work come to their end; an interrupt ends them at once.
+    """
     free: SimpleQueue[str] = SimpleQueue()
     for gpu in gpus or ("",):
         free.put(gpu)
+    interrupted = threading.Event()
 
     def embed_one(task: EmbedConfig) -> None:
+        # Ctrl-C is for the main thread alone: processes started here inherit that it does not reach them. Starting
+        # multiprocessing's tracker would let it through again.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
         gpu = free.get()
         try:
-            _embed_with_retries(task, gpu)
+            _embed_with_retries(task, gpu, interrupted)
         finally:
             free.put(gpu)
 
     with ThreadPoolExecutor(max(len(gpus), 1)) as pool:
-        futures = [pool.submit(embed_one, task) for task in tasks]
         try:
-            for future in futures:
-                future.result()
-        except BaseException:
+            futures = [pool.submit(embed_one, task) for task in tasks]
+            try:
+                for future in futures:
+                    future.result()
+            except Exception:
+                pool.shutdown(cancel_futures=True)
+                raise
+        except KeyboardInterrupt:
+            interrupted.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _embed_with_retries(task: EmbedConfig, gpu: str) -> None:
+def _embed_with_retries(task: EmbedConfig, gpu: str, interrupted: threading.Event) -> None:
     for attempt in range(1, TRIES + 1):
         process = multiprocessing.get_context("spawn").Process(
             target=_embed_here, args=(replace(task, attempt=attempt), gpu)
         )
         process.start()
-        process.join()
+        while process.exitcode is None:
+            process.join(_POLL_SECONDS)
+            if interrupted.is_set():
+                process.kill()
         code = process.exitcode
-        if code == ExitCode.OK:
+        if code == ExitCode.OK or interrupted.is_set():
             return
-        lost = code is None or code < 0
+        lost = code < 0
         if not lost and code not in (ExitCode.IO_ERROR, ExitCode.TRY_AGAIN):
             break
         if attempt < TRIES:
             print(f"{task.outdir.name}: ended with {code}, is tried again", file=sys.stderr)
     why = f"{task.outdir.name} could not be embedded (exit code {code}); its own message stands above"
     error = VirnucproError(f"{why}; the same command goes on from the shards that are finished")
-    error.exit_code = ExitCode.TRY_AGAIN if lost or code is None else ExitCode(code)
+    error.exit_code = ExitCode.TRY_AGAIN if lost else code
     raise error
 
 
@@ -203,7 +224,8 @@ def _embed_here(task: EmbedConfig, gpu: str) -> None:
     from virnucpro.pipeline.embed import embed_shard
 
     def embed() -> None:
-        embed_shard(task)
+        with writing_into(task.outdir):
+            embed_shard(task)
 
     sys.exit(run_reporting_errors(task.outdir.name, embed))
 

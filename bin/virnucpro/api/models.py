@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from virnucpro.model.fetch import as_given, fetch_model, is_local
+from virnucpro.model.fetch import as_given, cache_name, fetch_model, is_local
 
 
-def find_model(model: str, cache: Path | None = None) -> Path:
-    """The path of a checkpoint: the one given, or that of an official name, fetched into the cache at first.
+def find_model(model: str, cache: Path | None = None, revision: str | None = None) -> Path:
+    """The path of a checkpoint: the one given, or that of a name, fetched into the cache at first.
 
     Args:
-        model: official name or path.
+        model: official name, repository ORG/NAME of the hub, or path.
         cache: where downloaded models are kept by name; that of the pipeline unless given.
+        revision: branch, tag or commit of the repository.
 
     Raises:
         InputMissingError: a path with nothing there.
         ModelError: an unknown name, or a model that cannot be fetched.
+        UsageError: a revision of what is no repository.
     """
-    if is_local(model):
+    if is_local(model) and revision is None:
         return as_given(Path(model))
-    return fetch_model(model, (cache or Path.home() / ".cache" / "virnucpro" / "models") / model)
+    folder = cache or Path.home() / ".cache" / "virnucpro" / "models"
+    return fetch_model(model, folder / cache_name(model), revision)

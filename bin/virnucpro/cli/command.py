@@ -21,6 +21,8 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "merge-embeddings": "merge",
         "neighbours": "neighbours",
         "report": "report",
+        "verify": "verify",
+        "export": "export",
     }
 )
 

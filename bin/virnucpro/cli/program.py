@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
@@ -13,7 +14,7 @@ from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 from virnucpro import __version__
 from virnucpro.children import end_with_task
 from virnucpro.config import Config
-from virnucpro.errors import UsageError, run_reporting_errors
+from virnucpro.errors import UsageError, run_reporting_errors, writing_into
 
 Told = TypeVar("Told", bound=Config)
 
@@ -35,7 +36,10 @@ def run_as_process(main: Callable[[], int]) -> NoReturn:
     """
     sys.meta_path.insert(0, _NoPandas())
     end_with_task()
-    sys.exit(main())
+    code = main()
+    # Whatever is still to be tidied up, Ctrl-C ends it without a word.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)
 
 
 def run_program(
@@ -63,7 +67,11 @@ def run_program(
                 values[each.name] = listed.paths
                 if names in kinds:
                     values[names] = listed.names
-        run(config(**values))
+                if listed.samples:
+                    values["samples"] = listed.samples
+        told = config(**values)
+        with writing_into(getattr(told, "outdir", Path.cwd())):
+            run(told)
 
     return run_reporting_errors(name, configured)
 

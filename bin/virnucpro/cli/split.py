@@ -19,6 +19,7 @@ def _run(config: SplitConfig) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Arrow's memory comes from malloc, which keeps what is freed (``split.workers``).
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    from virnucpro.path_lists import with_files
     from virnucpro.split.split import split
 
-    split(config)
+    split(with_files(config))

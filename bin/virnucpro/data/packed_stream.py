@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol, cast, runtime_checkable
 
+import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from virnucpro.data.cuda_isolation import require_cuda_hidden
 from virnucpro.data.packing import Item, pack
-from virnucpro.errors import VirnucproError
+from virnucpro.errors import OutputError, VirnucproError
 
 Collate = Callable[[list[Item]], Any]
 
@@ -91,12 +92,34 @@ class PackedStream(IterableDataset[Any]):
                 packs = self._packs(items)
             else:
                 packs = islice(self._packs(items), worker.id, None, worker.num_workers)
-            yield from map(self.collate, packs)
+            batches = map(self.collate, packs)
+            yield from batches if worker is None else map(_shared, batches)
         except VirnucproError as error:
             yield WorkerFailure.of(error)
 
     def _packs(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         return pack(items, self.budget, self.max_sequences)
+
+
+def _shared(batch: Any) -> Any:
+    """The batch with its tensors in shared memory, where they go to the consumer.
+
+    The thread that sends them would move them as well, but drops what does not fit, and the consumer would wait.
+
+    Raises:
+        OutputError: they do not fit.
+    """
+    try:
+        for value in batch.values() if isinstance(batch, dict) else ():
+            if isinstance(value, torch.Tensor):
+                value.share_memory_()
+    except RuntimeError as error:
+        if "shared memory" not in str(error):
+            raise
+        raise OutputError(
+            "/dev/shm: no room for a batch; free it, or make it larger, as --shm-size of a container does"
+        ) from error
+    return batch
 
 
 def _unsharded(dataset: Dataset[Any]) -> Iterator[Item] | None:

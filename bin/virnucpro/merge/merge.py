@@ -129,7 +129,7 @@ def _open(config: MergeConfig) -> _Inputs:
     for path, name in ((config.manifest, MANIFEST_FILE), (config.rejected, REJECTED_FILE)):
         check_file(path, summary.digests.get(name), "split the input again")
     expected = _without_vectors(summary, model)[1]
-    shards = open_shards(config.folders, summary.shards, expected)
+    shards = open_shards(config.folders, summary, expected)
     for shard in shards:
         if shard.dtype != config.embedding_dtype:
             raise DataError(
@@ -185,6 +185,7 @@ def _without_vectors(summary: SplitSummary, model: ModelDescription) -> tuple[di
     names = embedding_columns(output.pooling, output.layers)
     metadata = file_metadata(
         model=model.name,
+        model_revision=model.revision,
         weights_sha256=model.weights_sha256,
         precision=output.precision,
         attention="none",
@@ -233,7 +234,7 @@ def _write_parts(
     columns, dtype = inputs.columns, config.embedding_dtype
     wanted = SpillBuckets(scratch / "vectors", record_type(columns, dtype), WANTED_BYTES)
     inputs.reuse.distribute(sorted(layout.reuse_blocks), layout.reuse_requests, wanted)
-    schema = results_schema(columns, dtype, inputs.metadata)
+    schema = results_schema(columns, dtype, inputs.metadata, samples=ledger.samples)
     group = _group_rows(config, inputs)
     writer = PartWriter(
         folder, schema, rows_per_part(columns, dtype, config.part_bytes, group), embedding_storage(schema)

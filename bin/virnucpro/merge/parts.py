@@ -17,7 +17,7 @@ from virnucpro.output.keys import KeyDigest
 from virnucpro.output.schema import BATCH_FACTS, row_bytes, vector_columns
 
 #: Columns whose values repeat within a row group.
-_DICTIONARY_COLUMNS: Final = ("length", "truncated", "shard", "batch", "device_name", *BATCH_FACTS)
+_DICTIONARY_COLUMNS: Final = ("length", "truncated", "sample", "shard", "batch", "device_name", *BATCH_FACTS)
 
 
 class PartWriter:

@@ -1,27 +1,30 @@
-"""Per-residue vectors of shards and of earlier results, in parts, with the key that joins them to the records."""
+"""Per-residue vectors of shards and of earlier results: files linked where all of one is wanted, else rows copied."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, LedgerError
 from virnucpro.merge.layout import statuses
-from virnucpro.merge.parts import PartWriter
-from virnucpro.merge.shard_set import ShardFiles
+from virnucpro.merge.shard_set import ShardFiles, check_alike
+from virnucpro.output.atomic import link_or_copy
 from virnucpro.output.damage import reading
 from virnucpro.output.digest_list import reused_residues
-from virnucpro.output.digests import ContentDigest, check_file
-from virnucpro.output.files import RESIDUES_FILE
+from virnucpro.output.digests import check_file
+from virnucpro.output.files import part_name
+from virnucpro.output.keys import KeyDigest
 from virnucpro.output.ledger import LedgerReader
-from virnucpro.output.schema import EMBEDDED, REUSED, merged_residues_schema
-from virnucpro.output.writer import VECTOR_STORAGE
+from virnucpro.output.residue_reader import read_residues, residue_dims
+from virnucpro.output.residues import ResidueWriter
+from virnucpro.output.schema import EMBEDDED, IDENTITY_KEYS, REUSED, decode_metadata, residues_schema
+
+_EMBED_AGAIN: Final = "embed it again"
+_LEAVE_OUT: Final = "leave it out of --reuse and split again"
 
 
 def merge_residues(
@@ -32,7 +35,10 @@ def merge_residues(
     metadata: Mapping[str, object],
     part_bytes: int,
 ) -> dict[Path, str]:
-    """Write into ``folder`` what the shards and the earlier results hold, if they hold residues.
+    """Put into ``folder`` what the shards and the earlier results hold, if they hold residues.
+
+    A file of which all rows are wanted is linked, or copied where it cannot be. Of others the wanted rows are written
+    anew, and so are those of earlier results that hold residues in another form.
 
     Returns:
         The files with their digests.
@@ -41,15 +47,17 @@ def merge_residues(
         LedgerError: a sequence's residues are missing or there twice.
         DataError: a file cannot be read, or has other columns.
     """
-    if shards and shards[0].residues is None:
+    if shards and not shards[0].residues:
         return {}
     wanted = _reused_keys(ledger)
     # Earlier results that were refused may hold other columns.
     earlier = (path for source in sorted(wanted) for path in reused_residues(reuse[source]))
-    like = shards[0].residues if shards else next(earlier, None)
+    like = next(iter(shards[0].residues), None) if shards else next(earlier, None)
     if like is None:
         return {}
-    residues = _Residues(folder, like, metadata, part_bytes)
+    with reading(like, _EMBED_AGAIN if shards else _LEAVE_OUT):
+        columns = residue_dims(pq.read_schema(like), like)
+    residues = _Residues(folder, columns, metadata, part_bytes)
     try:
         residues.take_shards(shards, ledger)
         residues.take_reused(reuse, wanted)
@@ -60,89 +68,102 @@ def merge_residues(
 
 
 class _Residues:
-    """Writes per-residue vectors, from shards and from earlier results, one row per distinct sequence.
+    """Gathers per-residue vectors, from shards and from earlier results, one row per distinct sequence.
 
     Args:
         folder: where the parts go.
-        like: a file whose columns they have.
-        metadata: of every part.
-        part_bytes: about what a part holds.
+        columns: names to dimensions.
+        metadata: of the run, and of every part that is written anew.
+        part_bytes: about what such a part holds.
     """
 
-    def __init__(self, folder: Path, like: Path, metadata: Mapping[str, object], part_bytes: int) -> None:
-        with reading(like, "embed it again, or leave it out of --reuse"):
-            self._schema = merged_residues_schema(pq.read_schema(like), metadata)
-        self._writer = PartWriter(folder, self._schema, None, VECTOR_STORAGE)
+    def __init__(
+        self, folder: Path, columns: Mapping[str, int], metadata: Mapping[str, object], part_bytes: int
+    ) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._columns = dict(columns)
+        self._metadata = metadata
+        self._schema = residues_schema(columns, metadata)
         self._part_bytes = part_bytes
-        self._written = 0
+        self._linked: dict[Path, str] = {}
+        self._rest: list[tuple[Path, set[bytes]]] = []
+        self._writer: ResidueWriter | None = None
 
     def close(self) -> dict[Path, str]:
-        """Finish the last part; returns the parts with their digests."""
+        """Write what could not be linked; returns all parts with their digests."""
+        if not self._rest:
+            return self._linked
+        self._writer = ResidueWriter(self._folder, self._columns, self._metadata, len(self._linked), self._part_bytes)
+        for path, wanted in self._rest:
+            with reading(path, _LEAVE_OUT):
+                for key, matrices in read_residues(path, list(self._columns)):
+                    if bytes.fromhex(key) in wanted:
+                        self._writer.write([key], [matrices])
         self._writer.close()
-        return self._writer.digests
+        return self._linked | self._writer.digests
 
     def abort(self) -> None:
         """Let go of the open part."""
-        self._writer.abort()
+        if self._writer is not None:
+            self._writer.abort()
 
     def take_shards(self, shards: Sequence[ShardFiles], ledger: LedgerReader) -> None:
-        """Copy what the shards computed."""
-        keys = _KeyStream(ledger)
+        """Link what the shards computed."""
+        ledger_keys = _KeyStream(ledger)
         for shard in shards:
-            shard_keys = keys.take(shard.sequences)
-            seen = np.zeros(shard.sequences, np.bool_)
-            digest = ContentDigest()
-            for table in _row_groups(shard.folder / RESIDUES_FILE, f"shard {shard.number}", "embed it again"):
-                expected = {*self._schema.names, "unique_index"}
-                if {*table.column_names, "sequence_key"} != expected or not _are_residues(table.schema):
-                    where = f"shard {shard.number} ({shard.folder})"
-                    raise DataError(f"{where}: other columns in {RESIDUES_FILE}; embed it again")
-                rows = table["unique_index"].to_numpy() - shard.first_unique_index
-                inside = (rows >= 0) & (rows < shard.sequences)
-                if not inside.all() or seen[rows].any() or len(np.unique(rows)) != len(rows):
-                    raise LedgerError(
-                        f"shard {shard.number} ({shard.folder}): residues of a sequence twice; embed it again"
-                    )
-                seen[rows] = True
-                digest.add(*_stored(table))
-                self._write(table.append_column("sequence_key", shard_keys.take(pa.array(rows))))
-            if digest.hexdigest() != shard.summary.digests.get(RESIDUES_FILE):
-                raise DataError(
-                    f"shard {shard.number} ({shard.folder}): {RESIDUES_FILE} does not hold what was written; "
-                    "embed it again"
+            where = f"shard {shard.number} ({shard.folder})"
+            expected, found = KeyDigest(), KeyDigest()
+            expected.add(ledger_keys.take(shard.sequences))
+            for path, digest in shard.residues.items():
+                check_file(path, digest, _EMBED_AGAIN)
+                with reading(f"{where}: {path}", _EMBED_AGAIN):
+                    schema = pq.read_schema(path)
+                    if not schema.equals(self._schema) or residue_dims(schema, where) != self._columns:
+                        raise DataError(f"{where}: other columns in {path.name}; {_EMBED_AGAIN}")
+                    check_alike(shard.metadata, decode_metadata(schema, where), where, "its other vectors")
+                    found.add(_keys(path))
+                self._link(path, digest, _EMBED_AGAIN)
+            if found != expected:
+                raise LedgerError(
+                    f"{where}: residues of {found.count} sequences for {expected.count}, or of others; {_EMBED_AGAIN}"
                 )
-            if not seen.all():
-                missing = int(np.flatnonzero(~seen)[0]) + shard.first_unique_index
-                raise LedgerError(f"shard {shard.number} ({shard.folder}): no residues of unique_index {missing}")
 
     def take_reused(self, results: Sequence[Path], reused: Mapping[int, set[bytes]]) -> None:
-        """Copy what earlier results hold of the sequences that are reused.
+        """Link what earlier results hold of the sequences that are reused, or note it to be copied.
 
         Memory holds the keys of these, about 100 bytes each: their vectors take a thousand times as much on disk.
         """
         for source, wanted in sorted(reused.items()):
             for path, digest in reused_residues(results[source]).items():
-                check_file(path, digest, "leave it out of --reuse and split again")
-                for table in _row_groups(path, str(results[source]), "leave it out of --reuse and split again"):
-                    if set(table.column_names) != set(self._schema.names):
+                check_file(path, digest, _LEAVE_OUT)
+                with reading(path, _LEAVE_OUT):
+                    schema = pq.read_schema(path)
+                    if residue_dims(schema, path) != self._columns:
                         raise DataError(f"{path}: other columns than this run; leave it out of --reuse")
-                    keys = [bytes.fromhex(key) for key in table["sequence_key"].to_pylist()]
-                    rows = [row for row, key in enumerate(keys) if key in wanted]
-                    wanted.difference_update(keys)
-                    if rows:
-                        self._write(table.take(pa.array(rows)))
+                    keys = [bytes.fromhex(key) for key in _keys(path).to_pylist()]
+                taken = wanted.intersection(keys)
+                wanted -= taken
+                if taken and len(taken) == len(keys) and self._is_alike(schema, path):
+                    self._link(path, digest, _LEAVE_OUT)
+                elif taken:
+                    self._rest.append((path, taken))
             if wanted:
                 raise LedgerError(
                     f"{results[source]}: no residues of {len(wanted)} sequences that are reused, the first with key "
-                    f"{min(wanted).hex()}; leave it out of --reuse and split again"
+                    f"{min(wanted).hex()}; {_LEAVE_OUT}"
                 )
 
-    def _write(self, table: pa.Table) -> None:
-        if self._written + table.nbytes > self._part_bytes and self._written:
-            self._writer.start_part()
-            self._written = 0
-        self._writer.write(table.select(self._schema.names).cast(self._schema))
-        self._written += table.nbytes
+    def _is_alike(self, schema: pa.Schema, path: Path) -> bool:
+        """Whether a file of earlier results could be one of this run: neither its form nor its origin differs."""
+        found = decode_metadata(schema, path)
+        return schema.equals(self._schema) and all(found.get(key) == self._metadata.get(key) for key in IDENTITY_KEYS)
+
+    def _link(self, path: Path, digest: str, remedy: str) -> None:
+        part = self._folder / part_name(len(self._linked))
+        if not link_or_copy(path, part):
+            check_file(part, digest, remedy)
+        self._linked[part] = digest
 
 
 def _reused_keys(ledger: LedgerReader) -> dict[int, set[bytes]]:
@@ -155,25 +176,8 @@ def _reused_keys(ledger: LedgerReader) -> dict[int, set[bytes]]:
     return wanted
 
 
-def _are_residues(schema: pa.Schema) -> bool:
-    """Whether all columns but the first two are lists of vectors of float16."""
-    kinds = schema.types[2:]
-    lists = [kind.value_type for kind in kinds if pa.types.is_list(kind)]
-    vectors = [each.value_type for each in lists if pa.types.is_fixed_size_list(each)]
-    return len(kinds) == len([each for each in vectors if pa.types.is_float16(each)])
-
-
-def _stored(table: pa.Table) -> list[npt.NDArray[Any]]:
-    """The columns of a shard's residues as they were written: indices, lengths, and all numbers of each vector."""
-    numbers = [table[name].to_numpy() for name in ("unique_index", "length")]
-    vectors = [table[name].combine_chunks() for name in table.column_names[len(numbers) :]]
-    return [*numbers, *(column.flatten().flatten().to_numpy(zero_copy_only=False) for column in vectors)]
-
-
-def _row_groups(path: Path, whose: str, remedy: str) -> Iterator[pa.Table]:
-    with reading(f"{whose}: {path}", remedy), pq.ParquetFile(path, pre_buffer=False) as file:
-        for group in range(file.num_row_groups):
-            yield file.read_row_group(group, use_threads=False)
+def _keys(path: Path) -> pa.ChunkedArray:
+    return pq.read_table(path, columns=["sequence_key"], partitioning=None, pre_buffer=False)["sequence_key"]
 
 
 class _KeyStream:

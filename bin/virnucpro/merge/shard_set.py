@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, InputMissingError, LedgerError
-from virnucpro.output.contracts import PlannedShard, ShardSummary
+from virnucpro.output.contracts import PlannedShard, ShardSummary, SplitSummary
 from virnucpro.output.damage import reading
-from virnucpro.output.files import BATCHES_FILE, EMBEDDINGS_FILE, RESIDUES_FILE, SHARD_SUMMARY_FILE
-from virnucpro.output.schema import DESCRIPTIVE_KEYS, decode_metadata, first_difference, vector_columns
+from virnucpro.output.files import BATCHES_FILE, EMBEDDINGS_FILE, RESIDUES_DIR, SHARD_SUMMARY_FILE
+from virnucpro.output.schema import DESCRIPTIVE_KEYS, decode_metadata, first_difference, shard_schema, vector_columns
 from virnucpro.shards import shard_number
 
 _NAMED_AT_MOST: Final = 10
@@ -44,18 +44,18 @@ class ShardFiles:
         return self.folder / BATCHES_FILE
 
     @property
-    def residues(self) -> Path | None:
-        """The shard's per-residue vectors, if it has them."""
-        path = self.folder / RESIDUES_FILE
-        return path if path.exists() else None
+    def residues(self) -> dict[Path, str]:
+        """The files of the shard's per-residue vectors with their digests, if it has them."""
+        digests = self.summary.digests
+        return {self.folder / name: digests[name] for name in sorted(digests) if name.startswith(f"{RESIDUES_DIR}/")}
 
 
-def open_shards(folders: Sequence[Path], plan: Sequence[PlannedShard], expected: Mapping[str, Any]) -> list[ShardFiles]:
+def open_shards(folders: Sequence[Path], split: SplitSummary, expected: Mapping[str, Any]) -> list[ShardFiles]:
     """Match the folders to the split's plan.
 
     Args:
         folders: one per shard, named ``shard-00000`` and so on, in any order.
-        plan: the entries of split_summary.json's ``shards``.
+        split: what the split planned.
         expected: metadata that the split asked for, under ``IDENTITY_KEYS``.
 
     Raises:
@@ -70,7 +70,7 @@ def open_shards(folders: Sequence[Path], plan: Sequence[PlannedShard], expected:
         if number in found:
             raise LedgerError(f"shard {number} is there twice: {found[number]} and {folder}; give it once")
         found[number] = folder
-    planned = {entry.shard: entry for entry in plan}
+    planned = {entry.shard: entry for entry in split.shards}
     _expect_none(sorted(set(planned) - set(found)), "missing; embed it and merge again")
     _expect_none(sorted(set(found) - set(planned)), "not of this split; merge the shards of one split only")
     shards = [_open_shard(number, found[number], planned[number]) for number in sorted(planned)]
@@ -83,8 +83,10 @@ def open_shards(folders: Sequence[Path], plan: Sequence[PlannedShard], expected:
             raise DataError(
                 f"shard {shard.number} ({shard.folder}): other embedding columns than shard 0; embed it again"
             )
-        if (shard.residues is None) != (shards[0].residues is None):
+        if bool(shard.residues) != bool(shards[0].residues):
             raise DataError(f"shard {shard.number} ({shard.folder}): residues are in some shards only; embed it again")
+        if split.output.per_residue and not shard.residues:
+            raise LedgerError(f"{where}: no residues, for which the split was asked; embed it again with --per-residue")
     return shards
 
 
@@ -114,6 +116,9 @@ def _open_shard(number: int, folder: Path, planned: PlannedShard) -> ShardFiles:
     columns = vector_columns(schema)
     if not columns:
         raise DataError(f"shard {number} ({folder}): no embedding column in {path.name}; embed it again")
+    dtype = value_dtype(schema, columns)
+    if not schema.equals(shard_schema(columns, dtype, {})):
+        raise DataError(f"{where}: other columns in {path.name} than a shard has; embed it again")
     return ShardFiles(
         number,
         folder,
@@ -121,7 +126,7 @@ def _open_shard(number: int, folder: Path, planned: PlannedShard) -> ShardFiles:
         rows,
         metadata,
         columns,
-        value_dtype(schema, columns),
+        dtype,
         summary,
     )
 

@@ -16,6 +16,7 @@ from virnucpro.config import residue_limit
 from virnucpro.errors import DataError, LedgerError
 from virnucpro.merge.layout import statuses
 from virnucpro.output.contracts import RunSummary
+from virnucpro.output.damage import REMEDY_OF_RESULTS as _REMEDY
 from virnucpro.output.damage import reading
 from virnucpro.output.digest_list import listed_parts, read_digests
 from virnucpro.output.digests import check_file
@@ -37,13 +38,12 @@ from virnucpro.output.schema import (
     LEDGER_SCHEMA,
     REJECTED,
     REUSED,
+    SAMPLE,
     STATUSES,
     read_metadata,
 )
 
-_REMEDY: Final = "run again, or fetch the results anew from where they are whole"
 _ROWS_AT_ONCE: Final = 65_536
-_LEDGER_COLUMNS: Final = (*LEDGER_FACTS, "status")
 #: As results hold them.
 _FACTS: Final = pa.schema([LEDGER_SCHEMA.field(name).with_nullable(False) for name in LEDGER_FACTS])
 
@@ -116,11 +116,13 @@ def _check_origin(path: Path, summary: RunSummary) -> None:
 def _check_rows(ledger: LedgerReader, parts: Sequence[Path]) -> int:
     """Compare the rows of the parts with the records that were not rejected, in order; returns how many there are."""
     rows = 0
-    kept = _Rows(batch.filter(pa.array(statuses(batch) != REJECTED)) for batch in ledger.batches(_LEDGER_COLUMNS))
+    facts = _FACTS.append(SAMPLE.with_type(pa.string())) if ledger.samples else _FACTS
+    batches = ledger.batches((*facts.names, "status"))
+    kept = _Rows((batch.filter(pa.array(statuses(batch) != REJECTED)) for batch in batches), facts)
     for path in parts:
-        for found in _batches(path, LEDGER_FACTS):
+        for found in _batches(path, facts.names):
             expected = kept.take(found.num_rows)
-            if not pa.Table.from_batches([found]).cast(_FACTS).equals(expected):
+            if not pa.Table.from_batches([found]).cast(facts).equals(expected):
                 raise LedgerError(f"{path}: rows from {rows} on are not the records of the ledger; {_REMEDY}")
             rows += found.num_rows
     if kept.take(1).num_rows:
@@ -131,16 +133,17 @@ def _check_rows(ledger: LedgerReader, parts: Sequence[Path]) -> int:
 class _Rows:
     """The facts of records in order, taken as many at a time as are asked for."""
 
-    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+    def __init__(self, batches: Iterator[pa.RecordBatch], facts: pa.Schema) -> None:
         self._batches = batches
+        self._facts = facts
         self._rest: list[pa.RecordBatch] = []
 
     def take(self, count: int) -> pa.Table:
         have = sum(batch.num_rows for batch in self._rest)
         while have < count and (batch := next(self._batches, None)) is not None:
-            self._rest.append(batch.select(list(LEDGER_FACTS)))
+            self._rest += pa.Table.from_batches([batch.select(self._facts.names)]).cast(self._facts).to_batches()
             have += batch.num_rows
-        table = pa.Table.from_batches(self._rest).cast(_FACTS) if self._rest else _FACTS.empty_table()
+        table = pa.Table.from_batches(self._rest, self._facts)
         self._rest = table.slice(count).to_batches()
         return table.slice(0, count)
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from virnucpro.errors import InputMissingError, ModelError
 from virnucpro.model.file_formats import content_format, folder_format, refuse_other_formats
+from virnucpro.model.registry import HUB_OWNER, MODELS
 
 CONFIG: Final = "config.json"
 ADAPTER_CONFIG: Final = "adapter_config.json"
@@ -23,7 +24,7 @@ _INDEX_SUFFIX: Final = ".index.json"
 _WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
 #: ``model-00001-of-00002.safetensors``
 _SHARD: Final = re.compile(r"^(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})(?P<suffix>\.safetensors|\.bin)$")
-_HUB_PREFIX: Final = "models--"
+HUB_PREFIX: Final = "models--"
 _MOST_LINKS: Final = 40
 
 
@@ -32,14 +33,17 @@ class CheckpointFiles:
     """The files of one checkpoint.
 
     Args:
-        name: what the model is called: the name of its file or folder, or of its repository in a hub cache.
+        name: what the model is called: the name of its file or folder; in a hub cache ORG/NAME of its repository, or
+            an official name alone.
         weights: files of weights, sorted by name.
         config: the ``config.json`` that belongs to them, where there is one.
+        revision: in a hub cache, the commit of the repository that they are of.
     """
 
     name: str
     weights: tuple[Path, ...]
     config: Path | None
+    revision: str | None = None
 
 
 def locate(path: Path) -> CheckpointFiles:
@@ -61,7 +65,7 @@ def load_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; ModelError where there is none."""
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         what = content_format(path) or f"not JSON ({error}); download the model again"
         raise ModelError(f"{path}: {what}") from error
     if not isinstance(content, dict):
@@ -82,7 +86,7 @@ def _in_folder(path: Path) -> CheckpointFiles:
             f"{folder}: no {CONFIG} in it; add the one of this model, or give the path of {weights[0].name} instead, "
             "whose tensors may tell the sizes"
         )
-    return CheckpointFiles(_folder_name(path), weights, folder / CONFIG)
+    return CheckpointFiles(_folder_name(path), weights, folder / CONFIG, _revision(folder))
 
 
 def _weights_in(folder: Path) -> tuple[Path, ...]:
@@ -108,7 +112,7 @@ def _at_file(path: Path) -> CheckpointFiles:
     in_parts = shard is not None or place.name.endswith(_INDEX_SUFFIX)
     weights = _all_parts(path, shard) if in_parts else (path,)
     of_folder = config is not None and (shard or place.name.removesuffix(_INDEX_SUFFIX) in _WEIGHTS)
-    return CheckpointFiles(_folder_name(folder) if of_folder else path.stem, weights, config)
+    return CheckpointFiles(_folder_name(folder) if of_folder else path.stem, weights, config, _revision(folder))
 
 
 def _all_parts(path: Path, shard: re.Match[str] | None) -> tuple[Path, ...]:
@@ -147,9 +151,9 @@ def _indexed_files(index: Path) -> tuple[Path, ...]:
 
 def _model_in_hub_cache(path: Path) -> Path:
     """The folder of the only model of a hub cache, where ``path`` is the cache, its home or a model's snapshots."""
-    if path.name == "snapshots" and path.parent.name.startswith(_HUB_PREFIX):
+    if path.name == "snapshots" and path.parent.name.startswith(HUB_PREFIX):
         return path.parent
-    for children in (f"{_HUB_PREFIX}*", f"hub/{_HUB_PREFIX}*"):
+    for children in (f"{HUB_PREFIX}*", f"hub/{HUB_PREFIX}*"):
         found = [each for each in path.glob(children) if each.is_dir()]
         if len(found) == 1 and not _weights_in(path):
             return found[0]
@@ -179,7 +183,18 @@ def _folder_name(folder: Path) -> str:
     name = folder.name if folder.name not in ("", "..") else real.name
     if real.parent.name == "snapshots" and name == real.name:
         name = real.parent.parent.name
-    return name.rpartition("--")[2] if name.startswith(_HUB_PREFIX) else name
+    if not name.startswith(HUB_PREFIX):
+        return name
+    repository = name.removeprefix(HUB_PREFIX).replace("--", "/", 1)
+    official = repository.removeprefix(HUB_OWNER)
+    return official if official in MODELS else repository
+
+
+def _revision(folder: Path) -> str | None:
+    """The commit whose snapshot in a hub cache a folder is."""
+    real = folder.resolve()
+    in_cache = real.parent.name == "snapshots" and real.parent.parent.name.startswith(HUB_PREFIX)
+    return real.name if in_cache else None
 
 
 def _hops(path: Path) -> Iterator[Path]:

@@ -27,6 +27,7 @@ def describe_model(path: Path) -> ModelDescription:
     _require_official_sizes(path, config)
     return ModelDescription(
         name=config.name,
+        revision=checkpoint.revision,
         source=checkpoint.source,
         layers=config.layers,
         embed_dim=config.embed_dim,

@@ -19,6 +19,7 @@ from virnucpro.errors import ModelError, UsageError
 from virnucpro.kernels.attention import attention_backend
 from virnucpro.kernels.device import uses_hopper
 from virnucpro.model.embedding import Embedding
+from virnucpro.model.families import nearest_family
 from virnucpro.model.layers import EncoderLayer, LayerNorm, Packing
 from virnucpro.model.parameters import (
     ParameterBuilder,
@@ -29,6 +30,7 @@ from virnucpro.model.parameters import (
 )
 from virnucpro.model.paths import prefers_fused
 from virnucpro.model.registry import Esm2Config
+from virnucpro.model.strangers import ADVICE
 
 
 class PackedEsm2:
@@ -92,20 +94,26 @@ class PackedEsm2:
     def from_fair_esm(
         cls, model: Any, precision: str | None = None, device: torch.device | str | None = None
     ) -> PackedEsm2:
-        """Repack a loaded fair-esm ``ESM2``; precision and device default to those of its weights.
+        """Repack a loaded model of fair-esm: an ``ESM2``, or the ``ProteinBertModel`` that an ESM-1b or ESM-1v is.
+
+        Precision and device default to those of its weights.
 
         Raises:
-            ModelError: rotary frequencies that a cast to bf16 has spoilt.
+            ModelError: another family, or rotary frequencies that a cast to bf16 has spoilt.
             UsageError: a precision that this model does not run in.
         """
         state = {key: value for key, value in model.state_dict().items() if not key.startswith(("lm_", "contact_"))}
+        family = nearest_family(state)
+        if not family.holds(state):
+            raise ModelError(f"a {type(model).__name__} of fair-esm that is no ESM-2, ESM-1b or ESM-1v; {ADVICE}")
         table = state["embed_tokens.weight"]
-        config = Esm2Config(
-            "fair-esm", model.num_layers, model.embed_dim, model.attention_heads, bool(model.token_dropout)
-        )
-        for index in range(config.layers):
-            key = inv_freq_key(index)
-            state[key] = _undo_bfloat16(state[key])
+        # The older class keeps its sizes in ``args``.
+        sizes = getattr(model, "args", model)
+        dropout = bool(getattr(sizes, "token_dropout", False))
+        config = Esm2Config("fair-esm", model.num_layers, sizes.embed_dim, sizes.attention_heads, dropout, family)
+        for key in map(inv_freq_key, range(config.layers)):
+            unturned = torch.zeros(config.head_dim // 2)
+            state[key] = unturned if family.rotary_base is None else _undo_bfloat16(state[key])
         if precision is None:
             precision = precision_of(table.dtype)
         return cls.from_state(config, state, precision, table.device if device is None else device)

@@ -103,7 +103,6 @@ _COMMON: Final = (
 def _settings(**own: tuple[object, object]) -> dict[str, tuple[object, object]]:
     """Those of all families here, and a family's own."""
     return {
-        "model_type": ("esm", None),
         "vocab_size": (VOCABULARY_SIZE, None),
         "hidden_act": ("gelu", "gelu"),
         "layer_norm_eps": (1e-5, 1e-12),

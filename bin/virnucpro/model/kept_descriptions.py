@@ -31,7 +31,7 @@ def describe_once(path: Path) -> ModelDescription:
     files = locate(path)
     paths = [*files.weights, *([files.config] if files.config else [])]
     found = _identity(paths)
-    key = hashlib.sha256(json.dumps([files.name, found, _sources()]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([files.name, files.revision, found, _sources()]).encode()).hexdigest()
     # A task's XDG_CACHE_HOME is its own folder; what is kept between runs lies beside the models.
     kept = Path(os.environ.get("HOME") or os.devnull) / ".cache" / "virnucpro" / "descriptions" / f"{key}.json"
     with suppress(VirnucproError, OSError):

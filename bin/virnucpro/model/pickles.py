@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import torch
 
+from virnucpro.device_errors import is_out_of_memory
 from virnucpro.errors import ModelError
 from virnucpro.model.file_formats import is_safetensors
 from virnucpro.model.strangers import ADVICE
@@ -152,6 +153,9 @@ def _reading(path: Path, load: Callable[[], _Content]) -> _Content:
     except Exception as error:  # a damaged pickle can raise anything at all on its way through the unpickler
         # torch seeks before the start of a truncated file, which is EINVAL; other OSErrors are not the file's fault.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        # What a file's own tensors cannot need, it asks for because it is damaged.
+        if is_out_of_memory(error, path.stat().st_size):
             raise
         raise ModelError(f"{path}: {_damage_report(path, error)}") from error
 

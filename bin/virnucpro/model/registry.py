@@ -11,8 +11,12 @@ from virnucpro.errors import ModelError
 from virnucpro.model.families import ESM_1B, ESM_1V, ESM_2, Family
 from virnucpro.output.contracts import ModelDescription
 
+#: Whose repositories on the hub the official models are.
+HUB_OWNER: Final = "facebook/"
 #: More than any model has; each layer that a config.json claims costs time and memory before a file is looked at.
 MOST_LAYERS: Final = 1000
+#: The same of a layer's width.
+MOST_WIDTH: Final = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,8 @@ class Esm2Config:
 
     def __post_init__(self) -> None:
         sizes = (self.layers, self.embed_dim, self.heads)
-        if min(sizes) < 1 or self.layers > MOST_LAYERS or self.embed_dim % (2 * self.heads):
+        too_large = self.layers > MOST_LAYERS or self.embed_dim > MOST_WIDTH
+        if min(sizes) < 1 or too_large or self.embed_dim % (2 * self.heads):
             raise ModelError(
                 f"model {self.name}: {self.layers} layers of width {self.embed_dim} with {self.heads} heads "
                 "is not an ESM-2; check that the checkpoint is complete"
@@ -101,4 +106,4 @@ def look_up(name: str) -> Esm2Config:
 
 def hub_repository(name: str) -> str:
     """Repository id of a registered model on the Hugging Face hub."""
-    return f"facebook/{look_up(name).name}"
+    return f"{HUB_OWNER}{look_up(name).name}"

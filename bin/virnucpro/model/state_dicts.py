@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import torch
 from torch import Tensor
 
 from virnucpro.errors import ModelError
@@ -207,6 +208,8 @@ def _add(path: Path, state: dict[str, Tensor], key: str, canonical: str, value: 
         raise ModelError(
             f"{path}: '{key}' is quantised ({value.dtype}), which is not read; give the weights from before"
         )
+    if value.is_meta or value.layout != torch.strided:
+        raise ModelError(f"{path}: '{key}' holds no numbers (a meta or sparse tensor); save the trained model itself")
     if canonical in state:
         raise ModelError(f"{path}: '{canonical}' occurs twice, {_ONE_MODEL}")
     state[canonical] = value

@@ -22,6 +22,7 @@ CONFIG_FAMILIES: Final = MappingProxyType(
         "electra": "ELECTRA (ProtElectra)",
         "t5": _T5,
         "esmc": _ESM_C,
+        "esmplusplus": _ESM_C,
         "esm3": _ESM_C,
         "gpt2": "GPT-2 (ProtGPT2)",
         "llama": "Llama",

@@ -46,6 +46,7 @@ class Checkpoint:
         source: the layout of its names, ``fair-esm`` or ``huggingface``.
         files: the files of weights, sorted by name.
         left_out: names of the heads on top of it, which have no part in its vectors.
+        revision: the commit of its repository, where it lies in a hub cache.
     """
 
     config: Esm2Config
@@ -53,6 +54,14 @@ class Checkpoint:
     source: str
     files: tuple[Path, ...]
     left_out: tuple[str, ...]
+    revision: str | None
+
+
+class _TakenOnce(dict[str, Tensor]):
+    """A state that forgets each tensor it gives, so that nothing holds the file that it is mapped from."""
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self.pop(key)
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -72,7 +81,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     encoder = find_encoder(path, (pair for table in tables for pair in table.items()))
     config, trained = _sizes(path, files, contents[0], encoder)
     state = complete_state(path, config, encoder, trained_frequencies=trained)
-    return Checkpoint(config, state, encoder.source, files.weights, encoder.left_out)
+    return Checkpoint(config, state, encoder.source, files.weights, encoder.left_out, files.revision)
 
 
 def read_checkpoint(path: Path) -> tuple[Esm2Config, dict[str, Tensor], str]:
@@ -82,9 +91,14 @@ def read_checkpoint(path: Path) -> tuple[Esm2Config, dict[str, Tensor], str]:
 
 
 def load_model(path: Path, precision: str, device: torch.device | str) -> PackedEsm2:
-    """The model of a checkpoint, ready to run. Errors are those of ``open_checkpoint`` and ``from_state``."""
+    """The model of a checkpoint, ready to run. Errors are those of ``open_checkpoint`` and ``from_state``.
+
+    On the host are never two copies of it: a file is let go once its last tensor is where it is to run.
+    """
     checkpoint = open_checkpoint(path)
-    return PackedEsm2.from_state(checkpoint.config, checkpoint.state, precision, device)
+    config, state = checkpoint.config, _TakenOnce(checkpoint.state)
+    del checkpoint
+    return PackedEsm2.from_state(config, state, precision, device)
 
 
 def weight_files(path: Path) -> list[Path]:

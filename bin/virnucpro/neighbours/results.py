@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from virnucpro.errors import DataError, InputMissingError
+from virnucpro.output.damage import REMEDY_OF_RESULTS, reading
 from virnucpro.output.files import embedding_parts
 from virnucpro.output.schema import decode_metadata, vector_columns
 
@@ -53,17 +54,21 @@ class Results:
 
         Raises:
             InputMissingError: there are none.
-            DataError: the files were not written by this pipeline.
+            DataError: the files were not written by this pipeline, or are damaged.
         """
         parts = embedding_parts(folder)
         if not parts:
             raise InputMissingError(f"{folder}: no embeddings/part-*.parquet in it; give the folder of a finished run")
-        schema = pq.read_schema(parts[0])
-        facts = pa.concat_tables([pq.read_table(part, columns=list(_FACTS)) for part in parts])
+        tables = []
+        for part in parts:
+            with reading(part, REMEDY_OF_RESULTS):
+                schema = pq.read_schema(parts[0])
+                tables.append(pq.read_table(part, columns=list(_FACTS)))
+        facts = pa.concat_tables(tables)
 
         def batches(column: str) -> Iterator[pa.RecordBatch]:
             for part in parts:
-                with pq.ParquetFile(part) as file:
+                with reading(part, REMEDY_OF_RESULTS), pq.ParquetFile(part) as file:
                     yield from file.iter_batches(_BATCH_ROWS, columns=[column])
 
         return cls._of(str(folder), schema, facts, batches)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import UsageError
-from virnucpro.output.digests import FileDigest
+from virnucpro.output.following import Following
 
 #: Bytes written at once where a system cannot reserve them.
 _RESERVED_AT_ONCE: Final = 1 << 22
@@ -41,13 +41,13 @@ def reserve(file: BinaryIO, size: int) -> None:
     file.flush()
 
 
-def prepare_new_directory(outdir: Path) -> Path:
+def prepare_new_directory(outdir: Path, *, replaced: bool = False) -> Path:
     """An empty directory beside ``outdir``, to be renamed to it when all is done; a killed run's leftover is cleared.
 
     Raises:
-        UsageError: ``outdir`` is there already and holds something.
+        UsageError: ``outdir`` is there already and holds something, and is not to be ``replaced``.
     """
-    if outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
+    if not replaced and outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
         raise UsageError(f"{outdir}: exists already and is not empty; remove it or name another --outdir")
     temporary = outdir.with_name(f".{outdir.name}.partial")
     remove_tree(temporary)
@@ -69,6 +69,17 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
 
 
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Give a finished file another name; returns whether both are one file, as they are not on different disks."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        # Also where the file system has no links, or links no file of another user. What is wrong else, copying tells.
+        shutil.copyfile(source, target)
+        return False
+    return True
+
+
 class PartialParquet:
     """Writes ``path`` under a temporary name beside it; ``digest`` is that of the file once it is closed.
 
@@ -82,7 +93,7 @@ class PartialParquet:
         self._path = path
         self._temporary = path.with_name(f".{path.name}.partial")
         self._sink = pa.OSFile(str(self._temporary), "wb")
-        self._hashed = FileDigest(self._temporary)
+        self._following = Following(self._temporary)
         self._writer: pq.ParquetWriter | None = pq.ParquetWriter(self._sink, schema, **storage)
         self.digest = ""
 
@@ -109,8 +120,7 @@ class PartialParquet:
         if self._writer is None:
             raise ValueError(f"{self._path}: closed")
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
-        # While it is still in memory.
-        self._hashed.advance(self._sink.tell())
+        self._following.advance(self._sink.tell())
 
     def close(self) -> None:
         """Flush to disk and give the file its name; harmless when closed."""
@@ -118,10 +128,9 @@ class PartialParquet:
             return
         self._writer.close()
         self._sink.close()
+        self.digest = self._following.finish()
+        self._following.close()
         self._writer = None
-        self.digest = self._hashed.hexdigest()
-        self._hashed.close()
-        sync(self._temporary)
         self._temporary.replace(self._path)
 
     def abort(self) -> None:
@@ -133,6 +142,6 @@ class PartialParquet:
         finally:
             # A writer that cannot be closed, for lack of space, would keep the file open, and the disk with it.
             self._sink.close()
-            self._hashed.close()
+            self._following.close()
             self._writer = None
             self._temporary.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ class ModelDescription(Record, remedy="describe the model again with fetch_model
     """``model.json``: what FETCH_MODEL found a checkpoint to be."""
 
     name: str
+    revision: str | None
     source: str
     layers: int
     embed_dim: int

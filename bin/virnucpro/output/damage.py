@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import pyarrow as pa
 
+from virnucpro.device_errors import is_out_of_memory
 from virnucpro.errors import DataError, VirnucproError
+
+#: What to do about finished results that are damaged.
+REMEDY_OF_RESULTS: Final = "run again, or fetch the results anew from where they are whole"
 
 
 @contextmanager
 def reading(where: object, remedy: str) -> Iterator[None]:
-    """Tell a file that is not what was written by DataError; a disk that fails keeps its OSError.
+    """Tell a file that is not what was written by DataError; a disk that fails, or memory, keeps its error.
 
     pyarrow raises whatever its decoder met: its own errors, KeyError, and OSError without a number for what Thrift or a
     codec could not take.
@@ -27,7 +32,9 @@ def reading(where: object, remedy: str) -> Iterator[None]:
         if error.errno is not None:
             raise
         raise DataError(f"{where}: unreadable ({_first_line(error)}); {remedy}") from error
-    except (pa.ArrowException, LookupError, ValueError, TypeError, MemoryError) as error:
+    except (pa.ArrowException, LookupError, ValueError, TypeError, MemoryError, RecursionError) as error:
+        if is_out_of_memory(error):
+            raise
         raise DataError(f"{where}: unreadable ({_first_line(error)}); {remedy}") from error
 
 

@@ -38,41 +38,13 @@ class ContentDigest:
         return xxhash.xxh3_128_hexdigest(b"".join(digest.digest() for digest in self._columns) + self._beside)
 
 
-class FileDigest:
-    """Of a file's bytes, taken in pieces while it is written: what was written a moment ago is still in memory."""
-
-    def __init__(self, path: Path) -> None:
-        self._hash = xxhash.xxh3_128()
-        self._room = memoryview(bytearray(_CHUNK_BYTES))
-        self._at = 0
-        self._file = path.open("rb", buffering=0)
-
-    def advance(self, end: int | None = None) -> None:
-        """Hash up to a place in the file, or up to its end."""
-        while end is None or self._at < end:
-            read = self._file.readinto(self._room if end is None else self._room[: end - self._at])
-            if not read:
-                return
-            self._hash.update(self._room[:read])
-            self._at += read
-
-    def hexdigest(self) -> str:
-        """Of the whole file: 32 hex digits."""
-        self.advance()
-        return str(self._hash.hexdigest())
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
 def file_digest(path: Path) -> str:
     """Of a file's bytes: 32 hex digits."""
-    digest = FileDigest(path)
-    try:
-        return digest.hexdigest()
-    finally:
-        digest.close()
+    digest, room = xxhash.xxh3_128(), memoryview(bytearray(_CHUNK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while read := file.readinto(room):
+            digest.update(room[:read])
+    return digest.hexdigest()
 
 
 def file_digests(paths: Iterable[Path]) -> dict[str, str]:

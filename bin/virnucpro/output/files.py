@@ -13,14 +13,13 @@ REJECTED_FILE: Final = "rejected.tsv"
 
 # What EMBED_SHARD leaves in the folder of a shard.
 EMBEDDINGS_FILE: Final = "embeddings.parquet"
-RESIDUES_FILE: Final = "residues.parquet"
+RESIDUES_DIR: Final = "residues"
 BATCHES_FILE: Final = "batches.parquet"
 GPU_METRICS_FILE: Final = "gpu_metrics.parquet"
 SHARD_SUMMARY_FILE: Final = "summary.json"
 
-# What MERGE_EMBEDDINGS adds; the manifest, the rejected records and two tables of metrics keep their names.
+# What MERGE_EMBEDDINGS adds; manifest, rejected records, residues and two tables of metrics keep their names.
 EMBEDDINGS_DIR: Final = "embeddings"
-RESIDUES_DIR: Final = "residues"
 METRICS_DIR: Final = "metrics"
 SHARDS_FILE: Final = "shards.parquet"
 RUN_SUMMARY_FILE: Final = "run_summary.json"

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.output.atomic import PartialParquet
 from virnucpro.output.damage import reading
-from virnucpro.output.schema import LEDGER_SCHEMA, encode_metadata
+from virnucpro.output.schema import LEDGER_SCHEMA, SAMPLE, encode_metadata
 
 __all__ = ["LEDGER_SCHEMA", "LedgerReader", "LedgerWriter"]
 
@@ -21,7 +21,7 @@ LEDGER_ROW_GROUP_ROWS: Final = 131_072
 
 #: Columns whose values repeat, so that a dictionary page pays; ids and keys are nearly all distinct.
 _DICTIONARY_COLUMNS: Final = [
-    *("file", "status", "reason", "length", "shard", "reuse_source", "unknown_residues", "gaps_removed"),
+    *("file", "sample", "status", "reason", "length", "shard", "reuse_source", "unknown_residues", "gaps_removed"),
 ]
 
 #: Counters as differences; keys without a length before each, which takes a third off the time to compress them.
@@ -42,6 +42,7 @@ class LedgerWriter:
         path: where the finished ledger stands.
         metadata: JSON-able facts for the file metadata.
         row_group_rows: rows held in memory before they are written.
+        samples: whether each row has a sample.
     """
 
     def __init__(
@@ -49,19 +50,22 @@ class LedgerWriter:
         path: Path,
         metadata: Mapping[str, object] | None = None,
         row_group_rows: int = LEDGER_ROW_GROUP_ROWS,
+        *,
+        samples: bool = False,
     ) -> None:
         self.path = path
         self.rows = 0
         self._row_group_rows = row_group_rows
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
-        self._schema = LEDGER_SCHEMA.with_metadata(encode_metadata(metadata or {}))
+        schema = LEDGER_SCHEMA.append(SAMPLE) if samples else LEDGER_SCHEMA
+        self._schema = schema.with_metadata(encode_metadata(metadata or {}))
         self._file = PartialParquet(
             path,
             self._schema,
             compression="zstd",
             compression_level=1,
-            use_dictionary=_DICTIONARY_COLUMNS,
+            use_dictionary=[name for name in _DICTIONARY_COLUMNS if name in schema.names],
             column_encoding=_ENCODINGS,
             write_statistics=["ordinal", "unique_index", "shard", "reuse_row"],
         )
@@ -159,6 +163,8 @@ class LedgerReader:
         self.path = path
         self.rows: int = self._file.metadata.num_rows
         self.schema: pa.Schema = self._file.schema_arrow
+        #: Whether each row has a sample.
+        self.samples: bool = SAMPLE.name in self.schema.names
 
     def batches(self, columns: Sequence[str] | None = None, batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
         """The rows in input order, at most ``batch_rows`` at once, the columns in the order asked for."""

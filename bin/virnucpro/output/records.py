@@ -53,7 +53,7 @@ class Record:
             raise InputMissingError(f"{path}: not there; {cls._remedy}") from None
         except DataError as error:
             raise DataError(f"{path}: {error}; {cls._remedy}") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: not JSON ({error}); {cls._remedy}") from None
 
     def write(self, path: Path) -> None:

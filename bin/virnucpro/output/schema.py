@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypedDict, Unpack
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro import __version__
 from virnucpro.errors import DataError
+from virnucpro.output.damage import REMEDY_OF_RESULTS, reading
 from virnucpro.output.keys import KEY_BYTES
 
 #: The one key of the Parquet file metadata that is ours; its value is a JSON object.
@@ -47,6 +49,9 @@ LEDGER_SCHEMA: Final = pa.schema(
     ]
 )
 
+#: Of a run with a sample sheet, in the ledger and in results.
+SAMPLE: Final = pa.field("sample", pa.dictionary(pa.int32(), pa.string()), nullable=False)
+
 #: Rows by ``ordinal`` and ``rank``, 1 being the nearest.
 NEIGHBOURS_SCHEMA: Final = pa.schema(
     [
@@ -72,6 +77,7 @@ IDENTITY_KEYS: Final = (
 DESCRIPTIVE_KEYS: Final = (
     "pipeline_version",
     "model",
+    "model_revision",
     "attention",
     "torch",
     "cuda",
@@ -82,6 +88,10 @@ DESCRIPTIVE_KEYS: Final = (
 LEDGER_FACTS: Final = ("ordinal", "id", "length", "truncated", "sequence_key")
 #: What each row of results says of the batch that computed its vector, and the column of batches.parquet that it is.
 BATCH_FACTS: Final = {"device_utilization": "device_utilization", "batch_tokens_per_second": "tokens_per_second"}
+
+#: The key of our metadata that tells how residues are stored, and numpy's name for their numbers.
+RESIDUES_KEY: Final = "residues"
+RESIDUE_TYPE: Final = np.dtype("<f2")
 
 _ARROW_FLOATS: Final = {"float32": pa.float32(), "float16": pa.float16()}
 
@@ -122,7 +132,7 @@ def embedding_type(dtype: str, dim: int) -> pa.DataType:
 
 
 def residues_type(dim: int) -> pa.DataType:
-    """Arrow type of the per-residue column: one float16 vector of ``dim`` numbers per residue."""
+    """Arrow type of per-residue vectors in memory: a list of one float16 vector of ``dim`` numbers per residue."""
     return pa.list_(pa.field("element", embedding_type("float16", dim), nullable=False))
 
 
@@ -141,27 +151,31 @@ def shard_schema(columns: Mapping[str, int], dtype: str, metadata: Mapping[str, 
     return pa.schema(fields, metadata=encode_metadata(metadata))
 
 
-def shard_residues_schema(columns: Mapping[str, int], metadata: Mapping[str, object]) -> pa.Schema:
-    """Schema of a shard's residues.parquet: one row per distinct sequence; ``columns`` maps names to dimensions."""
+def residues_schema(columns: Mapping[str, int], metadata: Mapping[str, object]) -> pa.Schema:
+    """Schema of residues/part-*.parquet, of shards and of results: one row per distinct sequence.
+
+    Args:
+        columns: names to the dimension, which is one for all.
+        metadata: of the vectors; the form of the residues is added to it.
+    """
+    (dim,) = set(columns.values())
     fields = [
-        pa.field("unique_index", pa.int64(), nullable=False),
+        LEDGER_SCHEMA.field("sequence_key").with_nullable(False),
         pa.field("length", pa.int32(), nullable=False),
-        *(pa.field(name, residues_type(dim), nullable=False) for name, dim in columns.items()),
+        pa.field("dim", pa.int32(), nullable=False),
+        *(pa.field(name, pa.binary(), nullable=False) for name in columns),
     ]
-    return pa.schema(fields, metadata=encode_metadata(metadata))
+    form = {"type": "float16", "byte_order": "little", "dim": dim}
+    return pa.schema(fields, metadata=encode_metadata({**metadata, RESIDUES_KEY: form}))
 
 
-def merged_residues_schema(shard: pa.Schema, metadata: Mapping[str, object]) -> pa.Schema:
-    """Schema of results/residues/part-*.parquet, from that of a shard's residues.parquet or of earlier results."""
-    others = (field for field in shard if field.name not in ("unique_index", "sequence_key"))
-    fields = [pa.field("sequence_key", pa.string(), nullable=False), *others]
-    return pa.schema(fields, metadata=encode_metadata(metadata))
-
-
-def results_schema(columns: Mapping[str, int], dtype: str, metadata: Mapping[str, object]) -> pa.Schema:
+def results_schema(
+    columns: Mapping[str, int], dtype: str, metadata: Mapping[str, object], *, samples: bool = False
+) -> pa.Schema:
     """Schema of results/embeddings/part-*.parquet: one row per record that was not rejected, in input order."""
     fields = [
         *(LEDGER_SCHEMA.field(name).with_nullable(False) for name in LEDGER_FACTS),
+        *([SAMPLE] if samples else []),
         *_embedding_fields(columns, dtype),
         pa.field("shard", pa.int32()),
         pa.field("batch", pa.int32()),
@@ -176,6 +190,7 @@ class Origin(TypedDict):
     """Where vectors come from; ``layers`` are absolute numbers."""
 
     model: str
+    model_revision: str | None
     weights_sha256: str
     precision: str
     attention: str
@@ -222,7 +237,8 @@ def decode_metadata(schema: pa.Schema, where: Path | str) -> dict[str, Any]:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """Our metadata of a Parquet file, reading its footer only."""
-    return decode_metadata(pq.read_schema(path), path)
+    with reading(path, REMEDY_OF_RESULTS):
+        return decode_metadata(pq.read_schema(path), path)
 
 
 def vector_columns(schema: pa.Schema) -> dict[str, int]:

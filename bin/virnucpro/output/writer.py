@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 from virnucpro.errors import DataError, LedgerError
 from virnucpro.output.atomic import PartialParquet, prepare_new_directory, publish_directory, remove_tree, reserve, sync
 from virnucpro.output.digests import ContentDigest
-from virnucpro.output.files import EMBEDDINGS_FILE, RESIDUES_FILE
+from virnucpro.output.files import EMBEDDINGS_FILE, RESIDUES_DIR
 from virnucpro.output.keys import KEY_BYTES
 from virnucpro.output.residues import ResidueWriter
 from virnucpro.output.schema import METADATA_KEY, ROW_GROUP_ROWS, shard_schema
@@ -40,7 +40,7 @@ class ShardWriter:
         first_unique_index: unique_index of the shard's first row.
         sequences: rows of the shard.
         metadata: what stands in the Parquet file metadata (output/schema.py).
-        per_residue: whether ``write_residues`` must come for every row as well.
+        residue_columns: column names to dimensions of what ``write_residues`` must bring for every row as well.
         row_group_rows: rows per Parquet row group, fewer where the vectors are wide.
 
     Raises:
@@ -56,12 +56,11 @@ class ShardWriter:
         first_unique_index: int,
         sequences: int,
         metadata: Mapping[str, object],
-        per_residue: bool = False,
+        residue_columns: Mapping[str, int] | None = None,
         row_group_rows: int = ROW_GROUP_ROWS,
     ) -> None:
         self._outdir = outdir
         self._folder = prepare_new_directory(outdir)
-        self._per_residue = per_residue
         self._columns = dict(columns)
         self._dtype = np.dtype(dtype)
         self._first = first_unique_index
@@ -73,7 +72,9 @@ class ShardWriter:
         self._batch = np.full(sequences, -1, np.int32)
         self._keys = np.zeros((sequences, KEY_BYTES), np.uint8)
         self._vectors_digest = ContentDigest(self._schema.metadata[METADATA_KEY])
-        self._residues: ResidueWriter | None = None
+        self._residues = (
+            ResidueWriter(self._folder / RESIDUES_DIR, residue_columns, metadata) if residue_columns else None
+        )
         self._scratch: dict[str, npt.NDArray[Any]] = {}
         self._scratch_files: list[Path] = []
         try:
@@ -124,21 +125,27 @@ class ShardWriter:
         self._keys[rows] = keys
         self._seen[rows] = True
 
-    def write_residues(self, unique_index: int, residues: Mapping[str, npt.NDArray[np.float32]]) -> None:
-        """Take the per-residue vectors of one sequence: for each column (length, dim), without cls and eos.
+    def write_residues(
+        self, unique_indices: npt.NDArray[np.int64], residues: Sequence[Mapping[str, npt.NDArray[np.float16]]]
+    ) -> None:
+        """Take the per-residue vectors of rows that ``write`` took: for each a column's (length, dim), no cls and eos.
 
-        They go to residues.parquet as they come, without a scratch file: the rows there are in order of arrival.
+        They go to the disk as they come, without a scratch file: the rows there are in order of arrival, with the keys
+        that ``write`` was given.
 
         Raises:
+            LedgerError: a row has not come.
             DataError: a value does not fit float16.
         """
         if self._residues is None:
-            dims = {name: array.shape[1] for name, array in residues.items()}
-            self._residues = ResidueWriter(self._folder / RESIDUES_FILE, dims, self._metadata)
-        self._residues.write(unique_index, residues)
+            raise ValueError("residues given, none announced")
+        rows = unique_indices - self._first
+        if not self._seen[rows].all():
+            raise LedgerError(f"{self._outdir}: residues of unique_index {_some(unique_indices)} without their vectors")
+        self._residues.write((key.tobytes().hex() for key in self._keys[rows]), residues)
 
     def finish(self, write_beside: Callable[[Path], object] | None = None) -> Path:
-        """Write embeddings.parquet (and residues.parquet), then give the folder its final name.
+        """Write embeddings.parquet (and the last of the residues), then give the folder its final name.
 
         Args:
             write_beside: called with the folder, before it is renamed, to write what else belongs into it.
@@ -168,7 +175,8 @@ class ShardWriter:
     def digests(self) -> dict[str, str]:
         """Digest of what each file of vectors holds, once it is written."""
         found = {EMBEDDINGS_FILE: self._vectors_digest.hexdigest()}
-        return found if self._residues is None else found | {RESIDUES_FILE: self._residues.digest.hexdigest()}
+        residues = {} if self._residues is None else self._residues.digests
+        return found | {f"{RESIDUES_DIR}/{path.name}": digest for path, digest in residues.items()}
 
     def abort(self) -> None:
         """Drop everything taken so far; harmless after ``finish``."""
@@ -190,8 +198,8 @@ class ShardWriter:
                 f"{self._outdir}: {len(missing)} of {self._sequences} sequences have no vector "
                 f"(unique_index {_some(missing + self._first)}); embed the shard again"
             )
-        rows = 0 if self._residues is None else self._residues.rows
-        if self._per_residue and rows != self._sequences:
+        rows = self._sequences if self._residues is None else self._residues.rows
+        if rows != self._sequences:
             raise LedgerError(f"{self._outdir}: {rows} of {self._sequences} sequences have residues; embed it again")
 
     def _check_rows(self, rows: npt.NDArray[np.int64]) -> None:

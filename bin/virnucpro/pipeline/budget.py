@@ -22,6 +22,8 @@ POOLING_VALUES_PER_TOKEN: Final = 2
 RESIDUES_IN_FLIGHT: Final = 3
 #: Bytes of a residue's value, whatever the precision.
 RESIDUE_VALUE_BYTES: Final = 2
+#: Bytes of a batch's residues at most: several batches of them wait on the host, in pinned memory, for the disk.
+RESIDUE_BATCH_BYTES: Final = 256 << 20
 #: Free memory left alone: fragmentation, cuBLAS work space, kernels.
 SAFETY: Final = 0.80
 WORKSPACE_BYTES: Final = 512 << 20
@@ -80,6 +82,12 @@ def whole_waves(tokens: int, multiprocessors: int) -> int:
     return tokens // wave * wave or tokens
 
 
+def tokens_of_residues(config: Esm2Config, plan: OutputPlan | None) -> int:
+    """Tokens whose residues the host holds of one batch: any number where none are kept."""
+    columns = 0 if plan is None else len(plan.residue_columns())
+    return RESIDUE_BATCH_BYTES // (RESIDUE_VALUE_BYTES * config.embed_dim * columns) if columns else MAX_TOKEN_BUDGET
+
+
 def token_budget(
     config: Esm2Config,
     precision: str,
@@ -92,11 +100,11 @@ def token_budget(
     if asked is not None:
         budget = asked
     elif device.type != "cuda":
-        budget = CPU_TOKEN_BUDGET
+        budget = min(CPU_TOKEN_BUDGET, tokens_of_residues(config, plan))
     else:
         import torch
 
         free_bytes, _ = torch.cuda.mem_get_info(device)
-        fitting = tokens_that_fit(config, precision, free_bytes, plan)
+        fitting = min(tokens_that_fit(config, precision, free_bytes, plan), tokens_of_residues(config, plan))
         budget = whole_waves(fitting, torch.cuda.get_device_properties(device).multi_processor_count)
     return max(1, budget >> (attempt - 1))

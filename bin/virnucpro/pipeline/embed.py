@@ -45,7 +45,7 @@ from virnucpro.shards import SPECIAL_TOKENS, shard_number
 
 #: Results waiting for the writer; more would only hold memory.
 WRITER_QUEUE = 8
-#: Bytes of results that are not yet written, in pinned memory: three batches of one layer's residues at 650M.
+#: Bytes of results that are not yet written, in pinned memory: two batches of residues.
 WRITER_QUEUE_BYTES = 512 << 20
 #: What one process prepares in about a second, while the device computes what it was given before.
 TOKENS_PREPARED_HERE = 50_000_000
@@ -141,7 +141,7 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
         first_unique_index=extent.first,
         sequences=extent.sequences,
         metadata=metadata,
-        per_residue=config.per_residue,
+        residue_columns=dict.fromkeys(plan.residue_columns(), shape.embed_dim),
     ) as writer:
         progress = Progress(config.shard.name, extent.sequences, extent.tokens)
         blocked = _write_behind(runner, batches, writer, progress)
@@ -160,6 +160,7 @@ def vector_metadata(config: VectorConfig, described: ModelDescription, runner: A
     """What vectors say of their origin, by ``output.schema.file_metadata``."""
     return file_metadata(
         model=described.name,
+        model_revision=described.revision,
         weights_sha256=described.weights_sha256,
         precision=runner.model.precision,
         attention=runner.model.attention_backend,
@@ -219,8 +220,9 @@ def _write_result(writer: ShardWriter, result: InferenceResult) -> None:
     columns = {name: vectors.numpy() for name, vectors in result.columns.items()}
     writer.write(indices, columns, result.record.batch, keys)
     if result.residues:
-        for index, residues in zip(indices.tolist(), result.residues, strict=True):
-            writer.write_residues(index, {name: states.numpy() for name, states in residues.items()})
+        writer.write_residues(
+            indices, [{name: states.numpy() for name, states in each.items()} for each in result.residues]
+        )
 
 
 def _describe_run(

@@ -6,22 +6,28 @@ S sequences, T tokens, D embedding dimensions.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
 from virnucpro.config import DEFAULT_VECTORS, VectorConfig, absolute_layers
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.data.tokens import MASK
+from virnucpro.device_errors import device_fault, is_out_of_device_memory
 from virnucpro.errors import TryAgainError
 from virnucpro.kernels.pooling import pool
 from virnucpro.output.schema import embedding_columns, residue_columns
 
 if TYPE_CHECKING:
     from virnucpro.model.esm2 import PackedEsm2
+
+#: Of residues copied to the host at once: what pinned memory is made of whole, in powers of two.
+RESIDUE_BLOCK_BYTES: Final = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -87,18 +93,21 @@ class InFlight:
     batch: PackedBatch
     vectors: dict[str, torch.Tensor]
     finite: torch.Tensor
-    residues: dict[str, torch.Tensor]
+    residues: dict[str, list[torch.Tensor]]
     started: torch.cuda.Event | float
     ended: torch.cuda.Event | float
     done: torch.cuda.Event | None
     #: Set instead of the tensors above when the batch did not fit and was run in halves at once.
     joined: BatchOutput | None = None
+    #: The same when it was split before, as one of its size had not fitted.
+    parts: tuple[InFlight, ...] = ()
 
 
 class Engine:
     """Runs packed batches; ``submit`` returns at once on CUDA, ``collect`` waits for the results.
 
-    With ``streams`` off everything runs in order on the current stream: the numbers are the same.
+    With ``streams`` off everything runs in order on the current stream: the numbers are the same. A batch that did not
+    fit into the device's memory teaches the engine: later ones of more tokens than its halves are split before.
     """
 
     def __init__(self, model: PackedEsm2, device: torch.device, plan: OutputPlan, *, streams: bool = True) -> None:
@@ -106,6 +115,7 @@ class Engine:
         self.device = device
         self.plan = plan
         self.streams = streams and device.type == "cuda"
+        self._most_tokens: int | None = None
         if device.type == "cuda":
             with torch.cuda.device(device):
                 current = torch.cuda.current_stream(device)
@@ -118,18 +128,21 @@ class Engine:
             self._epoch_time = time.time()
 
     def submit(self, batch: PackedBatch) -> InFlight:
-        """Queue a batch. A batch that does not fit into GPU memory is run at once, in halves.
+        """Queue a batch. One that does not fit into GPU memory is run at once, in halves.
 
         Raises:
             TryAgainError: a single sequence does not fit, or the device is lost.
         """
+        if self._most_tokens is not None and batch.tokens > self._most_tokens and batch.num_sequences > 1:
+            parts = tuple(self.submit(half) for half in batch.split())
+            return InFlight(batch, {}, parts[0].finite, {}, 0.0, 0.0, None, parts=parts)
         try:
             return self._launch(batch)
         except torch.OutOfMemoryError:
             pass
         except RuntimeError as error:
-            if not _is_allocation_failure(error):
-                raise _device_error(error) from error
+            if not is_out_of_device_memory(error):
+                raise _told(error) from error
         # The failed launch's tensors are alive until its exception is: split only out here.
         joined = self._run_in_halves(batch)
         return InFlight(batch, {}, joined.finite, {}, 0.0, 0.0, None, joined=joined)
@@ -138,16 +151,17 @@ class Engine:
         """Wait for a batch and hand over its host tensors."""
         if flight.joined is not None:
             return flight.joined
+        if flight.parts:
+            outputs = [self.collect(part) for part in flight.parts]
+            return BatchOutput.join(flight.batch, outputs, sum(output.retries for output in outputs))
         if flight.done is not None:
             try:
                 flight.done.synchronize()
             except RuntimeError as error:
-                raise _device_error(error) from error
-        residues: list[dict[str, torch.Tensor]] = []
-        if flight.residues:
-            offsets = flight.batch.cu_seqlens.tolist()
-            for begin, end in pairwise(offsets):
-                residues.append({name: states[begin + 1 : end - 1] for name, states in flight.residues.items()})
+                raise _told(error) from error
+        residues = [
+            dict(zip(flight.residues, each, strict=True)) for each in zip(*flight.residues.values(), strict=True)
+        ]
         return BatchOutput(
             flight.batch,
             flight.vectors,
@@ -187,13 +201,16 @@ class Engine:
                 batch.input_ids.to(self.device), batch.cu_seqlens.to(self.device), batch.max_seqlen, batch.sequence_ids
             )
             vectors, finite, residues = self.forward(resident, masked)
-            host, host_residues = ({name: each.cpu() for name, each in found.items()} for found in (vectors, residues))
+            host = {name: vector.cpu() for name, vector in vectors.items()}
+            offsets = batch.cu_seqlens.tolist()
+            host_residues = {name: _by_sequence(states, offsets, torch.Tensor.cpu) for name, states in residues.items()}
             return InFlight(batch, host, finite.cpu(), host_residues, started, time.time(), None)
         with torch.cuda.device(self.device):
             return self._launch_on_streams(batch, masked)
 
     def _launch_on_streams(self, batch: PackedBatch, masked: bool) -> InFlight:
         started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        offsets = batch.cu_seqlens.tolist()
         done = torch.cuda.Event()
         with torch.cuda.stream(self._copy_in):
             ids = batch.input_ids.to(self.device, non_blocking=True)
@@ -211,7 +228,8 @@ class Engine:
         with torch.cuda.stream(self._copy_out):
             host = {name: _to_host(vector, self._copy_out) for name, vector in vectors.items()}
             host_finite = _to_host(finite, self._copy_out)
-            host_residues = {name: _to_host(states, self._copy_out) for name, states in residues.items()}
+            to_host = partial(_to_host, stream=self._copy_out)
+            host_residues = {name: _by_sequence(states, offsets, to_host) for name, states in residues.items()}
             done.record()
         return InFlight(batch, host, host_finite, host_residues, started, ended, done)
 
@@ -224,8 +242,29 @@ class Engine:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             torch.cuda.empty_cache()
-        outputs = [self.collect(self.submit(half)) for half in batch.split()]
+        halves = batch.split()
+        self._most_tokens = max(half.tokens for half in halves)
+        outputs = [self.collect(self.submit(half)) for half in halves]
         return BatchOutput.join(batch, outputs, 1 + sum(output.retries for output in outputs))
+
+
+def _by_sequence(
+    states: torch.Tensor, offsets: Sequence[int], to_host: Callable[[torch.Tensor], torch.Tensor]
+) -> list[torch.Tensor]:
+    """Copy states (T, D) to the host, in blocks whose memory is free when all their sequences are written.
+
+    Returns:
+        (n, D) for each sequence, without cls and eos.
+    """
+    rows_at_once = RESIDUE_BLOCK_BYTES // (states.shape[1] * states.element_size())
+    found: list[torch.Tensor] = []
+    first = 0
+    while first < len(offsets) - 1:
+        last = max(bisect_right(offsets, offsets[first] + rows_at_once) - 1, first + 1)
+        block, start = to_host(states[offsets[first] : offsets[last]]), offsets[first]
+        found += [block[begin + 1 - start : end - 1 - start] for begin, end in pairwise(offsets[first : last + 1])]
+        first = last
+    return found
 
 
 def _to_host(tensor: torch.Tensor, stream: torch.cuda.Stream) -> torch.Tensor:
@@ -235,13 +274,6 @@ def _to_host(tensor: torch.Tensor, stream: torch.cuda.Stream) -> torch.Tensor:
     return host
 
 
-def _is_allocation_failure(error: RuntimeError) -> bool:
-    text = str(error)
-    return "out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text
-
-
-def _device_error(error: RuntimeError) -> Exception:
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if "CUDA" in text or "NVML" in text or "cuda" in text:
-        return TryAgainError(f"the GPU failed: {text}; the task can be tried again, on another device if this recurs")
-    return error
+def _told(error: RuntimeError) -> Exception:
+    fault = device_fault(error)
+    return error if fault is None else TryAgainError(fault)

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from virnucpro.output.damage import REMEDY_OF_RESULTS, reading
+
 #: Quantities drawn, by their column in gpu_metrics.parquet, with the factor that brings them to the unit shown.
 QUANTITIES: Final = {"utilization_percent": 1.0, "power_watts": 1.0, "memory_used_bytes": 2.0**-30}
 
@@ -63,7 +65,7 @@ def read_device_series(
     counts = {quantity: np.zeros((len(names), bins)) for quantity in QUANTITIES}
     width = max(ended - began, 1e-9) / bins
     columns = ["shard", "time", *QUANTITIES]
-    with pq.ParquetFile(path) as readings:
+    with reading(path, REMEDY_OF_RESULTS), pq.ParquetFile(path) as readings:
         for batch in readings.iter_batches(_BATCH_ROWS, columns=columns):
             shard = np.clip(_numbers(batch["shard"], -1), -1, largest + 1).astype(np.int64)
             time_bin = np.floor((_numbers(batch["time"], np.nan) - began) / width)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from virnucpro.output.damage import REMEDY_OF_RESULTS, reading
 from virnucpro.output.schema import vector_columns
 
 MOST_POINTS: Final = 5_000
@@ -65,7 +66,7 @@ def sample_rows(parts: Sequence[Path], most: int = MOST_POINTS, seed: int = _SEE
     generator = np.random.default_rng(seed)
     groups: list[tuple[Path, int, int]] = []
     for part in sorted(parts):
-        with pq.ParquetFile(part) as opened:
+        with reading(part, REMEDY_OF_RESULTS), pq.ParquetFile(part) as opened:
             sizes = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
         groups += [(part, group, rows) for group, rows in enumerate(sizes) if rows]
     if not groups:
@@ -73,7 +74,8 @@ def sample_rows(parts: Sequence[Path], most: int = MOST_POINTS, seed: int = _SEE
     chosen = [groups[index] for index in _choose(generator, len(groups), _MOST_ROW_GROUPS)]
     ends = np.cumsum([rows for _, _, rows in chosen])
     places = _choose(generator, int(ends[-1]), most)
-    column = next(iter(vector_columns(pq.read_schema(chosen[0][0]))))
+    with reading(chosen[0][0], REMEDY_OF_RESULTS):
+        column = next(iter(vector_columns(pq.read_schema(chosen[0][0]))))
     tables = []
     for (part, group, rows), end in zip(chosen, ends, strict=True):
         wanted = places[(places >= end - rows) & (places < end)] - (end - rows)
@@ -98,7 +100,7 @@ def _choose(generator: np.random.Generator, available: int, most: int) -> np.nda
 def _rows_of_group(part: Path, group: int, wanted: np.ndarray, column: str) -> list[pa.Table]:
     tables = []
     begun = 0
-    with pq.ParquetFile(part) as opened:
+    with reading(part, REMEDY_OF_RESULTS), pq.ParquetFile(part) as opened:
         columns = ["id", "length", "shard", column]
         for batch in opened.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
             here = wanted[(wanted >= begun) & (wanted < begun + batch.num_rows)] - begun

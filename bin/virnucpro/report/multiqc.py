@@ -65,8 +65,11 @@ def render(sections: Sequence[Section], outdir: Path, header: Mapping[str, str])
         page = Path(folder) / REPORT_FILE
         if finished.returncode or not page.is_file():
             said = (finished.stderr.strip() or finished.stdout.strip() or "it said nothing").splitlines()[-1]
+            if "No space left on device" in said:
+                raise OutputError(f"MultiQC found no space for a page in {folder} or {outdir}; free some there")
             raise OutputError(
-                f"MultiQC ended with {finished.returncode} and no page: {said}; run with --report false to do without"
+                f"MultiQC ended with {finished.returncode} and no page: {said[:300]}; run with --report false to do "
+                "without"
             )
         page.replace(outdir / REPORT_FILE)
     return outdir / REPORT_FILE

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import pyarrow.parquet as pq
 
+from virnucpro.output.damage import REMEDY_OF_RESULTS, reading
 from virnucpro.output.schema import read_metadata
 from virnucpro.report.sections import Section, line_plot
 
@@ -23,7 +24,7 @@ def neighbour_section(path: Path) -> Section | None:
     if not path.is_file():
         return None
     asked = read_metadata(path)
-    with pq.ParquetFile(path) as file:
+    with reading(path, REMEDY_OF_RESULTS), pq.ParquetFile(path) as file:
         batches = file.iter_batches(_BATCH_ROWS, columns=["rank", "cosine"])
         first = [batch["cosine"].to_numpy()[batch["rank"].to_numpy() == 1] for batch in batches]
     nearest = np.concatenate([np.empty(0, np.float32), *first])

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 from virnucpro import __version__
 from virnucpro.errors import InputMissingError
 from virnucpro.monitor.run_verdict import run_verdict
+from virnucpro.output.damage import REMEDY_OF_RESULTS as REMEDY
+from virnucpro.output.damage import reading
 from virnucpro.output.files import (
     BATCHES_FILE,
     GPU_METRICS_FILE,
@@ -50,6 +52,7 @@ def report(results: Path, outdir: Path, reference: Path | None = None) -> Path:
 
     Raises:
         InputMissingError: a file of the results folder is not there.
+        DataError: a file is damaged.
         UsageError: MultiQC is not installed.
     """
     require_multiqc()
@@ -67,7 +70,8 @@ def page_content(results: Path, reference: Path | None = None) -> tuple[list[Sec
     for path in (results / MANIFEST_FILE, *(metrics / name for name in (SHARDS_FILE, BATCHES_FILE, GPU_METRICS_FILE))):
         if not path.is_file():
             raise InputMissingError(f"{path} does not exist; give --results the folder of a finished run")
-    shards = pq.read_table(metrics / SHARDS_FILE).sort_by("shard").to_pylist()
+    with reading(metrics / SHARDS_FILE, REMEDY):
+        shards = pq.read_table(metrics / SHARDS_FILE).sort_by("shard").to_pylist()
     parts = embedding_parts(results)
     metadata = read_metadata(parts[0]) if parts else {}
     header = {"Model": str(metadata.get("model", "unknown")), "Pipeline": __version__}

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from virnucpro.monitor.metrics import STARTUP
+from virnucpro.output.damage import REMEDY_OF_RESULTS, reading
 
 #: Longer sequences count as this long; the longest protein known has 45,000 residues.
 LONGEST: Final = 100_000
@@ -47,7 +48,7 @@ class BatchTally:
 def tally_records(manifest: Path) -> RecordTally:
     """Count the ledger."""
     tally = RecordTally()
-    with pq.ParquetFile(manifest) as ledger:
+    with reading(manifest, REMEDY_OF_RESULTS), pq.ParquetFile(manifest) as ledger:
         for batch in ledger.iter_batches(_BATCH_ROWS, columns=["length", "truncated", "status", "reason"]):
             status = batch["status"].cast(pa.string())
             tally.statuses.update(_counts(status))
@@ -65,7 +66,7 @@ def tally_batches(batches: Path) -> BatchTally:
     """Count the batches."""
     tally = BatchTally()
     columns = ["shard", "queue_state", "wait_milliseconds", "packing_efficiency"]
-    with pq.ParquetFile(batches) as opened:
+    with reading(batches, REMEDY_OF_RESULTS), pq.ParquetFile(batches) as opened:
         for batch in opened.iter_batches(_BATCH_ROWS, columns=columns):
             grouped = (
                 pa.table(

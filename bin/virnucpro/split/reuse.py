@@ -13,17 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, InputMissingError
+from virnucpro.output.contracts import VectorFacts
 from virnucpro.output.damage import reading
 from virnucpro.output.digest_list import reused_parts, reused_residues
 from virnucpro.output.files import DIGESTS_FILE, EMBEDDINGS_DIR, RESIDUES_DIR, embedding_parts
 from virnucpro.output.keys import key_words
+from virnucpro.output.residue_reader import residue_dims
 from virnucpro.output.schema import (
     decode_metadata,
     embedding_columns,
     embedding_type,
     first_difference,
     residue_columns,
-    residues_type,
     vector_columns,
 )
 from virnucpro.split.dedup import deal, dealt, group_starts
@@ -50,13 +51,13 @@ class EarlierResults:
 
 
 def mismatch(
-    results: EarlierResults, expected: Mapping[str, object], embedding_dtype: str, embed_dim: int, *, per_residue: bool
+    results: EarlierResults, expected: Mapping[str, object], vectors: VectorFacts, embed_dim: int
 ) -> str | None:
     """Say why earlier results cannot stand in for this run's, or return None where they can.
 
     Args:
         expected: what this run's metadata holds under ``IDENTITY_KEYS``.
-        per_residue: whether vectors of single residues are wanted too.
+        vectors: that this run makes, of ``embed_dim`` numbers each.
 
     Raises:
         InputMissingError: there are no results.
@@ -79,14 +80,14 @@ def mismatch(
         key = first_difference(expected, found)
         if key is not None:
             return f"{key} is {_show(found.get(key))} there and {_show(expected[key])} here"
-        for column in embedding_columns(_words(expected["pooling"]), _numbers(expected["layers"])):
+        for column in embedding_columns(vectors.pooling, vectors.layers):
             if column not in vector_columns(schema):
                 return f"column {column} is not there"
             kind = schema.field(column).type
-            wanted = embedding_type(embedding_dtype, embed_dim)
+            wanted = embedding_type(vectors.embedding_dtype, embed_dim)
             if (kind.value_type, kind.list_size) != (wanted.value_type, wanted.list_size):
                 return f"embedding_dtype is {_dtype(kind)} there and {_dtype(wanted)} here"
-    return _residues_mismatch(results, _numbers(expected["layers"]), embed_dim) if per_residue else None
+    return _residues_mismatch(results, vectors.layers, embed_dim) if vectors.per_residue else None
 
 
 def _dtype(kind: pa.FixedSizeListType) -> str:
@@ -99,9 +100,9 @@ def _residues_mismatch(results: EarlierResults, layers: list[int], embed_dim: in
         return "vectors of single residues (--per_residue) are not there"
     for part in parts:
         with reading(results.called(part), _LEAVE_OUT):
-            schema = pq.read_schema(part)
+            dims = residue_dims(pq.read_schema(part), results.called(part))
         for column in residue_columns(layers):
-            if column not in schema.names or schema.field(column).type != residues_type(embed_dim):
+            if dims.get(column) != embed_dim:
                 return f"{RESIDUES_DIR} have no column {column} of {embed_dim} numbers"
     return None
 
@@ -143,14 +144,6 @@ def _entries(source: int, results: EarlierResults) -> Iterator[Array]:
                 entries["source"] = source
                 first_row += len(words)
                 yield entries
-
-
-def _words(values: object) -> list[str]:
-    return [str(value) for value in values] if isinstance(values, list) else []
-
-
-def _numbers(values: object) -> list[int]:
-    return [int(value) for value in values] if isinstance(values, list) else []
 
 
 def _show(value: object) -> str:

@@ -12,13 +12,14 @@ from typing import BinaryIO, Final, TextIO
 from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, FastaFormatError
 from virnucpro.fasta import rejection
-from virnucpro.fasta_source import FastaSource, PlainFile
+from virnucpro.fasta_source import PlainFile
 from virnucpro.fasta_text import Fault
 from virnucpro.file_identity import identity_of
 from virnucpro.plain_text import table_cell
 from virnucpro.split.blocks import ScannedBlock, scan_blocks
 from virnucpro.split.cut import Span, cut_file, cut_stream
 from virnucpro.split.parse import KEY_BYTES
+from virnucpro.split.sources import open_source
 from virnucpro.split.spool import Spool, SpooledBlock
 from virnucpro.split.workers import Payload, Workers
 
@@ -57,6 +58,7 @@ class ScanTotals:
 class _Flight:
     file_index: int
     first_line: int
+    record_lines: int | None
     payloads: list[Payload | Span]
     result: Future[list[ScannedBlock | Fault]]
 
@@ -72,14 +74,14 @@ def scan(config: SplitConfig, spool: Spool, rejected: TextIO, workers: Workers) 
     flights: deque[_Flight] = deque()
     with spool.path("keys").open("wb") as keys, spool.path("lengths").open("wb") as lengths:
         account = _Account(spool, totals, keys, lengths, rejected, config.strict)
-        for number, (file_index, first_line, blocks) in enumerate(_tasks(config, spool.files, totals)):
+        for number, (file_index, first_line, record_lines, blocks) in enumerate(_tasks(config, spool.files, totals)):
             if number == 1:
                 workers.fork()
             while flights and (workers.full(len(flights)) or flights[0].result.done()):
                 account.collect(flights.popleft(), workers)
             payloads = [block if isinstance(block, Span) else workers.put(block) for block in blocks]
             result = workers.submit(scan_blocks, spool.directory, payloads, spool.residue_limit, config.gaps)
-            flights.append(_Flight(file_index, first_line, payloads, result))
+            flights.append(_Flight(file_index, first_line, record_lines, payloads, result))
         while flights:
             account.collect(flights.popleft(), workers)
     for copied in spool.directory.glob("columns-*"):
@@ -89,10 +91,11 @@ def scan(config: SplitConfig, spool: Spool, rejected: TextIO, workers: Workers) 
 
 def _tasks(
     config: SplitConfig, names: Sequence[str], totals: ScanTotals
-) -> Iterator[tuple[int, int, Sequence[bytes | Span]]]:
-    """Yield the number of the file, the line on which its first record begins, and blocks of it for one task."""
+) -> Iterator[tuple[int, int, int | None, Sequence[bytes | Span]]]:
+    """Yield the number of the file, the line on which its first record begins, its ``record_lines``, and blocks of it
+    for one task."""
     for file_index, path in enumerate(config.inputs):
-        source = FastaSource(path, name=names[file_index], refuse_nucleotide=config.alphabet == "auto")
+        source = open_source(config, path, names[file_index])
         plain = source.plain_file()
         tasks: Iterator[Sequence[bytes | Span]]
         if plain is None:
@@ -103,10 +106,10 @@ def _tasks(
         empty = True
         for blocks in tasks:
             empty = False
-            yield file_index, plain.first_line if plain else source.first_line, blocks
+            yield file_index, plain.first_line if plain else source.first_line, source.record_lines, blocks
         totals.comment_lines += (plain or source).comment_lines
         if empty:
-            totals.empty_files.append(source.name)
+            totals.empty_files.append(f"{source.name}: {source.nothing}")
 
 
 def _together(spans: Iterator[Span]) -> Iterator[list[Span]]:
@@ -128,6 +131,8 @@ class _Account:
     rejected: TextIO
     strict: bool
     file_index: int = -1
+    first_line: int = 0
+    record_lines: int | None = None
     line: int = 0
 
     def collect(self, flight: _Flight, workers: Workers) -> None:
@@ -135,7 +140,8 @@ class _Account:
         for payload in flight.payloads:
             workers.release(payload)
         if flight.file_index != self.file_index:
-            self.file_index, self.line = flight.file_index, flight.first_line
+            self.file_index, self.record_lines = flight.file_index, flight.record_lines
+            self.line = self.first_line = flight.first_line
         for block in scanned:
             if isinstance(block, Fault):
                 raise block.error(self.spool.files[self.file_index], self.line)
@@ -160,13 +166,18 @@ class _Account:
 
     def _reject(self, scanned: ScannedBlock) -> None:
         file = self.spool.files[self.file_index]
-        for position, line, name, reason in scanned.rejected:
-            message = rejection(name, reason)
+        for position, offset, name, reason in scanned.rejected:
+            message, line = rejection(name, reason), self._line(offset)
             if self.strict:
                 remedy = "correct or remove it, or run without --strict"
-                raise FastaFormatError(message, file=file, line=self.line + line, remedy=remedy)
+                raise FastaFormatError(message, file=file, line=line, remedy=remedy)
             if len(self.totals.first_rejected) < REASONS_SHOWN:
-                self.totals.first_rejected.append(f"{file}, line {self.line + line}: {message}")
+                self.totals.first_rejected.append(f"{file}, line {line}: {message}")
             ordinal = self.spool.records + position
-            fields = (table_cell(file), str(self.line + line), str(ordinal), table_cell(name), table_cell(reason))
+            fields = (table_cell(file), str(line), str(ordinal), table_cell(name), table_cell(reason))
             self.rejected.write("\t".join(fields) + "\n")
+
+    def _line(self, offset: int) -> int:
+        """Where a record of the next block begins in its file."""
+        line = self.line + offset
+        return line if self.record_lines is None else self.first_line + (line - self.first_line) // self.record_lines

@@ -68,7 +68,7 @@ def _split_into(work: Path, config: SplitConfig, model: ModelDescription, vector
     spool_directory.mkdir()
     shards_directory.mkdir()
     files = config.names or tuple(FastaSource(path).name for path in config.inputs)
-    spool = Spool(spool_directory, config.residue_limit, files)
+    spool = Spool(spool_directory, config.residue_limit, files, config.samples)
     with Workers(2 * BLOCK_BYTES, config.cpus) as workers:
         with (work / REJECTED_FILE).open("w", encoding="utf-8", newline="\n") as rejected:
             scanned = scan(config, spool, rejected, workers)
@@ -119,8 +119,8 @@ def _check_not_empty(spool: Spool, scanned: ScanTotals) -> None:
         more = " and so on" if spool.records > len(scanned.first_rejected) else ""
         count = "the only record is" if spool.records == 1 else f"all {spool.records} records are"
         raise DataError(f"{count} rejected, so there is nothing to embed: {reasons}{more}; correct the sequences")
-    for name in scanned.empty_files:
-        print(visible(f"warning: {name}: empty, no sequence in it"), file=sys.stderr)
+    for told in scanned.empty_files:
+        print(visible(f"warning: {told}"), file=sys.stderr)
 
 
 def _open_reuse(
@@ -139,7 +139,7 @@ def _open_reuse(
     names = config.reuse_names or tuple(map(str, config.reuse))
     earlier = [EarlierResults(folder, name) for folder, name in zip(config.reuse, names, strict=True)]
     for results in earlier:
-        reason = mismatch(results, expected, config.embedding_dtype, model.embed_dim, per_residue=config.per_residue)
+        reason = mismatch(results, expected, vectors, model.embed_dim)
         if reason is not None:
             told = f"warning: {results.name}: not reused, its sequences are embedded anew: {reason}"
             print(visible(told), file=sys.stderr)

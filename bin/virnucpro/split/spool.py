@@ -65,11 +65,13 @@ class SpooledBlock:
 
 @dataclass
 class Spool:
-    """A folder with the columns and the blocks; ``residue_limit`` cuts sequences, None leaves them whole."""
+    """A folder with the columns and the blocks; ``residue_limit`` cuts sequences, None leaves them whole; ``samples``
+    names that of each file, if any."""
 
     directory: Path
     residue_limit: int | None
     files: tuple[str, ...]
+    samples: tuple[str, ...] = ()
     blocks: list[SpooledBlock] = field(default_factory=list)
 
     @property

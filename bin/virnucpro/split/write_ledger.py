@@ -27,7 +27,7 @@ def write_ledger(spool: Spool, starts: npt.NDArray[np.int64], path: Path) -> int
     Args:
         starts: first unique index of each shard.
     """
-    with LedgerWriter(path) as ledger:
+    with LedgerWriter(path, samples=bool(spool.samples)) as ledger:
         for blocks in _groups(spool.blocks):
             ledger.write(_rows(spool, blocks, starts))
     return ledger.rows
@@ -70,6 +70,10 @@ def _rows(spool: Spool, blocks: list[SpooledBlock], starts: npt.NDArray[np.int64
         "unique_index": numbers(unique, unplaced),
         "shard": numbers((np.searchsorted(starts, unique, side="right") - 1).astype(np.int32), unplaced),
     }
+    if spool.samples:
+        samples = sorted(set(spool.samples))
+        of_blocks = [samples.index(spool.samples[block.file_index]) for block in blocks]
+        rows["sample"] = repeated(np.repeat(of_blocks, records), samples)
     if spool.has("reuse_row"):
         for column in ("reuse_source", "reuse_row"):
             rows[column] = numbers(spool.read(column, *span), status != REUSED)

@@ -1,0 +1,111 @@
+"""A file of proteins that is no FASTA, read as FASTA with two lines for each record: the parser never sees the file."""
+
+from __future__ import annotations
+
+import io
+import re
+from abc import abstractmethod
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import BinaryIO, Final, NamedTuple
+
+from virnucpro.fasta_source import NUCLEOTIDE_SAMPLE, FastaSource, PlainFile
+
+TAIL_BYTES: Final = 1 << 10
+#: Sequences looked at to tell nucleotides from proteins.
+_SAMPLE_RECORDS: Final = 1000
+#: What ends lines somewhere, and other characters that no header shows.
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]+")
+#: What would be a header, a comment or binary data at a line's start: no letter of a sequence either way.
+_MARKS: Final = str.maketrans(dict.fromkeys(">;\0", "?"))
+
+
+class Protein(NamedTuple):
+    """One record as its file has it."""
+
+    id: str
+    description: str
+    sequence: str
+
+
+class ConvertedSource(FastaSource):
+    """A source whose file a subclass reads as proteins; errors as ``FastaSource``."""
+
+    record_lines = 2
+    #: The last bytes that were read.
+    tail = b""
+
+    @abstractmethod
+    def proteins(self, stream: BinaryIO) -> Iterator[Protein]:
+        """Yield the records of a file in order.
+
+        Args:
+            stream: its bytes, decompressed.
+        """
+
+    def plain_file(self) -> PlainFile | None:
+        """None: only ``blocks`` can read it."""
+        return None
+
+    def blocks(self, size: int) -> Iterator[bytes]:
+        """Yield the records as FASTA, in pieces of at least ``size`` bytes but for the last."""
+        with self._open() as stream:
+            proteins = self.proteins(io.BufferedReader(_Chunks(self._remembered(stream, size)), size))
+            if self._refuse_nucleotide:
+                first = list(islice(proteins, _SAMPLE_RECORDS))
+                self._check_protein(_sample(first), self.first_line)
+                proteins = chain(first, proteins)
+            piece = bytearray()
+            for protein in proteins:
+                piece += _fasta(protein)
+                if len(piece) >= size:
+                    yield self._counted(piece)
+                    piece.clear()
+            if piece:
+                yield self._counted(piece)
+
+    def _remembered(self, stream: BinaryIO | io.FileIO, size: int) -> Iterator[bytes]:
+        for chunk in self._decompressed(stream, size):
+            self.tail = (self.tail + chunk)[-TAIL_BYTES:]
+            yield chunk
+
+    def _counted(self, piece: bytearray) -> bytes:
+        self.newlines += piece.count(b"\n")
+        return bytes(piece)
+
+
+class _Chunks(io.RawIOBase):
+    """Pieces of bytes as a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io gives nothing else
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+
+def _fasta(protein: Protein) -> bytes:
+    header = _CONTROL.sub(" ", f"{protein.id} {protein.description}").strip()
+    sequence = "".join(protein.sequence.split()).translate(_MARKS)
+    return f">{header}\n{sequence}\n".encode(errors="replace")
+
+
+def _sample(proteins: list[Protein]) -> bytes:
+    text = bytearray()
+    for protein in proteins:
+        if len(text) > NUCLEOTIDE_SAMPLE:
+            break
+        text += protein.sequence.encode(errors="replace") + b"\n"
+    return bytes(text)

@@ -1,0 +1,36 @@
+"""A sample sheet: files, and the sample of each as a column of the ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from foreign_files import genes
+from split_program import ledger, split
+
+
+@pytest.mark.parametrize("delimiter", ["\t", ","])
+def test_samples(tmp_path: Path, delimiter: str) -> None:
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "lake" / "a.fasta").write_text(">a\nMK\n>b\nM7\n")
+    (tmp_path / "lake" / "b.gb").write_bytes(genes("genbank"))
+    (tmp_path / "gut, upper.fasta").write_text(">c\nMKV\n")
+    rows = [("sample", "file"), ("lake", tmp_path / "lake"), ("gut", f'"{tmp_path / "gut, upper.fasta"}"')]
+    sheet = tmp_path / "sheet"
+    sheet.write_text("\ufeff" + "".join(f"{one}{delimiter}{other}\r\n" for one, other in rows))
+    split(tmp_path, "--sample-sheet", sheet)
+    assert [(row["id"], row["sample"]) for row in ledger(tmp_path)] == [
+        *(("a", "lake"), ("b", "lake"), ("P0.1", "lake"), ("P1.1", "lake"), ("c", "gut"))
+    ]
+    assert "give no others beside it" in split(tmp_path, "--sample-sheet", sheet, tmp_path / "lake", code=2)
+
+
+@pytest.mark.parametrize("text", ["", "sample,file\n", "sample,path\na,b\n", "sample,file\n,b.fasta\n", "a\n"])
+def test_what_is_no_sample_sheet(tmp_path: Path, text: str) -> None:
+    (tmp_path / "sheet.csv").write_text(text)
+    said = split(tmp_path, "--sample-sheet", tmp_path / "sheet.csv", code=65)
+    assert "sheet.csv: a row without sample or file, or no row; give a table with the columns sample and file" in said
+
+
+def test_a_sample_sheet_that_is_not_there(tmp_path: Path) -> None:
+    assert "no such sample sheet; check the path" in split(tmp_path, "--sample-sheet", tmp_path / "none", code=66)
