@@ -15,7 +15,7 @@ _TOOLS = "python3?|pip|git|docker|apptainer|bash|sh|zcat|conda|kubectl|awk|sed|t
 _PROGRAM = rf"(?:(?:nextflow|make|virnucpro|{_SCRIPT})(?= |$)|(?:{_TOOLS}) )"
 _COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ +)*{_PROGRAM}")
 #: Names of a tool in a sentence.
-_MENTIONS = {"nextflow run", "nextflow config", "virnucpro", "virnucpro embed", "virnucpro neighbours"}
+_MENTIONS = {"nextflow run", "bin/verify.py", "nextflow config", "virnucpro", "virnucpro embed", "virnucpro neighbours"}
 #: How the blocks begin that hold no commands.
 _OTHER_BLOCKS = (
     "FASTA ─ SPLIT_FASTA",
@@ -71,7 +71,7 @@ def command_blocks(page: Path) -> list[Block]:
     """
     found = []
     for language, text in code_blocks(page):
-        if language in ("python", "mermaid", "csv"):
+        if language in ("python", "mermaid", "csv", "r"):
             continue
         lines = re.sub(r"\\\n\s*", "", text).splitlines()
         commands = [re.sub(r"\s+# .*", "", line) for line in lines if line.strip()]

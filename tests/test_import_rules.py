@@ -68,8 +68,9 @@ FORBIDDEN: dict[str, set[str]] = {
     "export": {"torch", "triton", "pandas", "h5py", "anndata", "faiss", "skbio"},
     "cli": {"torch", "triton", "pyarrow", "numpy"},
 }
-#: What callers may have or read a format with; no module imports it, and none waits for it.
-CALLERS_OWN: Final = {"esm", "Bio", "transformers"}
+#: What callers may have, which no module imports; and what only those that read other formats than FASTA do.
+CALLERS_OWN: Final = {"esm", "transformers"}
+READERS: Final = {"Bio": {"split/annotated.py"}}
 #: Root module -> what it needs beside the standard library: to hash and to decompress.
 ROOT_NEEDS: dict[str, set[str]] = {
     "compression": {"zstandard"},
@@ -108,6 +109,7 @@ def test_directions(path: Path) -> None:
     assert ours <= ALLOWED[part] | (ROOT if part != "kernels" else set())
     others = {name.split(".")[0] for name in names} - {"virnucpro"}
     assert not others & (FORBIDDEN.get(part, set()) | CALLERS_OWN)
+    assert all(module in readers for package, readers in READERS.items() if package in others)
     if part in ROOT:
         assert others <= sys.stdlib_module_names | ROOT_NEEDS.get(part, set())
 

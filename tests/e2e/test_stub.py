@@ -25,7 +25,7 @@ def test_an_edit_reruns_what_runs_it_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "in.fasta").write_text(">a\nMKV\n")
     (tmp_path / "model.pt").touch()
     folder = tmp_path / "run"
-    stub = ("-stub", "-resume", "--input", "../in.fasta", "--model", "../model.pt")
+    stub = ("-stub", "--input", "../in.fasta", "--model", "../model.pt")
 
     first = launch(folder, *stub, project=project)
     assert first.code == 0, first.output
@@ -39,7 +39,7 @@ def test_an_edit_reruns_what_runs_it_and_nothing_else(tmp_path: Path) -> None:
         if name:
             with (project / "bin" / "virnucpro" / name).open("a") as file:
                 file.write("\n")
-        statuses = launch(folder, *stub, project=project).statuses()
+        statuses = launch(folder, *stub, "-resume", project=project).statuses()
         assert {process for process, seen in statuses.items() if seen == {"COMPLETED"}} == rerun, name
         assert {process for process, seen in statuses.items() if seen == {"CACHED"}} == PROCESSES - rerun, name
 
