@@ -81,7 +81,7 @@ def test_a_trainers_file_and_a_hub_cache(form: str, tmp_path: Path, proteins: Pa
     run = launch(tmp_path, "--input", proteins, "--model", path, "--report", "false")
     assert run.code == 0, run.output
     found, name = vectors(run.results)
-    assert name == ("epoch=3-step=100" if form == "trainer" else "esm2_tiny")
+    assert name == ("epoch=3-step=100" if form == "trainer" else "lab/esm2_tiny")
     for identifier, sequence in PROTEINS.items():
         expected = mean_of_residues(reference_states(model, sequence, (2,))[2])
         assert relative_error(found[identifier], expected) <= RESIDUE_LIMIT
