@@ -239,6 +239,8 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "python -m benchmarks.measurements.bench_monitor FASTA": Lacks(GPU, helped),
     "python -m benchmarks.measurements.bench_attention --dtype fp16|bf16": Lacks(GPU, helped),
     "python -m benchmarks.measurements.bench_paths FASTA": Lacks(GPU, helped),
+    "python -m benchmarks.measurements.bench_residues": Lacks(TIME, helped),
+    "python -m benchmarks.measurements.bench_residues_gpu --checkpoint CHECKPOINT": Lacks(GPU, helped),
     "benchmarks/measurements/bench_eight_bits.py": Lacks(GPU, helped),
     "benchmarks/measurements/bench_containers.py": Lacks(DAEMON, helped),
     "benchmarks/measurements/bench_head_node.py": Lacks(TIME, helped),

@@ -27,7 +27,10 @@ ATTACKS = [
 ]
 TEXTS = {name for name, rule in PROPERTIES.items() if "string" in rule["type"] and "enum" not in rule}
 #: Parameters that may hold any text: each is quoted where a shell reads it, or no shell ever does.
-QUOTED = {"input", "reuse", "reference", "outdir", "model", "model_cache", "python_env"}
+QUOTED = {
+    *("input", "sample_sheet", "id_column", "sequence_column", "reuse", "reference"),
+    *("outdir", "model", "model_cache", "python_env"),
+}
 #: What each of the others takes, beside an attack.
 HARMLESS = {"layers": "-1", "pooling": "mean", "gpu_request": "gres=gpu:1", "modules": "a/1:b"}
 
@@ -83,6 +86,7 @@ def test_names_that_are_quoted_are_names_and_nothing_else(profile: str, tmp_path
         "outdir": f"results {hostile} $(touch ran)",
         "model_cache": f"cache {hostile}",
         "triton_cache": "triton ;touch ran; '",
+        **{"id_column": f"id {hostile}", "sequence_column": f"sequence {hostile}"},
         **{"queue": "a,b", "gpu_queue": "c", "account": "lab", "qos": "long", "container_registry": "host:5000/lab"},
     }
     arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
