@@ -98,7 +98,8 @@ class Embedded:
         """(residues, dim) of a row."""
         assert self.residue_table is not None
         place = self.residue_table["sequence_key"].to_pylist().index(self.table["sequence_key"][row].as_py())
-        return np.stack(self.residue_table[column][place].values.to_numpy(zero_copy_only=False))
+        length, dim = (self.residue_table[name][place].as_py() for name in ("length", "dim"))
+        return np.frombuffer(self.residue_table[column][place].as_buffer(), "<f2").reshape(length, dim)
 
 
 def identical(found: np.ndarray, expected: np.ndarray) -> bool:
