@@ -239,6 +239,7 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "python -m benchmarks.measurements.bench_monitor FASTA": Lacks(GPU, helped),
     "python -m benchmarks.measurements.bench_attention --dtype fp16|bf16": Lacks(GPU, helped),
     "python -m benchmarks.measurements.bench_paths FASTA": Lacks(GPU, helped),
+    "python -m benchmarks.measurements.bench_dedup --records 10000000": Lacks(TIME, helped),
     "python -m benchmarks.measurements.bench_residues": Lacks(TIME, helped),
     "python -m benchmarks.measurements.bench_residues_gpu --checkpoint CHECKPOINT": Lacks(GPU, helped),
     "benchmarks/measurements/bench_eight_bits.py": Lacks(GPU, helped),
