@@ -245,6 +245,7 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "benchmarks/measurements/bench_eight_bits.py": Lacks(GPU, helped),
     "benchmarks/measurements/bench_containers.py": Lacks(DAEMON, helped),
     "benchmarks/measurements/bench_head_node.py": Lacks(TIME, helped),
+    "benchmarks/measurements/bench_dedup.py": Lacks(TIME, helped),
     "benchmarks/measurements/bench_merge.py": Lacks(TIME, helped),
     "benchmarks/measurements/bench_neighbours.py": Lacks(TIME, helped),
     "benchmarks/measurements/bench_report.py": Lacks(TIME, helped),
