@@ -24,7 +24,7 @@ from virnucpro.merge.layout import (
 from virnucpro.merge.vectors import Rows, ShardReader, facts_of_a_row, record_type
 from virnucpro.output.keys import key_words
 from virnucpro.output.ledger import LedgerReader
-from virnucpro.output.schema import BATCH_FACTS, EMBEDDED, LEDGER_FACTS, REJECTED, REUSED, SAMPLE
+from virnucpro.output.schema import BATCH_FACTS, EMBEDDED, LEDGER_FACTS, REJECTED, REUSED
 from virnucpro.output.writer import vector_array
 
 Array = npt.NDArray[Any]
@@ -177,7 +177,7 @@ def kept_records(ledger: LedgerReader, rows: int) -> Iterator[pa.RecordBatch]:
     """The records that have a vector, ``rows`` at a time."""
     pending: list[pa.RecordBatch] = []
     count = 0
-    for batch in ledger.batches((*_COLUMNS, SAMPLE.name) if ledger.samples else _COLUMNS):
+    for batch in ledger.batches((*_COLUMNS, *(each.name for each in ledger.optional))):
         kept = batch.filter(pa.array(statuses(batch) != REJECTED))
         while kept.num_rows:
             piece = kept.slice(0, rows - count)
