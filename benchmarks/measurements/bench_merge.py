@@ -152,6 +152,7 @@ def _write_descriptions(folder: Path, rows: int, starts: list[int], keys_digest:
         unknown_residues=0,
         gaps_removed=0,
         comment_lines=0,
+        stopped_frames=0,
         share_saved=1 - unique / rows,
         max_length=1022,
         long_sequences="truncate",
