@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, Final
 
+from virnucpro.errors import UsageError
 from virnucpro.split.places import Found
 
 NO_GENE: Final = "no gene found"
@@ -34,7 +36,16 @@ def genes(contig: str, letters: bytes) -> Iterator[Found]:
 
 @cache
 def _finder() -> Any:
-    """One for each process: its models are a second's work to load."""
-    from pyrodigal_gv import ViralGeneFinder
+    """One for each process: its models are a second's work to load.
+
+    Raises:
+        UsageError: pyrodigal-gv is not installed: the package alone does not bring it.
+    """
+    try:
+        from pyrodigal_gv import ViralGeneFinder
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--translate genes needs pyrodigal-gv, which is not there for {sys.executable}; pip install pyrodigal-gv"
+        ) from error
 
     return ViralGeneFinder(meta=True)
