@@ -2,7 +2,7 @@
 
 The protein is made of a FASTA's sequences end to end: how long a forward pass takes does not depend on the letters,
 but for windows that repeat, of which there are none. Each mode runs in a process of its own, first a short protein, so
-that kernels are compiled and memory is there, then the long one, twice, of which the faster counts. Memory is the
+that kernels are compiled and memory is there, then the long one, of whose repeats the fastest counts. Memory is the
 device's peak, or on a CPU the process's. Writes ``benchmarks/results/long-protein-<model>-<device>.csv``; a mode that
 does not fit says so in its row.
 """
@@ -26,7 +26,6 @@ from virnucpro.config import LONG_SEQUENCES
 from virnucpro.machine import peak_resident_bytes
 
 TITIN: Final = 34_350
-REPEATS: Final = 2
 
 
 def long_protein(fasta: Path, residues: int) -> str:
@@ -52,7 +51,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         on_gpu = options.device == "cuda"
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        for _ in range(REPEATS):
+        for _ in range(options.repeats):
             begun = time.perf_counter()
             embedder.embed([sequence])
             seconds.append(time.perf_counter() - begun)
@@ -77,6 +76,7 @@ def main() -> None:
     parser.add_argument("--residues", type=int, default=TITIN)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="fp16")
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--mode", choices=LONG_SEQUENCES)
     options = parser.parse_args()
     if options.mode:
@@ -86,6 +86,7 @@ def main() -> None:
         "model": options.checkpoint.stem,
         "data": options.fasta.name,
         "residues": options.residues,
+        "repeats": options.repeats,
         "precision": "fp32" if options.device == "cpu" else options.precision,
     }
     rows = []

@@ -61,21 +61,19 @@ def test_the_long_protein_is_the_mean_of_its_windows(run: Launch) -> None:
     reference = ESM2(shape.layers, shape.embed_dim, shape.heads, alphabet=ALPHABET).eval()
     reference.load_state_dict(state, strict=False)
     sequence = proteins()["titin"]
-    sums, counts, starts = torch.zeros(TITIN, 320), torch.zeros(TITIN, 1), torch.zeros(320)
-    for start in STARTS:
-        states = reference_states(reference, sequence[start : start + WINDOW], (6,))[6]
-        sums[start : start + WINDOW] += states[1:-1]
-        counts[start : start + WINDOW] += 1
-        starts += states[0]
-    residues = sums / counts
-    for column, expected in (("mean", residues.mean(0)), ("bos", starts / len(STARTS))):
-        found = vectors(run.results, f"embedding_{column}_layer6")
-        np.testing.assert_allclose(found[1], expected.numpy(), rtol=1e-3, atol=2e-4)
-        assert np.array_equal(found[1], found[3])
     stored = pq.read_table(run.results / "residues", filters=[("length", "=", TITIN)])
     assert stored.num_rows == 1
-    kept = np.frombuffer(stored["residues"][0].as_py(), "<f2").reshape(TITIN, 320)
-    np.testing.assert_allclose(kept.astype(np.float32), residues.numpy(), rtol=2e-3, atol=2e-3)
+    kept = np.frombuffer(stored["residues"][0].as_py(), "<f2").reshape(TITIN, 320).astype(np.float32)
+    for windows, begin, end in ((STARTS[:3], 0, STARTS[3]), (STARTS[-2:], STARTS[-3] + WINDOW, TITIN)):
+        sums, counts = torch.zeros(TITIN, 320), torch.zeros(TITIN, 1)
+        for start in windows:
+            sums[start : start + WINDOW] += reference_states(reference, sequence[start : start + WINDOW], (6,))[6][1:-1]
+            counts[start : start + WINDOW] += 1
+        assert set(counts[begin:end].flatten().tolist()) == {1, 2}
+        np.testing.assert_allclose(kept[begin:end], (sums / counts)[begin:end].numpy(), rtol=2e-3, atol=2e-3)
+    found = vectors(run.results, "embedding_mean_layer6")
+    np.testing.assert_allclose(found[1], kept.mean(axis=0), atol=1e-3)
+    assert np.array_equal(found[1], found[3])
 
 
 def test_rows_summary_and_proof_tell_of_it(run: Launch) -> None:
@@ -108,3 +106,44 @@ def test_python_gives_the_same_bits(run: Launch) -> None:
     table = embed_here(proteins(), model=MODEL, device="cpu", long_sequences="window", pooling=("mean", "bos"))
     for column in ("embedding_mean_layer6", "embedding_bos_layer6"):
         assert np.array_equal(np.array(table[column].to_pylist(), np.float32), vectors(run.results, column))
+
+
+@pytest.mark.parametrize("door", ["pipeline", "command"])
+def test_no_overlap_is_an_overlap_too_by_every_door(tmp_path: Path, door: str) -> None:
+    demo = [record.sequence for record in read_records(PROJECT / "assets" / "proteins.fasta")][:4]
+    fasta = tmp_path / "few.fasta"
+    fasta.write_text("".join(f">{place}\n{sequence}\n" for place, sequence in enumerate(demo)))
+    options = ("--model", MODEL, "--max_length", "41", "--long_sequences", "window", "--window_overlap", "0")
+    if door == "pipeline":
+        launched = launch(tmp_path, "--input", fasta, *options, "--report", "false")
+        assert launched.code == 0, launched.output
+        results = launched.results
+    else:
+        results = tmp_path / "results"
+        command = [
+            sys.executable,
+            "-m",
+            "virnucpro",
+            "embed",
+            fasta,
+            "-o",
+            results,
+            *options,
+            "--gpus",
+            "0",
+            "--no-report",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    read = {"model": MODEL, "device": "cpu", "max_length": 41, "long_sequences": "window"}
+    here, other = (np.array(embed_here(demo, window_overlap=n, **read)["embedding"].to_pylist()) for n in (0, None))
+    found = vectors(results, "embedding")
+    assert np.array_equal(found, here.astype(np.float32)) and not np.allclose(found, other, atol=1e-3)
+    assert json.loads((results / "metrics" / "run_summary.json").read_text())["parameters"]["window_overlap"] == 0
+
+
+def test_an_overlap_that_makes_no_sense_ends_the_run_with_what_to_do(tmp_path: Path) -> None:
+    options = ("--input", PROJECT / "tests" / "fixtures" / "few.fasta", "--model", MODEL, "--report", "false")
+    launched = launch(tmp_path, *options, "--long_sequences", "window", "--window_overlap", "512")
+    assert launched.code == 2
+    assert "--window_overlap is 512, but must be at most 511, half of --max_length" in launched.output
