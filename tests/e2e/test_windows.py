@@ -28,15 +28,14 @@ OPTIONS = ("--long_sequences", "window", "--pooling", "mean,bos", "--per_residue
 
 def proteins() -> dict[str, str]:
     """Made of the demo's: one of titin's length twice, one residue too long, and short ones between them."""
-    demo = [record.sequence for record in read_records(PROJECT / "assets" / "proteins.fasta")]
-    joined = "".join(demo)
+    joined = "".join(record.sequence for record in read_records(PROJECT / "assets" / "proteins.fasta"))
     long = (joined * (TITIN // len(joined) + 1))[:TITIN]
     return {
-        "short": demo[0][:50],
+        "short": joined[100:150],
         "titin": long,
         "one_more": joined[7 : 7 + WINDOW + 1],
         "twin": long,
-        "other": demo[1][:60],
+        "other": joined[200:260],
     }
 
 
@@ -110,7 +109,7 @@ def test_python_gives_the_same_bits(run: Launch) -> None:
 
 @pytest.mark.parametrize("door", ["pipeline", "command"])
 def test_no_overlap_is_an_overlap_too_by_every_door(tmp_path: Path, door: str) -> None:
-    demo = [record.sequence for record in read_records(PROJECT / "assets" / "proteins.fasta")][:4]
+    demo = [record.sequence for record in read_records(PROJECT / "assets" / "proteins.fasta")][20:24]
     fasta = tmp_path / "few.fasta"
     fasta.write_text("".join(f">{place}\n{sequence}\n" for place, sequence in enumerate(demo)))
     options = ("--model", MODEL, "--max_length", "41", "--long_sequences", "window", "--window_overlap", "0")

@@ -41,7 +41,7 @@ from virnucpro.pipeline.engine import OutputPlan
 from virnucpro.pipeline.matrix_rate import matrix_teraflops
 from virnucpro.pipeline.progress import Progress
 from virnucpro.plain_text import visible
-from virnucpro.shards import shard_number
+from virnucpro.shards import SPECIAL_TOKENS, shard_number
 from virnucpro.windows import computed_tokens
 
 #: Results waiting for the writer; more would only hold memory.
@@ -82,18 +82,23 @@ def shard_extent(shard: Path, windows: Windows | None = None) -> ShardExtent:
     if shard.stat().st_size == 0:
         return ShardExtent(number, 0, 0, 0)
     with shard.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        found = [(match[1], *match.span()) for match in re.finditer(rb"(?m)^>(\d+)$", text)]
+        found = [match[1] for match in re.finditer(rb"(?m)^>(\d+)$", text)]
         headers = sum(1 for _ in re.finditer(rb"(?m)^>", text))
         size = len(text)
-    indices = np.array([int(number) for number, _, _ in found], dtype=np.int64)
+        starts = () if windows is None else tuple(match.start() for match in re.finditer(rb"(?m)^>", text))
+    indices = np.array([int(number) for number in found], dtype=np.int64)
     if headers != indices.size or indices.size == 0:
         raise DataError(f"{shard} is not a shard of SPLIT_FASTA: its headers must be bare numbers; split again")
     first = int(indices.min())
     if np.unique(indices).size != indices.size or int(indices.max()) != first + indices.size - 1:
         raise DataError(f"{shard} does not hold one unbroken range of sequences; split again")
-    starts, ends = np.array([span for _, *span in found], dtype=np.int64).T
-    residues = np.append(starts[1:], size) - ends - len(b"\n\n")
-    return ShardExtent(number, first, int(indices.size), int(computed_tokens(residues, windows).sum()))
+    residues = size - sum(map(len, found)) - len(b">\n\n") * len(found)
+    tokens = residues + SPECIAL_TOKENS * len(found)
+    if windows is not None:
+        digits = np.fromiter(map(len, found), np.int64, len(found))
+        lengths = np.diff(np.array([*starts, size])) - digits - len(b">\n\n")
+        tokens = int(computed_tokens(lengths, windows).sum())
+    return ShardExtent(number, first, int(indices.size), tokens)
 
 
 def embed_shard(config: EmbedConfig) -> ShardSummary:
