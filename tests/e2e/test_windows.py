@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -128,11 +129,11 @@ def test_no_overlap_is_an_overlap_too_by_every_door(tmp_path: Path, door: str) -
             "-o",
             results,
             *options,
-            "--gpus",
-            "0",
+            "--gpus=0",
             "--no-report",
         ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT / "bin")}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
         assert done.returncode == 0, done.stderr
     read = {"model": MODEL, "device": "cpu", "max_length": 41, "long_sequences": "window"}
     here, other = (np.array(embed_here(demo, window_overlap=n, **read)["embedding"].to_pylist()) for n in (0, None))
