@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -9,8 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.context import ForkContext, ForkProcess, SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakSet
+
+from virnucpro.interrupts import starting_out_of_reach
 
 #: Seconds after which a child that is stopped, as by SIGSTOP, is killed. While this process is stopped as well, as
 #: where a scheduler suspends the whole job, they do not count.
@@ -21,6 +26,7 @@ POLL_SECONDS: Final = 0.5
 _PR_SET_PDEATHSIG: Final = 1
 
 _lock = threading.Lock()
+_started: Final[WeakSet[BaseProcess]] = WeakSet()
 _watched: set[int] = set()
 _ended: list[int] = []
 
@@ -67,13 +73,30 @@ def standstill() -> str:
     return f"process {pids} was stopped by a signal for {STOPPED_SECONDS} s, and ended; the task can be tried again"
 
 
-class TiedSpawnProcess(SpawnProcess):
-    """A spawned process that ends with its parent, from before it imports anything of its task."""
+def kill_left(kind: type[BaseProcess] = BaseProcess) -> None:
+    """Kill the children of a kind that are still there; those not tied by this module are left alone."""
+    for process in list(_started):
+        if isinstance(process, kind) and process.is_alive():
+            process.kill()
+
+
+# Before multiprocessing waits for them: what started them may have been interrupted before it gave them any work.
+atexit.register(kill_left)
+
+
+class _Started(BaseProcess):
+    """Started where Ctrl-C does not reach it, watched, and known to :func:`kill_left`."""
 
     def start(self) -> None:
         """Start the process."""
-        super().start()
+        with starting_out_of_reach():
+            super().start()
+            _started.add(self)
         _watch(self.pid)
+
+
+class TiedSpawnProcess(_Started, SpawnProcess):
+    """A spawned process that ends with its parent, from before it imports anything of its task."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Read in this order: what ties the process comes before the classes and modules of its task are imported.
@@ -81,13 +104,8 @@ class TiedSpawnProcess(SpawnProcess):
         return _resume, (_Tie(os.getpid(), in_main_thread), type(self)), self.__dict__
 
 
-class TiedForkProcess(ForkProcess):
+class TiedForkProcess(_Started, ForkProcess):
     """A forked process that is watched; what runs in it calls :func:`end_with_parent`."""
-
-    def start(self) -> None:
-        """Start the process."""
-        super().start()
-        _watch(self.pid)
 
 
 class TiedForkContext(ForkContext):
