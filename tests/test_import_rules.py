@@ -31,6 +31,7 @@ ROOT = {
     "path_lists",
     "plain_text",
     "shards",
+    "windows",
 }
 #: Part -> parts of ours that it may import, beside itself and (all but the kernels) the root modules.
 ALLOWED: dict[str, set[str]] = {
@@ -77,6 +78,7 @@ ROOT_NEEDS: dict[str, set[str]] = {
     "compression": {"zstandard"},
     "fasta_source": {"numpy"},
     "shards": {"numpy"},
+    "windows": {"numpy"},
 }
 
 

@@ -156,6 +156,7 @@ def _write_descriptions(folder: Path, rows: int, starts: list[int], keys_digest:
         share_saved=1 - unique / rows,
         max_length=1022,
         long_sequences="truncate",
+        window_overlap=None,
         keys_digest=keys_digest,
         digests=file_digests([folder / "manifest.parquet", folder / "rejected.tsv"]),
         output=VectorFacts(
@@ -202,7 +203,8 @@ def _write_shard(folder: Path, shard: int, first: int, end: int, options: argpar
 def _metadata() -> dict[str, object]:
     return file_metadata(
         model="random", model_revision=None, weights_sha256="0" * 64, precision="fp16", attention="none", layers=[6],
-        pooling=["mean"], max_length=1022, long_sequences="truncate", torch="none", cuda=None, device_name="none",
+        pooling=["mean"], max_length=1022, long_sequences="truncate", window_overlap=None,
+        torch="none", cuda=None, device_name="none",
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ PRECISIONS: Final[Mapping[str, Precision]] = MappingProxyType(
 )
 POOLINGS: Final = ("mean", "bos", "max")
 EMBEDDING_DTYPES: Final = ("float32", "float16")
-LONG_SEQUENCES: Final = ("truncate", "full")
+LONG_SEQUENCES: Final = ("truncate", "full", "window")
 ALPHABETS: Final = ("auto", "protein")
 GAPS: Final = ("remove", "unknown", "reject")
 DEVICES: Final = ("auto", "cuda", "cpu", "mps")
@@ -48,7 +48,9 @@ DEFAULT_MAX_LENGTH: Final = 1022
 GENETIC_CODES: Final = (*range(1, 7), *range(9, 17), *range(21, 34))
 #: Nucleotides of a chunk: VirNucPro has classifiers for 500 and 300.
 DEFAULT_CHUNK: Final = 500
-
+#: Windows of a long sequence share one residue in so many unless told otherwise: what stands beside an edge is averaged
+#: with what has that much context, and at most a third more is computed.
+WINDOW_TO_OVERLAP: Final = 4
 #: Tokens per batch on a CPU, where larger batches only leave the caches.
 CPU_TOKEN_BUDGET: Final = 4096
 #: Tokens per batch above which no GPU measured gains any more throughput.
@@ -96,6 +98,14 @@ def option(
     return field(default=default, metadata=facts)
 
 
+class Windows(NamedTuple):
+    """How sequences longer than ``residues`` are embedded: in windows of so many, neighbours sharing ``overlap`` or
+    more."""
+
+    residues: int
+    overlap: int
+
+
 class Config:
     """Base of what programs are told; checks choices and ranges."""
 
@@ -131,6 +141,7 @@ class VectorConfig(Config):
 
     max_length: int = option("residues kept of a sequence", DEFAULT_MAX_LENGTH)
     long_sequences: str = option("what to do with a longer one", "truncate", choices=LONG_SEQUENCES)
+    window_overlap: int | None = option("residues that windows share (default: a quarter of them)", None, least=0)
     layers: tuple[int, ...] = option("comma-separated; 0 is the embedding layer, -1 the last", (-1,))
     pooling: tuple[str, ...] = option("comma-separated", ("mean",), choices=POOLINGS)
     per_residue: bool = option("keep a vector for every residue too", False)
@@ -140,11 +151,25 @@ class VectorConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "pooling", tuple(dict.fromkeys(self.pooling)))
+        if self.window_overlap is None:
+            return
+        if self.long_sequences != "window":
+            raise UsageError("--window_overlap says what windows share; give --long_sequences window too")
+        if self.window_overlap > self.max_length // 2:
+            raise UsageError(
+                f"--window_overlap is {self.window_overlap}, but must be at most {self.max_length // 2}, "
+                "half of --max_length"
+            )
 
     @property
     def residue_limit(self) -> int | None:
         """Residues after which a sequence is cut, or None where it is embedded whole."""
         return residue_limit(self.max_length, self.long_sequences)
+
+    @property
+    def windows(self) -> Windows | None:
+        """The windows that long sequences are embedded in, or None where they are not."""
+        return windows_of(self.max_length, self.long_sequences, self.window_overlap)
 
 
 #: What is asked for by who asks for nothing.
@@ -159,6 +184,13 @@ def precision_on(device: str, asked: str = "fp16") -> str:
 def residue_limit(max_length: int, long_sequences: str) -> int | None:
     """Residues after which a sequence is cut, or None where it is embedded whole."""
     return max_length if long_sequences == "truncate" else None
+
+
+def windows_of(max_length: int, long_sequences: str, window_overlap: int | None) -> Windows | None:
+    """The windows that long sequences are embedded in, or None where they are not."""
+    if long_sequences != "window":
+        return None
+    return Windows(max_length, max_length // WINDOW_TO_OVERLAP if window_overlap is None else window_overlap)
 
 
 @dataclass(frozen=True)

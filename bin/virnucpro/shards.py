@@ -26,14 +26,23 @@ def floating_point_operations(units: int, layers: Sequence[int], embed_dim: int)
     return 4 * max(layers) * embed_dim * units
 
 
-def cost_units(tokens: npt.NDArray[np.integer], embed_dim: int) -> Int64Array:
-    """Cost of each sequence divided by 4·L·d: whole numbers, so that sums are exact in any order."""
+def cost_units(
+    tokens: npt.NDArray[np.integer], embed_dim: int, pieces: npt.NDArray[np.integer] | int = 1
+) -> Int64Array:
+    """Cost of each sequence divided by 4·L·d: whole numbers, so that sums are exact in any order.
+
+    ``pieces`` are those of equal size that the tokens of a sequence are computed in.
+    """
     n = tokens.astype(np.int64)
-    return n * (6 * embed_dim + n)
+    units: Int64Array = n * (6 * embed_dim + n // pieces)
+    return units
 
 
 def total_cost_units(tokens: int, squared_tokens: int, embed_dim: int) -> int:
-    """The sum of ``cost_units`` over sequences, from the sums of their tokens and of the squares of these."""
+    """The sum of ``cost_units`` over sequences, from the sums of their tokens and of the squares of these.
+
+    Of a sequence in pieces, the squares are those of its pieces.
+    """
     return 6 * embed_dim * tokens + squared_tokens
 
 

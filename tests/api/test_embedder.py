@@ -44,6 +44,21 @@ def test_a_list_a_mapping_and_a_file_are_the_same(embedder: Embedder, tmp_path: 
     assert all(table.equals(tables[0], check_metadata=True) for table in tables)
 
 
+def test_a_long_sequence_in_windows_keeps_all_its_residues() -> None:
+    long = "".join(RESIDUES)
+    options: EmbedderOptions = {"max_length": 21, "long_sequences": "window", "window_overlap": 3, "per_residue": True}
+    table = embed([long, long[:21]], model=MODEL, device="cpu", **options)
+    assert table["length"].to_pylist() == [57, 21] and table["truncated"].to_pylist() == [False, False]
+    windows = [embed([long[start : start + 21]], model=MODEL, device="cpu", per_residue=True) for start in (0, 18, 36)]
+    found, *parts = (np.stack(each["residues"][0].as_py()) for each in (table, *windows))
+    expected = np.zeros((57, 320))
+    for start, part in zip((0, 18, 36), parts, strict=True):
+        expected[start : start + 21] += part
+    expected /= np.bincount(np.r_[0:21, 18:39, 36:57])[:, None]
+    np.testing.assert_allclose(found, expected, atol=3e-3)
+    np.testing.assert_allclose(vectors(table)[0], expected.mean(axis=0), atol=1e-3)
+
+
 def test_identical_sequences_share_a_vector_and_keep_their_places(embedder: Embedder) -> None:
     table = embedder.embed(
         {"a": RESIDUES[1], "b": RESIDUES[0], "c": RESIDUES[1].lower() + "*", "d": "MV-LSPADKTNVKAAW"}

@@ -40,6 +40,7 @@ def metadata(**changes: Any) -> dict[str, Any]:
         "pooling": ["mean"],
         "max_length": LIMIT,
         "long_sequences": "truncate",
+        "window_overlap": None,
         "torch": "2.11",
         "cuda": None,
         "device_name": "H100",
@@ -198,6 +199,7 @@ class Run:
             share_saved=0.0,
             max_length=LIMIT,
             long_sequences="truncate",
+            window_overlap=None,
             keys_digest=digest.hexdigest(),
             digests=file_digests([self.folder / "manifest.parquet", self.folder / "rejected.tsv"]),
             output=VectorFacts(

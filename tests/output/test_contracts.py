@@ -56,6 +56,7 @@ SPLIT = SplitSummary(
     share_saved=0.5,
     max_length=1022,
     long_sequences="truncate",
+    window_overlap=None,
     keys_digest="00",
     digests={"manifest.parquet": "00"},
     output=VectorFacts(layers=[6], pooling=["mean"], precision="fp16", embedding_dtype="float32", per_residue=False),
@@ -77,16 +78,9 @@ def test_a_record_is_written_as_it_always_was(tmp_path: Path) -> None:
     assert written.startswith('{\n "pipeline_version": "')
     assert list(json.loads(written)) == [
         *("pipeline_version", "records", "residues", "embedded", "duplicate", "reused", "rejected", "truncated"),
-        *(
-            "unknown_residues",
-            "gaps_removed",
-            "comment_lines",
-            "stopped_frames",
-            "share_saved",
-            "max_length",
-            "long_sequences",
-        ),
-        *("keys_digest", "digests", "output", "shards", "reuse", "card", "card_teraflops", "digest"),
+        *("unknown_residues", "gaps_removed", "comment_lines", "stopped_frames", "share_saved", "max_length"),
+        *("long_sequences", "window_overlap", "keys_digest", "digests", "output", "shards", "reuse", "card"),
+        *("card_teraflops", "digest"),
     ]
 
 

@@ -87,6 +87,7 @@ def test_metadata_keys_are_documented() -> None:
             "pooling",
             "max_length",
             "long_sequences",
+            "window_overlap",
             "torch",
             "cuda",
             "device_name",

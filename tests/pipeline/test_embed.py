@@ -16,6 +16,7 @@ import torch
 import xxhash
 from pipeline.models import fair_esm_mean, random_sequences, save_fair_esm, small_esm2
 
+from virnucpro.config import Windows
 from virnucpro.errors import DataError, InputMissingError, ModelError
 from virnucpro.model.proof import WeightsProof
 from virnucpro.output.residue_reader import read_residues
@@ -170,6 +171,8 @@ def test_extent_of_a_shard(tmp_path: Path) -> None:
     path = tmp_path / "shard-00007.fasta"
     path.write_text(">6\nMKTAA\n>5\nMK\n")
     assert shard_extent(path) == ShardExtent(7, 5, 2, 7 + 2 * 2)
+    assert shard_extent(path, Windows(2, 0)) == ShardExtent(7, 5, 2, 3 * (2 + 2) + (2 + 2))
+    assert shard_extent(path, Windows(4, 2)) == ShardExtent(7, 5, 2, 2 * (4 + 2) + (2 + 2))
     path.write_text(">6\nMKTAA\n>6\nMK\n")
     with pytest.raises(DataError, match="unbroken range"):
         shard_extent(path)

@@ -270,6 +270,7 @@ def _write_embeddings(
         "pooling": ["mean"],
         "max_length": 1022,
         "long_sequences": "truncate",
+        "window_overlap": None,
         "torch": "2.11.0",
         "cuda": "13.0" if run.on_gpu else None,
         "device_name": f"NVIDIA H100 80GB HBM3{run.marks}" if run.on_gpu else "Intel Xeon",

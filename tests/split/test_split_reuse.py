@@ -33,6 +33,8 @@ METADATA = {
     "long_sequences": "truncate",
 }
 
+WINDOWS = {"long_sequences": "window", "window_overlap": 255}
+
 
 def write_results(
     folder: Path, parts: list[list[str]], dtype: str = "float32", *, residues: bool = False, **changes: Any
@@ -102,6 +104,9 @@ def test_everything_reused_leaves_no_shard(tmp_path: Path) -> None:
         ({}, {"pooling": ("max",)}, "pooling is mean there and max here"),
         ({}, {"max_length": 10}, "max_length is 1022 there and 10 here"),
         ({}, {"long_sequences": "full"}, "long_sequences is truncate there and full here"),
+        ({}, {"long_sequences": "window"}, "long_sequences is truncate there and window here"),
+        (WINDOWS, WINDOWS | {"window_overlap": 7}, "window_overlap is 255 there and 7 here"),
+        (WINDOWS, WINDOWS | {"max_length": 500, "window_overlap": 200}, "max_length is 1022 there and 500 here"),
         ({"dtype": "float16"}, {}, "embedding_dtype is 4 x float16 there and 4 x float32 here"),
         ({}, {"per_residue": True}, "--per_residue"),
     ],
@@ -180,6 +185,13 @@ def test_residues_are_reused_in_both_forms_where_their_width_fits(tmp_path: Path
 def test_whole_sequences_do_not_depend_on_max_length(tmp_path: Path) -> None:
     results = write_results(tmp_path / "first", [["MKVL"]], long_sequences="full", max_length=5)
     _, ledger = run(tmp_path / "run", ["MKVL"], [results], long_sequences="full")
+    assert ledger[0]["status"] == "reused"
+
+
+@pytest.mark.parametrize("overlap", [None, 255])
+def test_equal_windows_are_reused_however_they_were_asked_for(tmp_path: Path, overlap: int | None) -> None:
+    results = write_results(tmp_path / "first", [["MKVL"]], **WINDOWS)
+    _, ledger = run(tmp_path / "run", ["MKVL"], [results], long_sequences="window", window_overlap=overlap)
     assert ledger[0]["status"] == "reused"
 
 

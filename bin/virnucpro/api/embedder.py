@@ -37,7 +37,7 @@ from virnucpro.pipeline.compile_ahead import compile_ahead
 from virnucpro.pipeline.device import select_device
 from virnucpro.pipeline.embed import vector_metadata
 from virnucpro.pipeline.engine import OutputPlan
-from virnucpro.shards import SPECIAL_TOKENS
+from virnucpro.windows import computed_tokens
 
 #: Seconds of work before a progress bar is worth showing.
 _BAR_AFTER = 1.0
@@ -59,6 +59,7 @@ class EmbedderOptions(TypedDict, total=False):
     progress: bool
     max_length: int
     long_sequences: str
+    window_overlap: int | None
     layers: Sequence[int]
     pooling: Sequence[str]
     per_residue: bool
@@ -96,8 +97,8 @@ class Embedder(VectorConfig):
         strict: raise DataError where a record would be rejected.
         deduplicate: compute identical sequences once.
         progress: show a bar where the work takes longer than a second.
-        max_length, long_sequences, layers, pooling, per_residue, precision, embedding_dtype: as the parameters of the
-            pipeline, see docs/usage.md.
+        max_length, long_sequences, window_overlap, layers, pooling, per_residue, precision, embedding_dtype: as the
+            parameters of the pipeline, see docs/usage.md.
 
     Attributes:
         rejected: records of the last call that have no row, each with its reason.
@@ -227,8 +228,9 @@ class Embedder(VectorConfig):
         # In the order of a shard: batches, and with them the last bits of vectors, are those of the pipeline.
         order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
         items = ({"id": str(row), "sequence": sequences[row]} for row in order)
-        batches = VarlenCollator(None, loaded.budget).pack(items)
-        results = self._with_progress(runner.run(batches), sum(map(len, sequences)) + SPECIAL_TOKENS * len(sequences))
+        batches = VarlenCollator(None, loaded.budget, self.windows).pack(items)
+        tokens = computed_tokens(np.array(list(map(len, sequences)), np.int64), self.windows)
+        results = self._with_progress(runner.run(batches), int(tokens.sum()))
         columns = _in_order(results, runner, len(sequences), self.embedding_dtype)
         metadata = vector_metadata(self, loaded.described, runner)
         fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from virnucpro.config import Windows
 from virnucpro.data.packing import Item, pack
 from virnucpro.data.tokens import CLS, EOS, ESM2_TABLE, tokenise_packed, translation_table
 from virnucpro.errors import DataError
@@ -22,15 +23,17 @@ class VarlenCollator:
         batch_converter: fair-esm's ``alphabet.get_batch_converter()``, whose token indices are taken over; None for
             our own alphabet, which has the same indices. Letters that the alphabet lacks become X.
         max_tokens: the budget of a batch, <cls> and <eos> counted.
+        windows: that the model will compute longer sequences in, which the budget counts; None for none.
 
     Raises:
         ValueError: a budget below 1, an alphabet without <cls> and <eos>, or a converter that truncates.
     """
 
-    def __init__(self, batch_converter: Any = None, max_tokens: int = 4096) -> None:
+    def __init__(self, batch_converter: Any = None, max_tokens: int = 4096, windows: Windows | None = None) -> None:
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}, but must be at least 1")
         self.max_tokens = max_tokens
+        self.windows = windows
         # Only the table is kept: with the converter itself every worker would have to import fair-esm.
         self._table, self._cls, self._eos = ESM2_TABLE, CLS, EOS
         if batch_converter is not None:
@@ -64,7 +67,7 @@ class VarlenCollator:
 
     def pack(self, items: Iterable[Item], max_sequences: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield as many batches as the budget asks for, in input order; a sequence over the budget stands alone."""
-        return map(self, pack(items, self.max_tokens, max_sequences))
+        return map(self, pack(items, self.max_tokens, max_sequences, self.windows))
 
 
 def _read_alphabet(batch_converter: Any) -> tuple[bytes, int, int]:

@@ -59,7 +59,7 @@ class PackedStream(IterableDataset[Any]):
 
     Args:
         dataset: an iterable or indexed dataset of mappings with 'id' and 'sequence'.
-        collate: makes a batch of a pack.
+        collate: makes a batch of a pack; the budget counts longer sequences in its ``windows``, if it has any.
         budget: tokens per pack; None for no limit.
         max_sequences: sequences per pack; None for no limit.
     """
@@ -98,7 +98,7 @@ class PackedStream(IterableDataset[Any]):
             yield WorkerFailure.of(error)
 
     def _packs(self, items: Iterable[Item]) -> Iterator[list[Item]]:
-        return pack(items, self.budget, self.max_sequences)
+        return pack(items, self.budget, self.max_sequences, getattr(self.collate, "windows", None))
 
 
 def _shared(batch: Any) -> Any:

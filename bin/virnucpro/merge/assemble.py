@@ -14,7 +14,6 @@ from virnucpro.errors import LedgerError
 from virnucpro.merge.buckets import SpillBuckets
 from virnucpro.merge.layout import (
     Layout,
-    model_tokens,
     numbers,
     reuse_id,
     statuses,
@@ -83,7 +82,7 @@ class Assembler:
         energy = np.zeros(len(codes), np.float64)
         embedded = codes == EMBEDDED
         lengths = numbers(table, "length")
-        tokens = model_tokens(lengths[embedded], self.layout.residue_limit)
+        tokens = self.layout.model_tokens(lengths[embedded])
         energy[embedded] = new["energy_per_token"][slots[embedded]] * tokens
         for start in range(0, len(codes), self.group_rows):
             rows = slice(start, min(start + self.group_rows, len(codes)))

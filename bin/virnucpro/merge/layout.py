@@ -16,12 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from virnucpro.config import Windows
 from virnucpro.errors import LedgerError
 from virnucpro.merge.buckets import SpillBuckets
 from virnucpro.output.keys import KeyDigest
 from virnucpro.output.ledger import LedgerReader
 from virnucpro.output.schema import DUPLICATE, EMBEDDED, REJECTED, REUSED, STATUSES
-from virnucpro.shards import SPECIAL_TOKENS
+from virnucpro.windows import computed_tokens, window_counts
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -67,7 +68,8 @@ def numbers(batch: pa.RecordBatch, name: str) -> Int64Array:
 
 @dataclass
 class Totals:
-    """What the ledger holds. ``squared_tokens`` is the sum over embedded sequences of their tokens squared."""
+    """What the ledger holds. ``squared_tokens`` is the sum over embedded sequences of their tokens squared, of
+    those in windows over the windows."""
 
     records: int = 0
     embedded: int = 0
@@ -95,6 +97,7 @@ class Layout:
         reuse_first_rows: for each of the earlier results, its first row when all are counted through.
         reuse_rows: rows of all of them together.
         residue_limit: residues the model saw at most, or None.
+        windows: what longer sequences were computed in, or None.
         requests: takes requests for new vectors, by the window in which the vector is met.
         reuse_requests: takes requests for earlier vectors, by block of ``REUSE_BLOCK_ROWS`` rows.
     """
@@ -104,6 +107,7 @@ class Layout:
     reuse_first_rows: Int64Array
     reuse_rows: int
     residue_limit: int | None
+    windows: Windows | None
     requests: SpillBuckets
     reuse_requests: SpillBuckets
     totals: Totals = field(default_factory=Totals)
@@ -201,15 +205,15 @@ class Layout:
         kept, lengths = codes != REJECTED, numbers(batch, "length")
         totals.truncated += int((numbers(batch, "truncated")[kept] == 1).sum())
         totals.residues += int(lengths[kept].sum())
-        tokens = model_tokens(lengths[codes == EMBEDDED], self.residue_limit)
+        embedded = lengths[codes == EMBEDDED]
+        tokens = self.model_tokens(embedded)
         totals.tokens += int(tokens.sum())
-        totals.squared_tokens += int((tokens * tokens).sum())
+        totals.squared_tokens += int((tokens * (tokens // window_counts(embedded, self.windows))).sum())
 
-
-def model_tokens(lengths: Int64Array, residue_limit: int | None) -> Int64Array:
-    """Tokens the model saw of sequences of these lengths."""
-    seen = lengths if residue_limit is None else np.minimum(lengths, residue_limit)
-    return seen + SPECIAL_TOKENS
+    def model_tokens(self, lengths: Int64Array) -> Int64Array:
+        """Tokens the model saw of sequences of these lengths."""
+        seen = lengths if self.residue_limit is None else np.minimum(lengths, self.residue_limit)
+        return computed_tokens(seen, self.windows)
 
 
 def _requests(ids: Int64Array, windows: npt.NDArray[np.integer[Any]]) -> Int64Array:

@@ -193,6 +193,7 @@ def _without_vectors(summary: SplitSummary, model: ModelDescription) -> tuple[di
         pooling=output.pooling,
         max_length=summary.max_length,
         long_sequences=summary.long_sequences,
+        window_overlap=summary.window_overlap,
         torch="none",
         cuda=None,
         device_name="none",
@@ -213,6 +214,7 @@ def _scan(config: MergeConfig, inputs: _Inputs, ledger: LedgerReader, scratch: P
         inputs.reuse.first_rows,
         inputs.reuse.rows,
         summary.residue_limit,
+        summary.windows,
         SpillBuckets(scratch / "requests", REQUEST, REQUEST_BYTES),
         SpillBuckets(scratch / "reuse_requests", REQUEST, REQUEST_BYTES),
     )

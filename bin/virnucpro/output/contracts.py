@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from virnucpro import __version__
-from virnucpro.config import residue_limit
-from virnucpro.output.records import Record
+from virnucpro.config import Windows, residue_limit, windows_of
+from virnucpro.output.records import ADDED_LATER, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,7 @@ class SplitSummary(Record, remedy="split the input again with split_fasta.py", l
     share_saved: float
     max_length: int
     long_sequences: str
+    window_overlap: int | None
     keys_digest: str
     digests: dict[str, str]
     output: VectorFacts
@@ -97,6 +98,11 @@ class SplitSummary(Record, remedy="split the input again with split_fasta.py", l
     def residue_limit(self) -> int | None:
         """Residues after which sequences were cut, or None where they were left whole."""
         return residue_limit(self.max_length, self.long_sequences)
+
+    @property
+    def windows(self) -> Windows | None:
+        """The windows that long sequences are embedded in, or None where they are not."""
+        return windows_of(self.max_length, self.long_sequences, self.window_overlap)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +200,7 @@ class RunParameters(Record):
     pooling: list[str]
     max_length: int
     long_sequences: str
+    window_overlap: int | None = field(default=None, metadata=ADDED_LATER)
     embedding_dtype: str
     reuse: list[str]
 

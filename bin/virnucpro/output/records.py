@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, ClassVar, Final, NoReturn, Self, get_args, get_origin, get_type_hints
 
 import xxhash
@@ -15,6 +16,8 @@ from virnucpro.errors import DataError, InputMissingError
 
 #: The name of a file's own digest.
 DIGEST: Final = "digest"
+#: Metadata of a field that files of earlier versions lack, where it has its default.
+ADDED_LATER: Final[Mapping[str, bool]] = MappingProxyType({"added_later": True})
 
 
 class Record:
@@ -83,10 +86,16 @@ def _kinds(record: type[Record]) -> dict[str, Any]:
     return {each.name: hints[each.name] for each in fields(record)}  # type: ignore[arg-type]  # as above
 
 
+@cache
+def _added_later(record: type[Record]) -> dict[str, Any]:
+    return {each.name: each.default for each in fields(record) if each.metadata == ADDED_LATER}  # type: ignore[arg-type]
+
+
 def _record(kind: Any, content: object, where: str) -> Any:
     if not isinstance(content, dict):
         raise DataError(f"{where or 'its content'} is not a JSON object")
     prefix, kinds = f"{where}." if where else "", _kinds(kind)
+    content = _added_later(kind) | content
     for name in sorted(kinds.keys() - content.keys()):
         raise DataError(f"{prefix}{name} is missing")
     for name in sorted(content.keys() - kinds.keys()):

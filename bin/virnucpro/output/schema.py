@@ -83,6 +83,7 @@ IDENTITY_KEYS: Final = (
     "pooling",
     "max_length",
     "long_sequences",
+    "window_overlap",
 )
 #: Further metadata, which may differ from shard to shard (a mixed cluster); merged files list every value.
 DESCRIPTIVE_KEYS: Final = (
@@ -216,6 +217,7 @@ class Origin(TypedDict):
     pooling: list[str]
     max_length: int
     long_sequences: str
+    window_overlap: int | None
     torch: str
     cuda: str | None
     device_name: str

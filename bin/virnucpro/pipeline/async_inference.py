@@ -19,7 +19,8 @@ from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.monitor.gpu import DeviceSampler, Sample, device_statistics
 from virnucpro.monitor.metrics import BatchRecord, LoaderMetrics, bottleneck
 from virnucpro.pipeline.engine import BatchOutput, Engine, InFlight, OutputPlan
-from virnucpro.shards import cost_units, floating_point_operations
+from virnucpro.shards import SPECIAL_TOKENS, cost_units, floating_point_operations
+from virnucpro.windows import computed_tokens, window_counts
 
 #: Batches queued on the device beyond the one whose results are awaited.
 BATCHES_AHEAD = 2
@@ -211,7 +212,10 @@ class AsyncInferenceRunner:
             state = (self.loader_metrics.record_wait if index else self.loader_metrics.record_startup)(waited)
         if self.first_batch_at is None:
             self.first_batch_at = time.time()
-        batch = output.batch
+        batch, windows = output.batch, self.plan.windows
+        residues = batch.lengths.numpy() - SPECIAL_TOKENS
+        computed = computed_tokens(residues, windows)
+        tokens = int(computed.sum())
         record = BatchRecord(
             batch=len(self.records),
             start=output.started,
@@ -219,13 +223,15 @@ class AsyncInferenceRunner:
             wait_milliseconds=1000 * (waited or 0.0),
             queue_state=state,
             sequences=batch.num_sequences,
-            tokens=batch.tokens,
-            longest=batch.max_seqlen,
-            packing_efficiency=min(1.0, batch.tokens / self._token_budget) if self._token_budget else None,
+            tokens=tokens,
+            longest=min(batch.max_seqlen, windows.residues + SPECIAL_TOKENS) if windows else batch.max_seqlen,
+            packing_efficiency=min(1.0, tokens / self._token_budget) if self._token_budget else None,
             retries=output.retries,
         )
         self.records.append(record)
-        self._cost_units += int(cost_units(batch.lengths.numpy(), self.model.config.embed_dim).sum())
+        self._cost_units += int(
+            cost_units(computed, self.model.config.embed_dim, window_counts(residues, windows)).sum()
+        )
         self._log(record)
         first = next(iter(output.vectors.values()))
         return InferenceResult(

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import torch
 
-from virnucpro.config import EmbedConfig, VectorConfig, precision_on
+from virnucpro.config import EmbedConfig, VectorConfig, Windows, precision_on
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader, create_in_process_dataloader
 from virnucpro.data.lost_workers import ending_with_loaders
 from virnucpro.data.tokens import sequence_keys
@@ -42,6 +42,7 @@ from virnucpro.pipeline.matrix_rate import matrix_teraflops
 from virnucpro.pipeline.progress import Progress
 from virnucpro.plain_text import visible
 from virnucpro.shards import SPECIAL_TOKENS, shard_number
+from virnucpro.windows import computed_tokens
 
 #: Results waiting for the writer; more would only hold memory.
 WRITER_QUEUE = 8
@@ -57,7 +58,7 @@ SAMPLE_INTERVAL = DEFAULT_INTERVAL_SECONDS
 class ShardExtent:
     """The shard of this number holds the unique indices ``first`` to ``first + sequences - 1``, in any order.
 
-    ``tokens`` is told by the file's size, each sequence with its start and end token.
+    ``tokens`` are those that are computed, each sequence or window with its start and end token.
     """
 
     shard: int
@@ -66,8 +67,8 @@ class ShardExtent:
     tokens: int
 
 
-def shard_extent(shard: Path) -> ShardExtent:
-    """Read a shard's unique indices off its headers.
+def shard_extent(shard: Path, windows: Windows | None = None) -> ShardExtent:
+    """Read a shard's unique indices off its headers, and its sequences' lengths off what lies between.
 
     Raises:
         InputMissingError: the file is not there.
@@ -83,14 +84,21 @@ def shard_extent(shard: Path) -> ShardExtent:
     with shard.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as text:
         found = [match[1] for match in re.finditer(rb"(?m)^>(\d+)$", text)]
         headers = sum(1 for _ in re.finditer(rb"(?m)^>", text))
-        residues = len(text) - sum(map(len, found)) - len(b">\n\n") * len(found)
+        size = len(text)
+        starts = () if windows is None else tuple(match.start() for match in re.finditer(rb"(?m)^>", text))
     indices = np.array([int(number) for number in found], dtype=np.int64)
     if headers != indices.size or indices.size == 0:
         raise DataError(f"{shard} is not a shard of SPLIT_FASTA: its headers must be bare numbers; split again")
     first = int(indices.min())
     if np.unique(indices).size != indices.size or int(indices.max()) != first + indices.size - 1:
         raise DataError(f"{shard} does not hold one unbroken range of sequences; split again")
-    return ShardExtent(number, first, int(indices.size), residues + SPECIAL_TOKENS * int(indices.size))
+    residues = size - sum(map(len, found)) - len(b">\n\n") * len(found)
+    tokens = residues + SPECIAL_TOKENS * len(found)
+    if windows is not None:
+        digits = np.fromiter(map(len, found), np.int64, len(found))
+        lengths = np.diff(np.array([*starts, size])) - digits - len(b">\n\n")
+        tokens = int(computed_tokens(lengths, windows).sum())
+    return ShardExtent(number, first, int(indices.size), tokens)
 
 
 def embed_shard(config: EmbedConfig) -> ShardSummary:
@@ -114,7 +122,7 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     described = ModelDescription.read(config.model_json)
     shape = Esm2Config.from_description(described)
     precision = precision_on(device.type, config.precision)
-    extent = shard_extent(config.shard)
+    extent = shard_extent(config.shard, config.windows)
     plan = OutputPlan.of(shape.layers, config)
     budget = token_budget(shape, precision, device, config.token_budget, config.attempt, plan)
     proof = WeightsProof(config.model)
@@ -168,6 +176,7 @@ def vector_metadata(config: VectorConfig, described: ModelDescription, runner: A
         pooling=list(runner.plan.pooling),
         max_length=config.max_length,
         long_sequences=config.long_sequences,
+        window_overlap=config.windows and config.windows.overlap,
         torch=torch.__version__,
         cuda=torch.version.cuda if runner.device.type == "cuda" else None,
         device_name=_device_name(runner.device),
@@ -184,7 +193,7 @@ def _loader_workers(config: EmbedConfig, extent: ShardExtent, device: torch.devi
 
 
 def _start_loader(config: EmbedConfig, budget: int, workers: int) -> Iterator[dict[str, Any]]:
-    dataset, collate = SequenceDataset([config.shard], max_length=None), VarlenCollator(None, max_tokens=budget)
+    dataset, collate = SequenceDataset([config.shard], max_length=None), VarlenCollator(None, budget, config.windows)
     if not workers:
         return iter(create_in_process_dataloader(dataset, collate))
     return iter(create_async_dataloader(dataset, collate, num_workers=workers, prefetch_factor=config.prefetch))

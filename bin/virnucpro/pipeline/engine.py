@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from virnucpro.config import DEFAULT_VECTORS, VectorConfig, absolute_layers
+from virnucpro.config import DEFAULT_VECTORS, VectorConfig, Windows, absolute_layers
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.data.tokens import MASK
+from virnucpro.data.window_layout import WindowLayout, lay_out
 from virnucpro.device_errors import device_fault, is_out_of_device_memory
 from virnucpro.errors import TryAgainError
 from virnucpro.kernels.pooling import pool
 from virnucpro.output.schema import embedding_columns, residue_columns
+from virnucpro.shards import SPECIAL_TOKENS
+from virnucpro.windows import computed_tokens
 
 if TYPE_CHECKING:
     from virnucpro.model.esm2 import PackedEsm2
@@ -32,16 +35,20 @@ RESIDUE_BLOCK_BYTES: Final = 32 << 20
 
 @dataclass(frozen=True)
 class OutputPlan:
-    """Which vectors leave the model: absolute ``layers`` (0 is the embedding layer) times ``pooling``."""
+    """Which vectors leave the model: absolute ``layers`` (0 is the embedding layer) times ``pooling``.
+
+    Sequences longer than ``windows`` are computed in these.
+    """
 
     layers: tuple[int, ...]
     pooling: tuple[str, ...]
     per_residue: bool = False
+    windows: Windows | None = None
 
     @classmethod
     def of(cls, depth: int, asked: VectorConfig = DEFAULT_VECTORS) -> OutputPlan:
         """What is asked of a model of ``depth`` layers; UsageError where it does not have them."""
-        return cls(absolute_layers(asked.layers, depth), asked.pooling, asked.per_residue)
+        return cls(absolute_layers(asked.layers, depth), asked.pooling, asked.per_residue, asked.windows)
 
     def columns(self) -> dict[str, tuple[str, int]]:
         """Column name to (pooling, layer), in output order."""
@@ -133,7 +140,7 @@ class Engine:
         Raises:
             TryAgainError: a single sequence does not fit, or the device is lost.
         """
-        if self._most_tokens is not None and batch.tokens > self._most_tokens and batch.num_sequences > 1:
+        if self._most_tokens is not None and self.tokens(batch) > self._most_tokens and batch.num_sequences > 1:
             parts = tuple(self.submit(half) for half in batch.split())
             return InFlight(batch, {}, parts[0].finite, {}, 0.0, 0.0, None, parts=parts)
         try:
@@ -176,13 +183,23 @@ class Engine:
             return moment
         return float(self._epoch_time + self._epoch.elapsed_time(moment) / 1000)
 
+    def tokens(self, batch: PackedBatch) -> int:
+        """Tokens that are computed for a batch on the host."""
+        return int(computed_tokens(batch.lengths.numpy() - SPECIAL_TOKENS, self.plan.windows).sum())
+
     def forward(
-        self, batch: PackedBatch, masked: bool
+        self, batch: PackedBatch, masked: bool, laid: WindowLayout | None = None
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor, dict[str, torch.Tensor]]:
-        """Vectors by column, whether each sequence's are finite, and residues; ``batch`` is on the device."""
+        """Vectors by column, whether each sequence's are finite, and residues; all of it is on the device.
+
+        ``laid`` is what to compute in the batch's place, if anything.
+        """
+        seen = batch if laid is None else laid.batch
         states = self.model.forward(
-            batch.input_ids, batch.cu_seqlens, batch.positions, batch.max_seqlen, self.plan.layers, masked
+            seen.input_ids, seen.cu_seqlens, seen.positions, seen.max_seqlen, self.plan.layers, masked
         )
+        if laid is not None:
+            states = {layer: laid.fold(states.pop(layer)) for layer in tuple(states)}
         vectors = {
             name: pool(states[layer], batch.cu_seqlens, pooling)
             for name, (pooling, layer) in self.plan.columns().items()
@@ -195,35 +212,39 @@ class Engine:
     def _launch(self, batch: PackedBatch) -> InFlight:
         # Looked up on the host, where it does not make the device wait.
         masked = bool((batch.input_ids == MASK).any())
+        laid = lay_out(batch, self.plan.windows)
         if self.device.type != "cuda":
             started = time.time()
             resident = PackedBatch(
                 batch.input_ids.to(self.device), batch.cu_seqlens.to(self.device), batch.max_seqlen, batch.sequence_ids
             )
-            vectors, finite, residues = self.forward(resident, masked)
+            vectors, finite, residues = self.forward(resident, masked, laid and laid.to(self.device))
             host = {name: vector.cpu() for name, vector in vectors.items()}
             offsets = batch.cu_seqlens.tolist()
             host_residues = {name: _by_sequence(states, offsets, torch.Tensor.cpu) for name, states in residues.items()}
             return InFlight(batch, host, finite.cpu(), host_residues, started, time.time(), None)
         with torch.cuda.device(self.device):
-            return self._launch_on_streams(batch, masked)
+            return self._launch_on_streams(batch, masked, laid)
 
-    def _launch_on_streams(self, batch: PackedBatch, masked: bool) -> InFlight:
+    def _launch_on_streams(self, batch: PackedBatch, masked: bool, laid: WindowLayout | None) -> InFlight:
         started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         offsets = batch.cu_seqlens.tolist()
         done = torch.cuda.Event()
         with torch.cuda.stream(self._copy_in):
             ids = batch.input_ids.to(self.device, non_blocking=True)
             cu_seqlens = batch.cu_seqlens.to(self.device, non_blocking=True)
+            laid = laid and laid.to(self.device)
         self._compute.wait_stream(self._copy_in)
         with torch.cuda.stream(self._compute):
             started.record()
             resident = PackedBatch(ids, cu_seqlens, batch.max_seqlen, batch.sequence_ids)
-            vectors, finite, residues = self.forward(resident, masked)
+            vectors, finite, residues = self.forward(resident, masked, laid)
             ended.record()
         # Without this the allocator could hand the memory of the ids to the next batch's copy while they are read.
         ids.record_stream(self._compute)
         cu_seqlens.record_stream(self._compute)
+        if laid is not None:
+            laid.record_stream(self._compute)
         self._copy_out.wait_event(ended)
         with torch.cuda.stream(self._copy_out):
             host = {name: _to_host(vector, self._copy_out) for name, vector in vectors.items()}
@@ -243,7 +264,7 @@ class Engine:
             torch.cuda.synchronize(self.device)
             torch.cuda.empty_cache()
         halves = batch.split()
-        self._most_tokens = max(half.tokens for half in halves)
+        self._most_tokens = max(map(self.tokens, halves))
         outputs = [self.collect(self.submit(half)) for half in halves]
         return BatchOutput.join(batch, outputs, 1 + sum(output.retries for output in outputs))
 

@@ -21,7 +21,6 @@ from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPL
 from virnucpro.output.schema import IDENTITY_KEYS
 from virnucpro.plain_text import visible
 from virnucpro.shards import (
-    SPECIAL_TOKENS,
     cost_units,
     floating_point_operations,
     shard_count,
@@ -35,6 +34,7 @@ from virnucpro.split.spool import Spool
 from virnucpro.split.workers import Workers
 from virnucpro.split.write_ledger import write_ledger
 from virnucpro.split.write_shards import WINDOW_BYTES, ShardTask, ShardTotals, write_shard
+from virnucpro.windows import computed_tokens, window_counts
 
 _TEMPORARY_PREFIX: Final = ".split-"
 
@@ -80,7 +80,8 @@ def _split_into(work: Path, config: SplitConfig, model: ModelDescription, vector
 
         def write(task: ShardTask) -> Future[ShardTotals]:
             section = spool.section(task.first_unique, task.sequences)
-            return workers.submit(write_shard, section, task, model.embed_dim, WINDOW_BYTES // workers.processes)
+            room = WINDOW_BYTES // workers.processes
+            return workers.submit(write_shard, section, task, model.embed_dim, room, config.windows)
 
         # A shard for each process comes first, so that the most memory does not depend on who is done with what when.
         written = [write(task) for task in tasks[: workers.processes]]
@@ -133,7 +134,12 @@ def _open_reuse(
     # Here, as a split that reuses nothing would start a sixth later for it.
     from virnucpro.split.reuse import EarlierResults, ReuseIndex, mismatch
 
-    limits = {"max_length": config.max_length, "long_sequences": config.long_sequences}
+    windows = config.windows
+    limits = {
+        "max_length": config.max_length,
+        "long_sequences": config.long_sequences,
+        "window_overlap": windows and windows.overlap,
+    }
     known = vectors.to_dict() | limits | {"weights_sha256": model.weights_sha256}
     expected = {key: known[key] for key in IDENTITY_KEYS}
     entries: list[ReuseEntry] = []
@@ -156,7 +162,9 @@ def _plan(
 ) -> npt.NDArray[np.int64]:
     def costs() -> Any:
         return (
-            cost_units(lengths + SPECIAL_TOKENS, model.embed_dim)
+            cost_units(
+                computed_tokens(lengths, config.windows), model.embed_dim, window_counts(lengths, config.windows)
+            )
             for lengths in spool.embedded_lengths(0, deduplicated.embedded)
         )
 
@@ -188,7 +196,7 @@ def _describe_shard(
         first_unique_index=task.first_unique,
         sequences=task.sequences,
         residues=written.residues,
-        tokens=written.residues + SPECIAL_TOKENS * task.sequences,
+        tokens=written.tokens,
         cost=floating_point_operations(written.cost_units, vectors.layers, model.embed_dim),
     )
 
@@ -222,6 +230,7 @@ def _summary(
         share_saved=saved / accepted if accepted else 0.0,
         max_length=config.max_length,
         long_sequences=config.long_sequences,
+        window_overlap=config.windows and config.windows.overlap,
         keys_digest=f"{deduplicated.key_sum:032x}",
         digests=digests,
         output=vectors,

@@ -17,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from virnucpro.config import Windows
 from virnucpro.errors import DataError
 from virnucpro.fasta_source import RECORD_BYTES
-from virnucpro.shards import SPECIAL_TOKENS, cost_units
+from virnucpro.shards import cost_units
 from virnucpro.split.columns import joined, numbers, offsets_of, pieces, strings
 from virnucpro.split.spool import Spool, SpooledBlock, write_all
+from virnucpro.windows import computed_tokens, window_counts
 
 #: Bytes of shards put together in memory at once, by all processes. A shard larger than its process's part takes
 #: another pass over its texts for each.
@@ -45,9 +47,10 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardTotals:
-    """Residues of a shard, and its cost in ``shards.cost_units``."""
+    """Residues of a shard, tokens that are computed of it, and its cost in ``shards.cost_units``."""
 
     residues: int
+    tokens: int
     cost_units: int
 
 
@@ -62,11 +65,13 @@ class _Members:
     sizes: Array
 
 
-def write_shard(spool: Spool, task: ShardTask, embed_dim: int, window_bytes: int) -> ShardTotals:
+def write_shard(
+    spool: Spool, task: ShardTask, embed_dim: int, window_bytes: int, windows: Windows | None = None
+) -> ShardTotals:
     """Write a shard, longest sequence first, equal lengths by index (a task of ``Workers``)."""
     by_length = np.zeros(1, np.int64)
     unique = task.first_unique
-    residues = cost = 0
+    residues = tokens = cost = 0
     for lengths in spool.embedded_lengths(task.first_unique, task.sequences):
         sizes = _line_bytes(lengths, np.arange(unique, unique + len(lengths)))
         counted = np.bincount(lengths, weights=sizes).astype(np.int64)
@@ -75,7 +80,9 @@ def write_shard(spool: Spool, task: ShardTask, embed_dim: int, window_bytes: int
         by_length[: len(counted)] += counted
         unique += len(lengths)
         residues += int(lengths.sum(dtype=np.int64))
-        cost += int(cost_units(lengths + SPECIAL_TOKENS, embed_dim).sum())
+        computed = computed_tokens(lengths, windows)
+        tokens += int(computed.sum())
+        cost += int(cost_units(computed, embed_dim, window_counts(lengths, windows)).sum())
     total = int(by_length.sum())
     first_positions = total - np.cumsum(by_length)
     with task.path.open("wb", buffering=0) as shard:
@@ -86,7 +93,7 @@ def write_shard(spool: Spool, task: ShardTask, embed_dim: int, window_bytes: int
                 # Each line end stands before its header, and the first has none before it.
                 write_all(shard, memoryview(lines)[1 if window == number == 0 else 0 :])
         write_all(shard, memoryview(b"\n"))
-    return ShardTotals(residues, cost)
+    return ShardTotals(residues, tokens, cost)
 
 
 def _window(spool: Spool, task: ShardTask, positions: Array, window: range) -> Iterator[pa.Buffer]:
