@@ -22,14 +22,16 @@ from benchmarks.pages.result_tables import (
     table,
 )
 
+from virnucpro.config import PARITY_BOUNDS
 from virnucpro.model.registry import MODELS
 
 #: Precision -> least pooled cosine, and greatest relative L2 of a residue's states.
 BOUNDS: dict[str, tuple[Goal, Goal | None]] = {
-    "fp32": (Goal("cosine", 0.9999999, ".7f"), Goal("relative L2", 2e-5, ".0e", most=True)),
-    "fp16": (Goal("cosine", 0.99999, ".5f"), Goal("relative L2", 5e-3, ".0e", most=True)),
-    "bf16": (Goal("cosine", 0.9998, ".4f"), Goal("relative L2", 4e-2, ".0e", most=True)),
-    "fp8": (Goal("cosine", 0.999, ".3f"), None),
+    name: (
+        Goal("cosine", bound.pooled_cosine, f".{len(str(bound.pooled_cosine)) - 2}f"),
+        None if bound.residue_l2 is None else Goal("relative L2", bound.residue_l2, ".0e", most=True),
+    )
+    for name, bound in PARITY_BOUNDS.items()
 }
 
 
