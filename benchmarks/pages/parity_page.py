@@ -22,7 +22,7 @@ from benchmarks.pages.result_tables import (
     table,
 )
 
-from virnucpro.config import PARITY_BOUNDS
+from virnucpro.config import EIGHT_BITS_BOUND, PARITY_BOUNDS
 from virnucpro.model.registry import MODELS
 
 #: Precision -> least pooled cosine, and greatest relative L2 of a residue's states.
@@ -171,6 +171,34 @@ def low_parts_text() -> str:
     )
 
 
+def self_check_text() -> list[str]:
+    """What the figures of a run mean, with the limits that the code holds them to."""
+    source = "bin/virnucpro/pipeline/self_check.py"
+    most, batch = constant(source, "MOST_TOKENS"), constant(source, "MOST_BATCH_TOKENS")
+    return [
+        "Most cards could never be tried here, so each task measures on its own device what the tables above hold: "
+        "`greatest_residue_l2` and `least_pooled_cosine`, by the same measures, of the last layer's states and of their "
+        "means, whatever layers and poolings are kept. Before anything is computed that is written, the longest, the "
+        "middle and the shortest sequence of the shard go through the model packed, in batches whose longest sequence "
+        "is each of them and, on a GPU, in one of many copies; and each alone, in fp32, through a twin of the same weights "
+        "that has nothing in common with the model: PyTorch's own operations, one layer on the device at a time, so "
+        "that a model of any size finds room beside itself. Pooling of all layers kept is compared with PyTorch's of "
+        "the same states. Which sequences are taken is told by the shard alone. Long ones are cut to what the twin may "
+        "compute in about a second "
+        f"of two cores or of the slowest card, together {most:,} tokens at most, and the batch of copies to {batch:,}.",
+        "`self_check` says what came of it: `met`, the bounds above; `missed`, in fp8 alone, which misses its bound and "
+        f"is held to what no 8 bits explain (a cosine of {EIGHT_BITS_BOUND.pooled_cosine}, an L2 of "
+        f"{EIGHT_BITS_BOUND.residue_l2}); `plain`, where the figures were beyond "
+        "the bounds and the task went on by PyTorch's operations alone, measured anew and then within them, having said "
+        "so in a line; `unmeasured`, where every vector of the sample overflows in 16 bits (such sequences are computed "
+        "again in fp32 without our kernels); `off` with `--self_check false`. Where PyTorch's operations are beyond the bounds too, the "
+        "task writes nothing and ends with 75, and is tried again. Figures of several shards become the worst one; in "
+        "the metadata of files they are null where a part was not checked.",
+        "The check sees wrong kernels, a wrong compiler and a faulty device. It does not see what happens in larger "
+        "batches or longer sequences only, later faults of a device, or states of inner layers by themselves.",
+    ]
+
+
 def parity_page(results: Path) -> str:
     """The whole page."""
     rows = [row for path in files(results, "parity-*.csv") for row in read_rows(path)]
@@ -200,6 +228,8 @@ def parity_page(results: Path) -> str:
         ),
         *tables(results),
         *eight_bits(results),
+        "## Every run checks itself",
+        *self_check_text(),
         "## What the figures can and cannot show",
         weights_text(results),
         "## Why small models keep low parts",
