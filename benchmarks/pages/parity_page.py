@@ -177,25 +177,25 @@ def self_check_text() -> list[str]:
     most, batch = constant(source, "MOST_TOKENS"), constant(source, "MOST_BATCH_TOKENS")
     return [
         "Most cards could never be tried here, so each task measures on its own device what the tables above hold: "
-        "`greatest_residue_l2` and `least_pooled_cosine`, by the same measures, of the last layer's states and of their "
-        "means, whatever layers and poolings are kept. Before anything is computed that is written, the longest, the "
-        "middle and the shortest sequence of the shard go through the model packed, in batches whose longest sequence "
-        "is each of them and, on a GPU, in one of many copies; and each alone, in fp32, through a twin of the same weights "
-        "that has nothing in common with the model: PyTorch's own operations, one layer on the device at a time, so "
-        "that a model of any size finds room beside itself. Pooling of all layers kept is compared with PyTorch's of "
-        "the same states. Which sequences are taken is told by the shard alone. Long ones are cut to what the twin may "
-        "compute in about a second "
-        f"of two cores or of the slowest card, together {most:,} tokens at most, and the batch of copies to {batch:,}.",
-        "`self_check` says what came of it: `met`, the bounds above; `missed`, in fp8 alone, which misses its bound and "
-        f"is held to what no 8 bits explain (a cosine of {EIGHT_BITS_BOUND.pooled_cosine}, an L2 of "
-        f"{EIGHT_BITS_BOUND.residue_l2}); `plain`, where the figures were beyond "
-        "the bounds and the task went on by PyTorch's operations alone, measured anew and then within them, having said "
-        "so in a line; `unmeasured`, where every vector of the sample overflows in 16 bits (such sequences are computed "
-        "again in fp32 without our kernels); `off` with `--self_check false`. Where PyTorch's operations are beyond the bounds too, the "
-        "task writes nothing and ends with 75, and is tried again. Figures of several shards become the worst one; in "
-        "the metadata of files they are null where a part was not checked.",
-        "The check sees wrong kernels, a wrong compiler and a faulty device. It does not see what happens in larger "
-        "batches or longer sequences only, later faults of a device, or states of inner layers by themselves.",
+        "`greatest_residue_l2` and `least_pooled_cosine`, by the same measures, of the last layer's states and their "
+        "means, whatever layers and poolings are kept. Before anything is written, the longest, the middle and the "
+        "shortest sequence of the shard go through the model packed, in batches whose longest sequence is each of "
+        "them, and on a GPU once as a batch of many copies. Each also goes alone, in fp32, through a twin of the same "
+        "weights that has nothing else in common with the model: PyTorch's own operations, one layer on the device at "
+        "a time, so that a model of any size finds room beside itself. Pooling of all layers kept is compared with "
+        "PyTorch's of the same states. Which sequences are taken is told by the shard alone. Long ones are cut to "
+        "what the twin may compute in about a second of two cores, or of the slowest card: "
+        f"{most:,} tokens together at most, and {batch:,} with the copies.",
+        "`self_check` says what came of it. `met`: the bounds above are kept. `missed`: the same in fp8, which misses "
+        "its published bound with every model and is held to what no 8 bits explain, "
+        f"{EIGHT_BITS_BOUND.pooled_cosine} and {EIGHT_BITS_BOUND.residue_l2}. `plain`: the figures were beyond the "
+        "bounds, the task said so in a line and went on by PyTorch's operations alone, measured anew and then within "
+        "them. `unmeasured`: every vector of the sample overflows in 16 bits; such sequences are computed again in "
+        "fp32, without kernels of ours. `off`: `--self_check false`. Where PyTorch's operations are beyond the bounds "
+        "too, the task writes nothing, ends with 75 and is tried again. Of several shards the worst figure counts; "
+        "in the metadata of files it is null where a part was not checked.",
+        "The check sees wrong kernels, a wrong compiler and a faulty device. It does not see what goes wrong in "
+        "larger batches or longer sequences only, a device that fails later, or inner layers by themselves.",
     ]
 
 

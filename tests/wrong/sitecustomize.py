@@ -1,8 +1,8 @@
 """Makes an operation of a task's program compute wrongly, where the environment asks for it.
 
 $VIRNUCPRO_WRONG is a JSON object: the function (``target``, such as ``virnucpro.kernels.attention:varlen_attention``)
-whose tensor comes out multiplied by ``factor``, and ``where``: ``kernel``, if only where a kernel of ours computes it, or
-``everywhere``. Kernels run on the CPU where TRITON_INTERPRET=1.
+whose tensor comes out multiplied by ``factor``, and ``where``: ``kernel``, if only where a kernel of ours computes it,
+or ``everywhere``. Kernels run on the CPU where TRITON_INTERPRET=1.
 """
 
 from __future__ import annotations
