@@ -41,6 +41,9 @@ def found(done: Launch) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, 
     return summary, json.loads(metadata), pq.read_table(done.results / "metrics" / "shards.parquet").to_pylist()
 
 
+@pytest.mark.faults(
+    "a kernel that computes wrongly", "`nextflow run`", "the vectors of PyTorch's operations, and a line"
+)
 def test_a_run_with_a_wrong_kernel_publishes_what_the_plain_path_computes(tmp_path: Path) -> None:
     pytest.importorskip("triton")
     done = run(tmp_path, where="kernel")

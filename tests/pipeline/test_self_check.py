@@ -127,6 +127,7 @@ def test_it_is_turned_off(folder: Path, tmp_path: Path) -> None:
     assert "self-check" not in done.stderr.lower()
 
 
+@pytest.mark.faults("a kernel that computes wrongly", "a shard", "one line; the vectors of PyTorch's operations")
 @pytest.mark.parametrize(
     "target",
     [
@@ -160,6 +161,7 @@ def test_right_kernels_stay(folder: Path, tmp_path: Path) -> None:
     assert summary(tmp_path / "out")["metadata"]["attention"] == "triton"
 
 
+@pytest.mark.faults("an operation that computes wrongly, with our kernels and without", "a shard", "75; no output")
 @pytest.mark.parametrize("factor", [1.01, float("nan")])
 def test_where_the_plain_path_is_wrong_too_nothing_is_written(folder: Path, tmp_path: Path, factor: float) -> None:
     done = embed(folder, tmp_path / "out", wrong={"target": ATTENTION, "factor": factor, "where": "everywhere"})
