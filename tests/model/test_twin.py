@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,21 @@ def test_a_plain_model_uses_none_of_our_kernels(monkeypatch: pytest.MonkeyPatch,
     path = save_fair_esm(sharp_esm2(), tmp_path / "model.pt")
     backends = [load_model(path, "fp16", CPU, plain=plain).attention_backend for plain in (False, True)]
     assert backends == ["triton", "sdpa"]
+
+
+def test_one_layer_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_fair_esm(sharp_esm2(layers=4), tmp_path / "model.pt")
+    parts: list[weakref.ref[object]] = []
+    alive: list[int] = []
+    layer = twin._layer
+
+    def counting(part: twin._Part, *arguments: torch.Tensor) -> torch.Tensor:
+        if not parts or parts[-1]() is not part:
+            parts.append(weakref.ref(part))
+        alive.append(sum(each() is not None for each in parts))
+        return layer(part, *arguments)
+
+    monkeypatch.setattr(twin, "_layer", counting)
+    twin_states(path, [encode(each) for each in SEQUENCES], CPU)
+    assert len(parts) == 4
+    assert set(alive) == {1}

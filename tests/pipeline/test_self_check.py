@@ -240,3 +240,24 @@ def test_vectors_of_a_loaded_model_say_what_was_found(folder: Path) -> None:
     with Embedder(folder / "small.pt", device="cpu", progress=False, self_check=False) as embedder:
         metadata = json.loads(embedder.embed(sequences()).schema.metadata[b"virnucpro"])
     assert metadata["greatest_residue_l2"] is None and metadata["least_pooled_cosine"] is None
+
+
+def test_a_loaded_model_gives_way_too(folder: Path) -> None:
+    pytest.importorskip("triton")
+    code = (
+        "import json, sys\nfrom virnucpro.api.embedder import Embedder\n"
+        "embedder = Embedder(sys.argv[1], device='cpu', progress=False)\n"
+        "table = embedder.embed(json.loads(sys.argv[2]))\n"
+        "print(json.dumps([json.loads(table.schema.metadata[b'virnucpro']), table['embedding'].to_pylist()]))"
+    )
+    wrong = {"target": ATTENTION, "factor": 1.01, "where": "kernel"}
+    paths = os.pathsep.join((str(ROOT / "tests" / "wrong"), str(ROOT / "bin")))
+    environment = {"PYTHONPATH": paths, "TRITON_INTERPRET": "1", "VIRNUCPRO_WRONG": json.dumps(wrong)}
+    command = [sys.executable, "-c", code, str(folder / "small.pt"), json.dumps(sequences())]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    metadata, found = json.loads(done.stdout)
+    assert metadata["attention"] == "sdpa"
+    assert metadata["greatest_residue_l2"] <= PARITY_BOUNDS["fp32"].residue_l2
+    np.testing.assert_allclose(np.array(found), means(), rtol=1e-4, atol=2e-5)
+    assert done.stderr.count("this task goes on without kernels of its own") == 1
