@@ -22,7 +22,7 @@ from benchmarks.pages.result_tables import (
     table,
 )
 
-from virnucpro.config import EIGHT_BITS_BOUND, PARITY_BOUNDS
+from virnucpro.config import PARITY_BOUNDS, ROUNDING_BOUNDS
 from virnucpro.model.registry import MODELS
 
 #: Precision -> least pooled cosine, and greatest relative L2 of a residue's states.
@@ -175,6 +175,9 @@ def self_check_text() -> list[str]:
     """What the figures of a run mean, with the limits that the code holds them to."""
     source = "bin/virnucpro/pipeline/self_check.py"
     most, batch = constant(source, "MOST_TOKENS"), constant(source, "MOST_BATCH_TOKENS")
+    rounding = ", ".join(
+        f"{name}: {bound.pooled_cosine} and {bound.residue_l2:g}" for name, bound in ROUNDING_BOUNDS.items()
+    )
     return [
         "Most cards could never be tried here, so each task measures on its own device what the tables above hold: "
         "`greatest_residue_l2` and `least_pooled_cosine`, by the same measures, of the last layer's states and their "
@@ -186,14 +189,15 @@ def self_check_text() -> list[str]:
         "PyTorch's of the same states. Which sequences are taken is told by the shard alone. Long ones are cut to "
         "what the twin may compute in about a second of two cores, or of the slowest card: "
         f"{most:,} tokens together at most, and {batch:,} with the copies.",
-        "`self_check` says what came of it. `met`: the bounds above are kept. `missed`: the same in fp8, which misses "
-        "its published bound with every model and is held to what no 8 bits explain, "
-        f"{EIGHT_BITS_BOUND.pooled_cosine} and {EIGHT_BITS_BOUND.residue_l2}. `plain`: the figures were beyond the "
-        "bounds, the task said so in a line and went on by PyTorch's operations alone, measured anew and then within "
-        "them. `unmeasured`: every vector of the sample overflows in 16 bits; such sequences are computed again in "
-        "fp32, without kernels of ours. `off`: `--self_check false`. Where PyTorch's operations are beyond the bounds "
-        "too, the task writes nothing, ends with 75 and is tried again. Of several shards the worst figure counts; "
-        "in the metadata of files it is null where a part was not checked.",
+        "`self_check` says what came of it. `met`: the bounds above are kept. `plain`: they were not, the task said so "
+        "in a line and went on by PyTorch's operations alone, measured anew and then within them. `missed`: PyTorch's "
+        "operations in this precision are beyond the bounds as well, by no more than rounding explains "
+        f"({rounding}), which the task says in a line; it goes on with its kernels where these are no more than half "
+        "as far again from fp32, else without. fp8 misses its bound with every model, and is held to the latter. "
+        "`unmeasured`: every vector of the sample overflows in 16 bits; such sequences are computed again in fp32, "
+        "without kernels of ours. `off`: `--self_check false`. Where PyTorch's operations are farther off than "
+        "rounding explains, the task writes nothing, ends with 75 and is tried again. Of several shards the worst "
+        "figure counts; in the metadata of files it is null where a part was not checked.",
         "The check sees wrong kernels, a wrong compiler and a faulty device. It does not see what goes wrong in "
         "larger batches or longer sequences only, a device that fails later, or inner layers by themselves.",
     ]

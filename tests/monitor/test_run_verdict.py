@@ -191,7 +191,7 @@ def checked(outcome: str = "met", residue: float | None = 3.1e-3, cosine: float 
         (
             [checked("missed", 0.25, 0.9889)],
             "greatest residue L2 2.5e-01, least pooled cosine 0.9889000; "
-            "short of the published bound, as 8 bits are, in 1 of 1.",
+            "beyond the published bounds by what rounding explains in 1 of 1.",
         ),
     ],
 )

@@ -261,3 +261,24 @@ def test_a_loaded_model_gives_way_too(folder: Path) -> None:
     assert metadata["greatest_residue_l2"] <= PARITY_BOUNDS["fp32"].residue_l2
     np.testing.assert_allclose(np.array(found), means(), rtol=1e-4, atol=2e-5)
     assert done.stderr.count("this task goes on without kernels of its own") == 1
+
+
+def test_rounding_that_pytorch_has_too_is_told_and_lets_the_kernels_be(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model in bf16, held to the bounds of fp16 by its name: kernels and PyTorch's operations are alike."""
+    asked: list[bool] = []
+
+    def load(plain: bool) -> PackedEsm2:
+        asked.append(plain)
+        model = load_model(folder / "small.pt", "bf16", "cpu")
+        model.precision = "fp16"
+        return model
+
+    model = load_model(folder / "small.pt", "bf16", "cpu")
+    worst, _ = figures(model, sample_of(sequences()))
+    assert PARITY_BOUNDS["fp16"].residue_l2 < worst < 5e-2
+    plan, texts = OutputPlan((2,), ("mean",)), sample_of(sequences())
+    _, found = self_checked(load, folder / "small.pt", plan, texts, 4096, "this CPU")
+    assert (found.outcome, asked) == ("missed", [False, True, False])
+    assert "it is this model's rounding; --precision fp32 rounds less" in capsys.readouterr().err

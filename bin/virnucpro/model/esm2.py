@@ -90,7 +90,7 @@ class PackedEsm2:
 
         Each tensor is moved and cast on its own; the model shares no memory with ``state``. ``fused`` chooses the form
         of the layers: unless given, the fused one where kernels for it exist, on Hopper, and `prefers_fused` has it. A
-        ``plain`` model has none of our kernels.
+        ``plain`` model has none of our kernels, and the form that keeps the bits that rounding takes, where one does.
 
         Raises:
             UsageError: a precision that this model does not run in.
@@ -99,7 +99,9 @@ class PackedEsm2:
         builder = ParameterBuilder(config, state, dtype, torch.device(device))
         if fused is None:
             hopper = uses_hopper(torch.empty(0, dtype=dtype, device=device))
-            fused = hopper and not plain and prefers_fused(config, precision)
+            fused = (
+                precision != "fp8" and builder.keeps_low_parts if plain else hopper and prefers_fused(config, precision)
+            )
         layer = builder.form(precision, fused=fused)
         embedding = builder.embedding(wide=fused and precision != "fp8")
         layers = [layer(index) for index in range(config.layers)]

@@ -30,7 +30,7 @@ TIME_NAMES: Final = tuple(WORDS)
 #: Outcomes of the self-check, and how to say of how many shards each is.
 _SELF_CHECK: Final = {
     "met": "within the published bounds",
-    "missed": "short of the published bound, as 8 bits are,",
+    "missed": "beyond the published bounds by what rounding explains",
     "plain": "by PyTorch's operations alone, as kernels were beyond the bounds,",
     "unmeasured": "not measured, as no vector was finite,",
     "off": "not checked",
