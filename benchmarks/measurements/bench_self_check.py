@@ -59,21 +59,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--max-length", type=int, default=1022)
     options = parser.parse_args()
+    checkpoint = options.checkpoint.absolute()
     arguments = ["--device", options.device, "--precision", options.precision]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sequences = ends_and_middle(read_sequences(options.fasta, options.max_length), options.sequences)
         write_shard(sequences, 1, folder / "shard-00000.fasta")
-        description = describe(options.checkpoint, folder)
-        start(folder, options.checkpoint, description, arguments, -1)
+        description = describe(checkpoint, folder)
+        start(folder, checkpoint, description, arguments, -1)
         on, off = [], []
         for number in range(options.repeats):
-            on.append(start(folder, options.checkpoint, description, arguments, 2 * number))
-            off.append(start(folder, options.checkpoint, description, [*arguments, "--no-self-check"], 2 * number + 1))
+            on.append(start(folder, checkpoint, description, arguments, 2 * number))
+            off.append(start(folder, checkpoint, description, [*arguments, "--no-self-check"], 2 * number + 1))
     checked, unchecked = (median(each["startup_seconds"] for each in runs) for runs in (on, off))
     used, unchecked_used = (median(each["processor_seconds"] for each in runs) for runs in (on, off))
     row = {
-        "model": options.checkpoint.stem,
+        "model": checkpoint.stem,
         "precision": on[0]["metadata"]["precision"],
         "self_check": on[0]["self_check"],
         "greatest_residue_l2": on[0]["greatest_residue_l2"],
