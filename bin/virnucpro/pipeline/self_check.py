@@ -31,7 +31,7 @@ from virnucpro.pipeline.engine import OutputPlan, pooled
 from virnucpro.shards import SPECIAL_TOKENS
 
 #: Floating-point operations that the twin may take, in fp32: about a second of two cores, and of the slowest card.
-TWIN_OPERATIONS: Final = {"cpu": 6e10, "cuda": 1e13, "mps": 1e12}
+TWIN_OPERATIONS: Final = {"cpu": 1e10, "cuda": 1e13, "mps": 1e12}
 #: The same of the largest batch that is checked, in which the sequences stand several times, as many as in a real one.
 BATCH_OPERATIONS: Final = {"cpu": 0.0, "cuda": 2e13, "mps": 0.0}
 #: Tokens of the sequences together, and of that batch, at most.
