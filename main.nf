@@ -41,6 +41,7 @@ workflow {
     def precision = device == 'cpu' ? 'fp32' : p.precision
     def chosen = p + [precision: precision]
     def splitOptions = ["--shards-at-least=${Math.max(p.gpus, 1)}", "--card=${card(p)}"] + (p.dedup ? [] : ['--no-dedup'])
+    def embedOptions = optionsOf('embed_shard.py', chosen, schema) + (p.self_check ? [] : ['--no-self-check'])
 
     log.info(plan(p, inputs, precision, model ?: "${p.model}, to be fetched${models ? " into ${models}" : ''}"))
     def held = workflow.preview ? null : claimed(outdir, p.overwrite)
@@ -80,7 +81,7 @@ workflow {
     shard_ch = SPLIT_FASTA.out.shards.flatten().map { shard -> [shard.name, shard] }
         .join(split_ch.flatMap { split -> shardSizes(split) }, failOnMismatch: true)
         .map { _name, shard, size -> [shard, size] }
-    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, shellWords(optionsOf('embed_shard.py', chosen, schema)), codeFingerprint('embed_shard.py'))
+    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, shellWords(embedOptions), codeFingerprint('embed_shard.py'))
 
     // [shard-00000, shard-00001, ...], or [] where nothing is left to embed
     MERGE_EMBEDDINGS(

@@ -44,6 +44,8 @@ def metadata(**changes: Any) -> dict[str, Any]:
         "torch": "2.11",
         "cuda": None,
         "device_name": "H100",
+        "greatest_residue_l2": 1e-6,
+        "least_pooled_cosine": 0.9999999,
     }
     return file_metadata(**{**facts, **changes})
 

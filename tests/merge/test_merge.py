@@ -168,6 +168,21 @@ def test_metadata_lists_every_device(tmp_path: Path) -> None:
     assert merged["layers"] == [6]
 
 
+@pytest.mark.parametrize(
+    ("found", "figures"),
+    [((2e-6, 0.99999995), (2e-6, 0.9999999)), ((1e-7, 0.99999991), (1e-6, 0.9999999)), ((None, None), (None, None))],
+    ids=["the second is worse", "the first is worse", "one was not checked"],
+)
+def test_metadata_have_the_worst_of_the_self_checks(
+    tmp_path: Path, found: tuple[float | None, float | None], figures: tuple[float | None, float | None]
+) -> None:
+    run = Run(tmp_path, [0, 1], shards=2)
+    run.rewrite_shard(1, facts=metadata(greatest_residue_l2=found[0], least_pooled_cosine=found[1]))
+    merge(run.config())
+    merged = read_metadata(tmp_path / "results" / "embeddings" / "part-00000.parquet")
+    assert (merged["greatest_residue_l2"], merged["least_pooled_cosine"]) == figures
+
+
 def test_parts_hold_about_what_was_asked_for(tmp_path: Path) -> None:
     run = Run(tmp_path, list(range(50)), shards=3)
     _check(run, row_group_rows=4, part_bytes=12 * 12)

@@ -173,3 +173,33 @@ def test_without_a_gpu_no_energy_is_claimed() -> None:
 def test_a_run_that_computed_nothing_says_so() -> None:
     assert len(run_verdict([])) == 1
     assert "Nothing was computed" in run_verdict([shard(tokens=0, sequences=0)])[0]
+
+
+def checked(outcome: str = "met", residue: float | None = 3.1e-3, cosine: float | None = 0.99999789) -> dict[str, Any]:
+    return {"self_check": outcome, "greatest_residue_l2": residue, "least_pooled_cosine": cosine}
+
+
+@pytest.mark.parametrize(
+    ("shards", "line"),
+    [
+        ([checked()], "greatest residue L2 3.1e-03, least pooled cosine 0.9999978; within the published bounds."),
+        (
+            [checked(), checked("plain", 1e-3, 0.9999999), checked("off", None, None)],
+            "greatest residue L2 3.1e-03, least pooled cosine 0.9999978; within the published bounds in 1 of 3, by "
+            "PyTorch's operations alone, as kernels were beyond the bounds, in 1 of 3, not checked in 1 of 3.",
+        ),
+        (
+            [checked("missed", 0.25, 0.9889)],
+            "greatest residue L2 2.5e-01, least pooled cosine 0.9889000; "
+            "beyond the published bounds by what rounding explains in 1 of 1.",
+        ),
+    ],
+)
+def test_the_self_check_is_told_of_the_worst_shard(shards: list[dict[str, Any]], line: str) -> None:
+    last = run_verdict([shard(number, **found) for number, found in enumerate(shards)])[-1]
+    assert last == f"Self-check against fp32: {line}"
+
+
+@pytest.mark.parametrize("found", [{}, checked("off", None, None)], ids=["results of before", "off"])
+def test_nothing_is_told_of_a_check_that_was_not_made(found: dict[str, Any]) -> None:
+    assert "Self-check" not in "".join(run_verdict([shard(**found)]))

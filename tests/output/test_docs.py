@@ -91,6 +91,8 @@ def test_metadata_keys_are_documented() -> None:
             "torch",
             "cuda",
             "device_name",
+            "greatest_residue_l2",
+            "least_pooled_cosine",
         ),
         "",
     )

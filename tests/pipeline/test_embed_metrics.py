@@ -101,10 +101,10 @@ def test_the_device_is_sampled_from_before_the_weights_are_read_until_all_is_wri
     load, batches, write = embed.load_model, embed._start_loader, embed.write_shard_metrics
     moments: list[float] = []
 
-    def slow_load(*arguments: Any) -> Any:
+    def slow_load(*arguments: Any, **named: Any) -> Any:
         moments.append(time.time())
         time.sleep(0.1)
-        return load(*arguments)
+        return load(*arguments, **named)
 
     def slow_batches(*arguments: Any) -> Iterator[dict[str, Any]]:
         for batch in batches(*arguments):

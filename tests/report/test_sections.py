@@ -87,3 +87,11 @@ def test_parameters_are_escaped_and_lists_spelt_out() -> None:
     data = parameter_section({"layers": [6, 33], "cuda": None, "model": "<x>"})["data"]
     assert "6, 33" in data and "none" in data and "&lt;x&gt;" in data
     json.dumps(data)
+
+
+def test_a_shards_deviation_stands_in_its_row_where_it_was_measured() -> None:
+    rows = [{"shard": 0, "greatest_residue_l2": 3.1e-3}, {"shard": 1, "greatest_residue_l2": None}]
+    section = general_statistics(rows)
+    assert section["headers"]["greatest_residue_l2"]["suffix"] == " ppm"
+    assert section["data"] == {"shard-00000": {"greatest_residue_l2": pytest.approx(3100.0)}, "shard-00001": {}}
+    assert "greatest_residue_l2" not in general_statistics([{"shard": 0, "sequences": 1}])["headers"]

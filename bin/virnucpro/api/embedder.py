@@ -18,6 +18,7 @@ import torch
 import xxhash
 from tqdm.auto import tqdm
 
+from virnucpro.api.columns import in_order
 from virnucpro.api.models import find_model
 from virnucpro.api.sequences import Sequences, in_words, read_sequences
 from virnucpro.config import ALPHABETS, DEFAULT_MODEL, DEVICES, GAPS, VectorConfig, option, precision_on
@@ -29,14 +30,14 @@ from virnucpro.model.kept_descriptions import describe_once
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model
 from virnucpro.output.contracts import ModelDescription
-from virnucpro.output.schema import LEDGER_FACTS, LEDGER_SCHEMA, embedding_type, encode_metadata, residues_type
-from virnucpro.output.writer import vector_array
+from virnucpro.output.schema import LEDGER_FACTS, LEDGER_SCHEMA, encode_metadata
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult
 from virnucpro.pipeline.budget import token_budget
 from virnucpro.pipeline.compile_ahead import compile_ahead
 from virnucpro.pipeline.device import select_device
-from virnucpro.pipeline.embed import vector_metadata
+from virnucpro.pipeline.embed import device_name, vector_metadata
 from virnucpro.pipeline.engine import OutputPlan
+from virnucpro.pipeline.self_check import SelfCheck, sample_of, self_checked
 from virnucpro.windows import computed_tokens
 
 #: Seconds of work before a progress bar is worth showing.
@@ -57,6 +58,7 @@ class EmbedderOptions(TypedDict, total=False):
     strict: bool
     deduplicate: bool
     progress: bool
+    self_check: bool
     max_length: int
     long_sequences: str
     window_overlap: int | None
@@ -97,6 +99,7 @@ class Embedder(VectorConfig):
         strict: raise DataError where a record would be rejected.
         deduplicate: compute identical sequences once.
         progress: show a bar where the work takes longer than a second.
+        self_check: with the first call's sequences, measure the parity of what is loaded before anything is computed.
         max_length, long_sequences, window_overlap, layers, pooling, per_residue, precision, embedding_dtype: as the
             parameters of the pipeline, see docs/usage.md.
 
@@ -120,6 +123,7 @@ class Embedder(VectorConfig):
     strict: bool = False
     deduplicate: bool = True
     progress: bool = True
+    self_check: bool = True
     rejected: list[Rejected] = field(default_factory=list, init=False, repr=False)
     changed: list[Record] = field(default_factory=list, init=False, repr=False)
 
@@ -168,6 +172,7 @@ class Embedder(VectorConfig):
 
     def close(self) -> None:
         """Let go of the model; a further call loads it again."""
+        self.__dict__.pop("_checked", None)
         if self.__dict__.pop("_loaded", None) is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -180,6 +185,9 @@ class Embedder(VectorConfig):
 
     @cached_property
     def _loaded(self) -> _Loaded:
+        return self._load(plain=False)
+
+    def _load(self, *, plain: bool) -> _Loaded:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         device = select_device(self.device, self.precision)
@@ -189,9 +197,26 @@ class Embedder(VectorConfig):
         shape = Esm2Config.from_description(described)
         plan = OutputPlan.of(shape.layers, self)
         budget = token_budget(shape, precision, device, self.token_budget, 1, plan)
-        model = load_model(path, precision, device)
+        model = load_model(path, precision, device, plain=plain)
         compile_ahead(model, device, plan)
         return _Loaded(path, described, model, device, plan, budget)
+
+    def _check(self, sequences: Sequence[str]) -> SelfCheck:
+        """What is found of the loaded model's parity, once; the plain path is loaded where it must be."""
+        loaded = self._loaded
+        path, plan, budget, name = loaded.path, loaded.plan, loaded.budget, device_name(loaded.device)
+        del loaded
+
+        def load(plain: bool) -> PackedEsm2:
+            if plain:
+                self.close()
+                self.__dict__["_loaded"] = self._load(plain=True)
+            return self._loaded.model
+
+        if self.self_check and "_checked" not in self.__dict__:
+            self.__dict__["_checked"] = self_checked(load, path, plan, sample_of(sequences), budget, name)[1]
+        check: SelfCheck = self.__dict__.get("_checked", SelfCheck())
+        return check
 
     def _accepted(self, sequences: Sequences) -> list[Record]:
         """The records to embed; those to reject are kept, and told of."""
@@ -217,22 +242,23 @@ class Embedder(VectorConfig):
 
     def _vectors(self, sequences: Sequence[str]) -> pa.Table:
         """Columns of vectors, a row for each sequence in the order given."""
+        # In the order of a shard: batches, and with them the last bits of vectors, are those of the pipeline.
+        order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
+        check = self._check([sequences[row] for row in order])
         loaded = self._loaded
         runner = AsyncInferenceRunner(
             loaded.model,
             loaded.device,
             monitor_interval=0,
             plan=loaded.plan,
-            fallback=lambda: load_model(loaded.path, "fp32", loaded.device),
+            fallback=lambda: load_model(loaded.path, "fp32", loaded.device, plain=True),
         )
-        # In the order of a shard: batches, and with them the last bits of vectors, are those of the pipeline.
-        order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
         items = ({"id": str(row), "sequence": sequences[row]} for row in order)
         batches = VarlenCollator(None, loaded.budget, self.windows).pack(items)
         tokens = computed_tokens(np.array(list(map(len, sequences)), np.int64), self.windows)
         results = self._with_progress(runner.run(batches), int(tokens.sum()))
-        columns = _in_order(results, runner, len(sequences), self.embedding_dtype)
-        metadata = vector_metadata(self, loaded.described, runner)
+        columns = in_order(results, runner, len(sequences), self.embedding_dtype)
+        metadata = vector_metadata(self, loaded.described, runner, check)
         fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
         schema = pa.schema(fields, metadata=encode_metadata(metadata))
         return pa.Table.from_arrays(list(columns.values()), schema=schema)
@@ -253,32 +279,3 @@ def embed(sequences: Sequences, **options: Unpack[EmbedderOptions]) -> pa.Table:
     """
     with Embedder(**options) as embedder:  # type: ignore[arg-type]  # it takes lists where it keeps tuples
         return embedder.embed(sequences)
-
-
-def _in_order(
-    results: Iterator[InferenceResult], runner: AsyncInferenceRunner, rows: int, dtype: str
-) -> dict[str, pa.Array]:
-    """Arrow columns of (S, D) vectors by name, and of residues where there are any; row numbers come as ids."""
-    dim = runner.model.config.embed_dim
-    vectors = {name: np.empty((rows, dim), dtype) for name in runner.plan.columns()}
-    residues: dict[str, list[Any]] = {name: [None] * rows for name in runner.plan.residue_columns()}
-    for result in results:
-        places = np.array(result.sequence_ids, np.int64)
-        for name, column in vectors.items():
-            with np.errstate(over="ignore"):
-                column[places] = result.columns[name].numpy()
-            if not np.isfinite(column[places]).all():
-                raise DataError(f"a vector does not fit {dtype}; take embedding_dtype='float32'")
-        for place, states in zip(places.tolist(), result.residues, strict=False):
-            for name, held in residues.items():
-                held[place] = states[name].numpy()
-    columns = {name: vector_array(column, embedding_type(dtype, dim)) for name, column in vectors.items()}
-    return columns | {name: _residues_array(held, dim) for name, held in residues.items()}
-
-
-def _residues_array(states: Sequence[np.ndarray], dim: int) -> pa.Array:
-    """One (length, D) float16 array for each sequence as an Arrow column."""
-    kind = residues_type(dim)
-    offsets = np.concatenate(([0], np.cumsum([len(each) for each in states])))
-    values = vector_array(np.ascontiguousarray(np.concatenate(states)), kind.value_type)
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, type=kind)

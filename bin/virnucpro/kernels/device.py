@@ -6,7 +6,8 @@ import contextlib
 import functools
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -49,9 +50,23 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+#: Whether no kernel of ours is to run.
+_plain: ContextVar[bool] = ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain_operations() -> Iterator[None]:
+    """Inside, PyTorch's own operations compute what kernels of ours compute elsewhere."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
 def uses_triton(tensor: torch.Tensor) -> bool:
     """True where kernels for this tensor are Triton's: on a GPU, or anywhere under Triton's interpreter."""
-    return triton is not None and (tensor.is_cuda or interpreted())
+    return triton is not None and not _plain.get() and (tensor.is_cuda or interpreted())
 
 
 class DeviceFacts(NamedTuple):
@@ -72,6 +87,7 @@ def uses_hopper(tensor: torch.Tensor) -> bool:
     """True where the kernels written for Hopper's own instructions run: 16 bits or e4m3 on compute capability 9."""
     return (
         gluon is not None
+        and not _plain.get()
         and tensor.is_cuda
         and tensor.dtype in (torch.float16, torch.bfloat16, torch.float8_e4m3fn)
         and capability(tensor)[0] == 9

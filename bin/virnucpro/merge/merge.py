@@ -197,6 +197,8 @@ def _without_vectors(summary: SplitSummary, model: ModelDescription) -> tuple[di
         torch="none",
         cuda=None,
         device_name="none",
+        greatest_residue_l2=None,
+        least_pooled_cosine=None,
     )
     return dict.fromkeys(names, model.embed_dim), metadata
 

@@ -14,7 +14,14 @@ from virnucpro.errors import DataError, InputMissingError, LedgerError
 from virnucpro.output.contracts import PlannedShard, ShardSummary, SplitSummary
 from virnucpro.output.damage import reading
 from virnucpro.output.files import BATCHES_FILE, EMBEDDINGS_FILE, RESIDUES_DIR, SHARD_SUMMARY_FILE
-from virnucpro.output.schema import DESCRIPTIVE_KEYS, decode_metadata, first_difference, shard_schema, vector_columns
+from virnucpro.output.schema import (
+    DESCRIPTIVE_KEYS,
+    decode_metadata,
+    first_difference,
+    shard_schema,
+    vector_columns,
+    worst_figures,
+)
 from virnucpro.shards import shard_number
 
 _NAMED_AT_MOST: Final = 10
@@ -152,9 +159,8 @@ def check_alike(expected: Mapping[str, Any], found: Mapping[str, Any], where: st
 
 
 def merged_metadata(all_metadata: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Metadata of merged files: the common identity, and every value of what may differ."""
-    first = all_metadata[0]
-    merged = dict(first)
+    """Metadata of merged files: the common identity, every value of what may differ, the worst of the self-checks."""
+    merged = {**all_metadata[0], **worst_figures(all_metadata)}
     for key in DESCRIPTIVE_KEYS:
         values = sorted({str(metadata[key]) for metadata in all_metadata if metadata.get(key) is not None})
         merged[key] = ", ".join(values) if values else None

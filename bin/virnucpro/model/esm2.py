@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from virnucpro.errors import ModelError, UsageError
 from virnucpro.kernels.attention import attention_backend
-from virnucpro.kernels.device import uses_hopper
+from virnucpro.kernels.device import plain_operations, uses_hopper
 from virnucpro.model.embedding import Embedding
 from virnucpro.model.families import nearest_family
 from virnucpro.model.layers import EncoderLayer, LayerNorm, Packing
@@ -34,7 +35,11 @@ from virnucpro.model.strangers import ADVICE
 
 
 class PackedEsm2:
-    """The ESM-2 encoder over packed tokens. Build it with ``from_state`` or ``from_fair_esm``."""
+    """The ESM-2 encoder over packed tokens. Build it with ``from_state`` or ``from_fair_esm``.
+
+    Attributes:
+        plain: whether it computes with PyTorch's own operations alone, and no kernel of ours.
+    """
 
     def __init__(
         self,
@@ -43,12 +48,14 @@ class PackedEsm2:
         embedding: Embedding,
         layers: Sequence[EncoderLayer],
         final_norm: LayerNorm,
+        plain: bool = False,
     ) -> None:
         self.config = config
         self.precision = precision
         self._embedding = embedding
         self._layers = tuple(layers)
         self._final_norm = final_norm
+        self.plain = plain
 
     @property
     def device(self) -> torch.device:
@@ -61,7 +68,12 @@ class PackedEsm2:
     @property
     def attention_backend(self) -> str:
         """What computes attention for this model, by the name that ``kernels.attention`` gives it."""
-        return attention_backend(torch.empty(0, dtype=self.dtype, device=self.device))
+        with self.operations():
+            return attention_backend(torch.empty(0, dtype=self.dtype, device=self.device))
+
+    def operations(self) -> AbstractContextManager[None]:
+        """Where what this model computes, and what is computed of it, is to run."""
+        return plain_operations() if self.plain else nullcontext()
 
     @classmethod
     def from_state(
@@ -72,11 +84,13 @@ class PackedEsm2:
         device: torch.device | str,
         *,
         fused: bool | None = None,
+        plain: bool = False,
     ) -> PackedEsm2:
         """Build the model from a state dict in fair-esm's key names, such as ``read_checkpoint`` returns.
 
         Each tensor is moved and cast on its own; the model shares no memory with ``state``. ``fused`` chooses the form
-        of the layers: unless given, the fused one where kernels for it exist, on Hopper, and `prefers_fused` has it.
+        of the layers: unless given, the fused one where kernels for it exist, on Hopper, and `prefers_fused` has it. A
+        ``plain`` model has none of our kernels, and the form that keeps the bits that rounding takes, where one does.
 
         Raises:
             UsageError: a precision that this model does not run in.
@@ -84,11 +98,14 @@ class PackedEsm2:
         dtype = dtype_of(precision)
         builder = ParameterBuilder(config, state, dtype, torch.device(device))
         if fused is None:
-            fused = uses_hopper(torch.empty(0, dtype=dtype, device=device)) and prefers_fused(config, precision)
+            hopper = uses_hopper(torch.empty(0, dtype=dtype, device=device))
+            fused = (
+                precision != "fp8" and builder.keeps_low_parts if plain else hopper and prefers_fused(config, precision)
+            )
         layer = builder.form(precision, fused=fused)
         embedding = builder.embedding(wide=fused and precision != "fp8")
         layers = [layer(index) for index in range(config.layers)]
-        return cls(config, precision, embedding, layers, builder.layer_norm("emb_layer_norm_after"))
+        return cls(config, precision, embedding, layers, builder.layer_norm("emb_layer_norm_after"), plain)
 
     @classmethod
     def from_fair_esm(
@@ -121,7 +138,7 @@ class PackedEsm2:
     def shallow(self) -> PackedEsm2:
         """The embedding, the first layer and the final norm of this model: it runs the same kernels."""
         config = dataclasses.replace(self.config, layers=1)
-        return PackedEsm2(config, self.precision, self._embedding, self._layers[:1], self._final_norm)
+        return PackedEsm2(config, self.precision, self._embedding, self._layers[:1], self._final_norm, self.plain)
 
     def forward(
         self,
@@ -148,7 +165,7 @@ class PackedEsm2:
         Raises:
             UsageError: no layer, or one that the model does not have.
         """
-        with torch.inference_mode():
+        with torch.inference_mode(), self.operations():
             wanted = self._check_layers(layers)
             packing = Packing(cu_seqlens, positions_T, max_seqlen)
             return self._run(self._embedding(ids_T, packing, masked), packing, wanted)

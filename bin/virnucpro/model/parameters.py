@@ -56,9 +56,15 @@ class ParameterBuilder:
         self._state = state
         self._dtype = dtype
         self._device = device
+        self._low_queries = config.head_dim in (16, LOW_QUERIES_HEAD_DIM)
         self._low_stream = config.head_dim <= LOW_STREAM_HEAD_DIM
         self._low_weights = self._low_stream and dtype == torch.bfloat16
         self._rotaries: list[tuple[Tensor, RotaryTable]] = []
+
+    @property
+    def keeps_low_parts(self) -> bool:
+        """Whether the fused form keeps what rounding to this precision takes, which the plain form never does."""
+        return self._dtype != torch.float32 and self._low_queries
 
     def embedding(self, *, wide: bool) -> Embedding:
         """``wide`` in fp32 where the residual stream has more bits than the model's precision."""
@@ -117,7 +123,7 @@ class ParameterBuilder:
             up=self._high_low(*self._folded(prefix + "fc1", self.layer_norm(prefix + "final_layer_norm"))),
             down=self._high_low(*self._take_linear(prefix + "fc2")),
             rotary=self._rotary(index),
-            low_queries=self._config.head_dim in (16, LOW_QUERIES_HEAD_DIM),
+            low_queries=self._low_queries,
             low_stream=self._low_stream,
         )
 

@@ -90,15 +90,17 @@ def read_checkpoint(path: Path) -> tuple[Esm2Config, dict[str, Tensor], str]:
     return checkpoint.config, checkpoint.state, checkpoint.source
 
 
-def load_model(path: Path, precision: str, device: torch.device | str) -> PackedEsm2:
-    """The model of a checkpoint, ready to run. Errors are those of ``open_checkpoint`` and ``from_state``.
+def load_model(path: Path, precision: str, device: torch.device | str, *, plain: bool = False) -> PackedEsm2:
+    """The model of a checkpoint, ready to run; a ``plain`` one by PyTorch's own operations alone.
+
+    Errors are those of ``open_checkpoint`` and ``from_state``.
 
     On the host are never two copies of it: a file is let go once its last tensor is where it is to run.
     """
     checkpoint = open_checkpoint(path)
     config, state = checkpoint.config, _TakenOnce(checkpoint.state)
     del checkpoint
-    return PackedEsm2.from_state(config, state, precision, device)
+    return PackedEsm2.from_state(config, state, precision, device, plain=plain)
 
 
 def weight_files(path: Path) -> list[Path]:

@@ -20,6 +20,7 @@ from virnucpro.output.atomic import PartialParquet
 from virnucpro.output.contracts import CostEstimate, RunDevice, ShardFigures
 from virnucpro.output.damage import reading
 from virnucpro.output.files import BATCHES_FILE, GPU_METRICS_FILE, SHARDS_FILE
+from virnucpro.output.schema import worst_figures
 
 #: Rows that are gathered into one row group: a shard alone has few.
 _ROW_GROUP_ROWS: Final = 131_072
@@ -99,6 +100,8 @@ def run_figures(summaries: Sequence[Row], metrics_dir: Path, flops: float) -> di
         "bottleneck_cause": verdict.cause,
         "verdict": run_verdict(summaries),
         "million_more": CostEstimate(**million_more(summaries)),
+        "self_check": dict(sorted(Counter(s["self_check"] for s in summaries).items())),
+        **worst_figures(summaries),
         "attention": sorted({s["attention"] for s in summaries if s["attention"] is not None}),
         "devices": _devices(summaries),
         "per_shard": [ShardFigures(**{each.name: s[each.name] for each in fields(ShardFigures)}) for s in summaries],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -24,6 +26,15 @@ WORDS: Final = {
     "idle": "idle between shards",
 }
 TIME_NAMES: Final = tuple(WORDS)
+
+#: Outcomes of the self-check, and how to say of how many shards each is.
+_SELF_CHECK: Final = {
+    "met": "within the published bounds",
+    "missed": "beyond the published bounds by what rounding explains",
+    "plain": "by PyTorch's operations alone, as kernels were beyond the bounds,",
+    "unmeasured": "not measured, as no vector was finite,",
+    "off": "not checked",
+}
 
 Shard = Mapping[str, Any]
 
@@ -74,7 +85,8 @@ def run_verdict(shards: Sequence[Shard]) -> list[str]:
     if not worked:
         return ["Nothing was computed in this run: every record was reused or rejected."]
     spent = run_time_spent(worked)
-    return [_throughput(worked), _times(spent), f"Bottleneck: {run_bottleneck(shards).verdict}.", _estimate(worked)]
+    lines = [_throughput(worked), _times(spent), f"Bottleneck: {run_bottleneck(shards).verdict}.", _estimate(worked)]
+    return lines + _self_check(worked)
 
 
 def run_bottleneck(shards: Sequence[Shard]) -> Bottleneck:
@@ -168,6 +180,21 @@ def _estimate(shards: Sequence[Shard]) -> str:
     unit = "GPU-hours" if _on_gpu(shards) else "CPU-hours of this machine"
     energy = "" if cost["kwh"] is None else f" and {cost['kwh']:,.3g} kWh"
     return f"A million more sequences like these: about {cost['device_hours']:,.3g} {unit}{energy}."
+
+
+def _self_check(shards: Sequence[Shard]) -> list[str]:
+    """What the tasks found of their own parity; nothing where none looked, or of results before there was a check."""
+    outcomes = Counter(shard.get("self_check") or "off" for shard in shards)
+    checked = [shard for shard in shards if shard.get("greatest_residue_l2") is not None]
+    if not checked:
+        return []
+    residue = max(shard["greatest_residue_l2"] for shard in checked)
+    cosine = math.floor(1e7 * min(shard["least_pooled_cosine"] for shard in checked)) / 1e7
+    line = f"Self-check against fp32: greatest residue L2 {residue:.1e}, least pooled cosine {cosine:.7f}"
+    told = [f"{_SELF_CHECK[name]} in {outcomes[name]:,} of {len(shards):,}" for name in _SELF_CHECK if outcomes[name]]
+    if outcomes["met"] == len(shards):
+        told = ["within the published bounds"]
+    return [f"{line}; {', '.join(told)}."]
 
 
 def _on_gpu(shards: Iterable[Shard]) -> bool:

@@ -55,7 +55,7 @@ _SHARD_COLUMNS: Final = (
     "matrix_share", "packing_efficiency", "loader_wait_seconds", "writer_wait_seconds", "avg_wait_time_ms",
     "p95_wait_time_ms", "max_wait_time_ms", "pct_starved", "utilization_percent", "mean_power_watts",
     "peak_memory_bytes", "energy_joules", "startup_energy_joules", "batch_energy_joules", "energy_source",
-    "bottleneck", "bottleneck_cause", "verdict",
+    "self_check", "greatest_residue_l2", "least_pooled_cosine", "bottleneck", "bottleneck_cause", "verdict",
 )  # fmt: skip
 _SMALL: Final = ("shard", "batches", "retries")
 

@@ -110,7 +110,7 @@ class ShardRun(Record):
     """What an EMBED_SHARD task knows of itself.
 
     ``flops`` are those of the whole shard, ``matrix_teraflops_per_second`` what the device reaches in plain matrix
-    products; ``process_start`` and ``first_batch_end`` are unix seconds.
+    products; ``process_start`` and ``first_batch_end`` are unix seconds; ``self_check`` is what its figures came to.
     """
 
     shard: int
@@ -131,6 +131,9 @@ class ShardRun(Record):
     metadata: dict[str, Any] = field(default_factory=dict)
     writer_wait_seconds: float = 0.0
     matrix_teraflops_per_second: float | None = None
+    self_check: str = "off"
+    greatest_residue_l2: float | None = None
+    least_pooled_cosine: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +293,9 @@ class RunSummary(Record, remedy="merge again with merge_embeddings.py", layout={
     bottleneck_cause: str
     verdict: list[str]
     million_more: CostEstimate
+    self_check: dict[str, int]
+    greatest_residue_l2: float | None
+    least_pooled_cosine: float | None
     attention: list[str]
     devices: list[RunDevice]
     per_shard: list[ShardFigures]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypedDict, Unpack
 
 import numpy as np
@@ -94,6 +95,10 @@ DESCRIPTIVE_KEYS: Final = (
     "torch",
     "cuda",
     "device_name",
+)
+#: Figures of the self-check -> how those of several shards become one: the worst.
+WORST_OF: Final[Mapping[str, Callable[[Sequence[float]], float]]] = MappingProxyType(
+    {"greatest_residue_l2": max, "least_pooled_cosine": min}
 )
 
 #: What each row of results takes from its record in the ledger, before the vectors. For another column, a line here.
@@ -206,7 +211,7 @@ def results_schema(
 
 
 class Origin(TypedDict):
-    """Where vectors come from; ``layers`` are absolute numbers."""
+    """Where vectors come from; ``layers`` are absolute numbers. The last two are of the self-check."""
 
     model: str
     model_revision: str | None
@@ -221,6 +226,8 @@ class Origin(TypedDict):
     torch: str
     cuda: str | None
     device_name: str
+    greatest_residue_l2: float | None
+    least_pooled_cosine: float | None
 
 
 def file_metadata(**origin: Unpack[Origin]) -> dict[str, object]:
@@ -233,6 +240,14 @@ def first_difference(expected: Mapping[str, object], found: Mapping[str, object]
     whole = expected.get("long_sequences") == found.get("long_sequences") == "full"
     keys = (key for key in IDENTITY_KEYS if not (whole and key == "max_length"))
     return next((key for key in keys if expected.get(key) != found.get(key)), None)
+
+
+def worst_figures(found: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """The worst of each figure of the self-check; None where there is one that was not checked."""
+    every = {name: [each.get(name) for each in found] for name in WORST_OF}
+    known = {name: [value for value in values if value is not None] for name, values in every.items()}
+    whole = {name: bool(found) and len(values) == len(found) for name, values in known.items()}
+    return {name: worst(known[name]) if whole[name] else None for name, worst in WORST_OF.items()}
 
 
 def encode_metadata(metadata: Mapping[str, object]) -> dict[bytes, bytes]:

@@ -29,10 +29,10 @@ NEEDED_BYTES: Final = 4 << 20
 def compile_ahead(model: PackedEsm2, device: torch.device, plan: OutputPlan) -> None:
     """Compile what batches of any length launch, where it is not kept from earlier, and load it on the device.
 
-    Nothing is done on the CPU, or where this Triton cannot compile on several threads: kernels are then compiled as
-    they are first launched.
+    Nothing is done on the CPU, for a plain model, or where this Triton cannot compile on several threads: kernels are
+    then compiled as they are first launched.
     """
-    if device.type != "cuda" or not compiles_together():
+    if device.type != "cuda" or model.plain or not compiles_together():
         return
     _find_folder()
     depth = model.config.layers

@@ -22,6 +22,7 @@ from virnucpro.data.lost_workers import ending_with_loaders
 from virnucpro.data.tokens import sequence_keys
 from virnucpro.errors import DataError, InputMissingError, ModelError
 from virnucpro.machine import peak_resident_bytes, processor_name
+from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.proof import WeightsProof
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model
@@ -40,6 +41,7 @@ from virnucpro.pipeline.device import select_device
 from virnucpro.pipeline.engine import OutputPlan
 from virnucpro.pipeline.matrix_rate import matrix_teraflops
 from virnucpro.pipeline.progress import Progress
+from virnucpro.pipeline.self_check import SelfCheck, sample_of_shard, self_checked
 from virnucpro.plain_text import visible
 from virnucpro.shards import SPECIAL_TOKENS, shard_number
 from virnucpro.windows import computed_tokens
@@ -128,20 +130,29 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     proof = WeightsProof(config.model)
     # Workers import and tokenise while the weights are read.
     batches = _start_loader(config, budget, _loader_workers(config, extent, device)) if extent.sequences else iter(())
-    model = load_model(config.model, precision, device)
-    if model.config.embed_dim != shape.embed_dim or model.config.layers != shape.layers:
-        raise ModelError(f"{config.model} is not the model that {config.model_json} describes; inspect it again")
+
+    def load(plain: bool) -> PackedEsm2:
+        model = load_model(config.model, precision, device, plain=plain)
+        if model.config.embed_dim != shape.embed_dim or model.config.layers != shape.layers:
+            raise ModelError(f"{config.model} is not the model that {config.model_json} describes; inspect it again")
+        compile_ahead(model, device, plan)
+        return model
+
+    if config.self_check and extent.sequences:
+        sample = sample_of_shard(config.shard)
+        model, check = self_checked(load, config.model, plan, sample, budget, device_name(device))
+    else:
+        model, check = load(False), SelfCheck()
     limit = matrix_teraflops(device, precision)
-    compile_ahead(model, device, plan)
     runner = AsyncInferenceRunner(
         model,
         device,
         plan=plan,
         token_budget=budget,
-        fallback=lambda: load_model(config.model, "fp32", device),
+        fallback=lambda: load_model(config.model, "fp32", device, plain=True),
         sampler=sampler,
     )
-    metadata = vector_metadata(config, described, runner)
+    metadata = vector_metadata(config, described, runner, check)
     with ShardWriter(
         config.outdir,
         columns={name: shape.embed_dim for name in plan.columns()},
@@ -153,7 +164,7 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     ) as writer:
         progress = Progress(config.shard.name, extent.sequences, extent.tokens)
         blocked = _write_behind(runner, batches, writer, progress)
-        run = _describe_run(config, runner, budget, metadata, extent, blocked, limit)
+        run = _describe_run(config, runner, budget, metadata, extent, blocked, limit, check)
 
         def write_metrics(folder: Path) -> None:
             proof.check(described.weights_sha256, config.model_json)
@@ -164,7 +175,9 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     return ShardSummary.read(config.outdir / SHARD_SUMMARY_FILE)
 
 
-def vector_metadata(config: VectorConfig, described: ModelDescription, runner: AsyncInferenceRunner) -> dict[str, Any]:
+def vector_metadata(
+    config: VectorConfig, described: ModelDescription, runner: AsyncInferenceRunner, check: SelfCheck
+) -> dict[str, Any]:
     """What vectors say of their origin, by ``output.schema.file_metadata``."""
     return file_metadata(
         model=described.name,
@@ -179,7 +192,9 @@ def vector_metadata(config: VectorConfig, described: ModelDescription, runner: A
         window_overlap=config.windows and config.windows.overlap,
         torch=torch.__version__,
         cuda=torch.version.cuda if runner.device.type == "cuda" else None,
-        device_name=_device_name(runner.device),
+        device_name=device_name(runner.device),
+        greatest_residue_l2=check.greatest_residue_l2,
+        least_pooled_cosine=check.least_pooled_cosine,
     )
 
 
@@ -242,6 +257,7 @@ def _describe_run(
     extent: ShardExtent,
     writer_wait: float,
     matrix_limit: float | None,
+    check: SelfCheck,
 ) -> ShardRun:
     statistics = runner.get_statistics()
     device = runner.device
@@ -258,16 +274,20 @@ def _describe_run(
         first_batch_end=runner.first_batch_at,
         inference_seconds=statistics["elapsed_seconds"],
         device_uuid=device_uuid(device),
-        device_name=_device_name(device),
+        device_name=device_name(device),
         peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else peak_resident_bytes(),
         recomputed_in_fp32=statistics["recomputed_in_fp32"],
         metadata=metadata,
         writer_wait_seconds=writer_wait,
         matrix_teraflops_per_second=matrix_limit,
+        self_check=check.outcome,
+        greatest_residue_l2=check.greatest_residue_l2,
+        least_pooled_cosine=check.least_pooled_cosine,
     )
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What a device's maker calls it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return processor_name()

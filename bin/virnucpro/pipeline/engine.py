@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -200,10 +200,7 @@ class Engine:
         )
         if laid is not None:
             states = {layer: laid.fold(states.pop(layer)) for layer in tuple(states)}
-        vectors = {
-            name: pool(states[layer], batch.cu_seqlens, pooling)
-            for name, (pooling, layer) in self.plan.columns().items()
-        }
+        vectors = pooled(self.model, states, batch.cu_seqlens, self.plan)
         finite = torch.stack([torch.isfinite(v).all(dim=1) for v in vectors.values()]).all(dim=0)
         residues = {name: states[layer].to(torch.float16) for name, layer in self.plan.residue_columns().items()}
         return vectors, finite, residues
@@ -267,6 +264,14 @@ class Engine:
         self._most_tokens = max(map(self.tokens, halves))
         outputs = [self.collect(self.submit(half)) for half in halves]
         return BatchOutput.join(batch, outputs, 1 + sum(output.retries for output in outputs))
+
+
+def pooled(
+    model: PackedEsm2, states: Mapping[int, torch.Tensor], cu_seqlens: torch.Tensor, plan: OutputPlan
+) -> dict[str, torch.Tensor]:
+    """Vectors (S, D) by column out of the states (T, D) of the plan's layers."""
+    with model.operations():
+        return {name: pool(states[layer], cu_seqlens, pooling) for name, (pooling, layer) in plan.columns().items()}
 
 
 def _by_sequence(

@@ -42,6 +42,15 @@ _GENERAL: Final = (
     ("packing_efficiency", "Packing", "Tokens over the token budget, mean of the batches", " %", 1, 100, False),
     ("p95_wait_time_ms", "Wait p95", "95th percentile of the waits for a batch", " ms", 1, 1, False),
     ("pct_starved", "Starved", "Batches that were waited for longer than 50 ms", " %", 1, 1, False),
+    (
+        "greatest_residue_l2",
+        "Residue L2",
+        "Greatest of the self-check against fp32, in millionths",
+        " ppm",
+        1,
+        1e6,
+        True,
+    ),
     ("retries", "Retries", "Batches cut because memory ran out", "", 0, 1, False),
 )
 

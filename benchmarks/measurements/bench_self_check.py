@@ -1,0 +1,99 @@
+"""What the self-check costs a task and what it finds, on this machine's device: start-up with it and without, in turn.
+
+    python -m benchmarks.measurements.bench_self_check proteins.fasta model.pt --precision fp16
+
+Each start is a process of its own over the same short shard, whose longest, middle and shortest sequence are those of
+the input; the first, which fills the kernels' cache, is not counted. The share is that of a shard of ten minutes.
+On a GPU it shows what a CPU cannot: the compiled kernels' figures by precision, and the memory that the twin takes
+beside the model. Writes ``benchmarks/results/self-check-<device>.csv``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.environment import RESULTS, ROOT, conditions, write_csv
+from benchmarks.inputs import read_sequences
+from benchmarks.measurements.bench_process import describe, write_shard
+
+#: Seconds of the shard that the cost is held against.
+SHARD_SECONDS = 600.0
+
+
+def start(folder: Path, model: Path, description: Path, arguments: list[str], number: int) -> dict[str, Any]:
+    """One task over the shard; returns its summary, and the processor's seconds that it took."""
+    outdir = folder / f"out-{number}"
+    paths = ["--shard", folder / "shard-00000.fasta", "--model", model, "--model-json", description, "--outdir", outdir]
+    command = [sys.executable, ROOT / "bin" / "embed_shard.py", *paths, *arguments]
+    before = os.times()
+    subprocess.run([str(word) for word in command], check=True, stderr=subprocess.DEVNULL)
+    after = os.times()
+    summary: dict[str, Any] = json.loads((outdir / "summary.json").read_text())
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return summary | {"processor_seconds": used}
+
+
+def ends_and_middle(sequences: list[str], count: int) -> list[str]:
+    """Evenly spaced sequences from the longest to the shortest."""
+    ordered = sorted(sequences, key=len, reverse=True)
+    places = {place * (len(ordered) - 1) // max(count - 1, 1) for place in range(count)}
+    return [ordered[place] for place in sorted(places)]
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("fasta", type=Path)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--precision", default="fp16")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--sequences", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--max-length", type=int, default=1022)
+    options = parser.parse_args()
+    checkpoint = options.checkpoint.absolute()
+    arguments = ["--device", options.device, "--precision", options.precision]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sequences = ends_and_middle(read_sequences(options.fasta, options.max_length), options.sequences)
+        write_shard(sequences, 1, folder / "shard-00000.fasta")
+        description = describe(checkpoint, folder)
+        start(folder, checkpoint, description, arguments, -1)
+        on, off = [], []
+        for number in range(options.repeats):
+            on.append(start(folder, checkpoint, description, arguments, 2 * number))
+            off.append(start(folder, checkpoint, description, [*arguments, "--no-self-check"], 2 * number + 1))
+    checked, unchecked = (median(each["startup_seconds"] for each in runs) for runs in (on, off))
+    used, unchecked_used = (median(each["processor_seconds"] for each in runs) for runs in (on, off))
+    row = {
+        "model": checkpoint.stem,
+        "precision": on[0]["metadata"]["precision"],
+        "self_check": on[0]["self_check"],
+        "greatest_residue_l2": on[0]["greatest_residue_l2"],
+        "least_pooled_cosine": on[0]["least_pooled_cosine"],
+        "startup_seconds": checked,
+        "startup_seconds_unchecked": unchecked,
+        "check_seconds": checked - unchecked,
+        "startup_ratio": checked / unchecked,
+        "share_of_ten_minutes": (checked - unchecked) / SHARD_SECONDS,
+        "processor_seconds": used,
+        "processor_seconds_unchecked": unchecked_used,
+        "repeats": options.repeats,
+        "data": options.fasta.name,
+        **conditions(),
+    }
+    device = "cpu" if on[0]["device_uuid"] is None else "gpu"
+    write_csv(RESULTS / f"self-check-{device}.csv", [row])
+    print(json.dumps(row, indent=2))
+
+
+if __name__ == "__main__":
+    main()
