@@ -131,8 +131,8 @@ def soak() -> str:
         f"{seen['seed']}, which ended with these codes: {ends}. From the second to the last quarter, memory (RSS) went "
         f"from {early['rss_mib']:.0f} to {late['rss_mib']:.0f} MiB, {early['shared_mib']:.0f} and "
         f"{late['shared_mib']:.0f} MiB of it shared; descriptors from {early['descriptors']:g} to "
-        f"{late['descriptors']:g}, threads from {early['threads']:g} to {late['threads']:g}. Vectors were the true ones "
-        f"wherever the code was 0, and no process, file or shared memory of a shard was left 10 s after it. "
+        f"{late['descriptors']:g}, threads from {early['threads']:g} to {late['threads']:g}. Vectors were the true "
+        "ones wherever the code was 0, and no process, file or shared memory of a shard was left 10 s after it. "
         + (f"It grew: {'; '.join(seen['grown'])}." if seen["grown"] else "Nothing grew beyond what the soak allows.")
     )
     return (
