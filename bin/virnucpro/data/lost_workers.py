@@ -59,6 +59,10 @@ def ending_with_loaders() -> Iterator[None]:
     except BaseException:
         _give_up_all()
         raise
+    # An error on the way, as of a batch that did not fit, may keep a loader alive that was read to its end.
+    for started in list(_started):
+        if not getattr(started, "_shutdown", True):
+            started._shutdown_workers()
     # One that were cut short by the end of the process would leave semaphores, of which Python then warns.
     for thread in threading.enumerate():
         if thread.name == _FEEDER:
