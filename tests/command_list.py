@@ -18,7 +18,6 @@ from foreign_files import FASTA, TEXTS, tar
 
 GPU, DAEMON, CLOUD = "a GPU", "a Docker daemon, or Apptainer", "an account in a cloud"
 CLUSTER = "a Kubernetes cluster, but the stand-in of tests/k8s"
-PYPI = "PyPI's answers"
 TIME = "minutes to hours of a machine that does nothing else"
 
 
@@ -225,7 +224,6 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "make test-faults": Lacks(TIME, listed_by_make),
     "make fuzz": Lacks(TIME, listed_by_make),
     "make soak": Lacks(TIME, listed_by_make),
-    "make audit": Lacks(PYPI, listed_by_make),
     "make test-cards": Lacks(TIME, listed_by_make),
     "make tune": Lacks(GPU, listed_by_make),
     "make test-docker": Lacks(DAEMON, listed_by_make),
