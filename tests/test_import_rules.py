@@ -26,6 +26,7 @@ ROOT = {
     "fasta_text",
     "file_formats",
     "file_identity",
+    "interrupts",
     "machine",
     "path_lists",
     "plain_text",

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -16,12 +17,25 @@ from e2e.launch import MODEL, PROJECT
 from merge.merge_runs import Run
 from running_processes import marked, wait_until
 
+from virnucpro.children import STOPPED_SECONDS
 from virnucpro.merge.merge import merge
 
 BIN = PROJECT / "bin"
 MARK = "VIRNUCPRO_TEST_INTERRUPT"
 #: What shows that a program's own work has begun, and lasts some seconds from there on.
 PROGRAMS = ("split_fasta.py", "fetch_model.py", "embed_shard.py", "merge_embeddings.py", "neighbours.py", "report.py")
+#: Makes a file once the program's own code runs: before that, Python is at work on itself, and nothing of ours can
+#: say anything.
+BEGUN = """
+import os, sys
+
+class Begun:
+    def find_spec(self, name, path, target=None):
+        if name.startswith("virnucpro.cli."):
+            open(os.environ["BEGUN"], "w").close()
+
+sys.meta_path.insert(0, Begun())
+"""
 #: Lines that tell how far a program is.
 PROGRESS = ("waiting for the first batch", "sequences", "tokens")
 
@@ -64,9 +78,8 @@ def interrupted(command: list[str], folder: Path, moment: float, *, everyone: bo
     """Exit code and what was said beside progress, of a program that got Ctrl-C; nothing of it is left."""
     mark = f"{os.getpid()}-{random.random()}"
     begun = folder / f"begun-{mark}"
-    environment = {**os.environ, "PYTHONPATH": f"{folder}:{BIN}", MARK: mark}
-    # Before that Python is at work on itself, and nothing of ours can say anything.
-    (folder / "sitecustomize.py").write_text(f"open({str(begun)!r}, 'w').close()\n")
+    environment = {**os.environ, "PYTHONPATH": f"{folder}:{BIN}", MARK: mark, "BEGUN": str(begun)}
+    (folder / "sitecustomize.py").write_text(BEGUN)
     with subprocess.Popen(
         ["env", "--default-signal", *command],
         cwd=folder,
@@ -115,3 +128,89 @@ def test_a_whole_run_that_is_interrupted_says_one_line(everyone: bool, inputs: P
         # Before it knows that it is told to embed, it is called as it was started.
         assert said[0] in (f"{name}: error: interrupted; run again" for name in ("virnucpro embed", "__main__.py"))
     assert not (tmp_path / "out").exists()
+
+
+#: A program that is interrupted where nobody can be told, or where what tells it says something else.
+AWKWARD = {
+    "in what Arrow reads from": """
+        import io
+        import pyarrow.parquet as pq
+
+        class File(io.BytesIO):
+            def read(self, size=-1):
+                signal.raise_signal(signal.SIGINT)
+                return super().read(size)
+
+        def work():
+            pq.read_table(File(b"PAR1" * 100))
+        """,
+    "in a destructor": """
+        class Last:
+            def __del__(self):
+                signal.raise_signal(signal.SIGINT)
+
+        def work():
+            Last()
+            for _ in range(600):
+                time.sleep(0.1)
+        """,
+    "between a process and its work": """
+        from virnucpro.children import TiedForkContext
+
+        def work():
+            TiedForkContext().Process(target=time.sleep, args=(600,)).start()
+            os.killpg(0, signal.SIGINT)
+            time.sleep(600)
+        """,
+    "while a loader starts": """
+        import torch
+        from virnucpro.data.cuda_isolation import CudaHiddenProcess
+        from virnucpro.data.dataloader_utils import create_async_dataloader
+        from virnucpro.data.lost_workers import ending_with_loaders
+
+        def start(self, start=CudaHiddenProcess.start):
+            start(self)
+            os.killpg(0, signal.SIGINT)
+
+        CudaHiddenProcess.start = start
+
+        def work():
+            with ending_with_loaders():
+                items = [{"id": str(i), "sequence": "MKV"} for i in range(99)]
+                next(iter(create_async_dataloader(items, list, batch_size=3, num_workers=2)))
+        """,
+    "with a process that stands still": """
+        from virnucpro.children import TiedSpawnProcess
+
+        def work():
+            process = TiedSpawnProcess(target=time.sleep, args=(600,), daemon=True)
+            process.start()
+            os.kill(process.pid, signal.SIGSTOP)
+            os.killpg(0, signal.SIGINT)
+            time.sleep(600)
+        """,
+}
+
+
+@pytest.mark.parametrize("work", AWKWARD.values(), ids=AWKWARD)
+def test_an_interrupt_is_told_wherever_it_comes(work: str, tmp_path: Path) -> None:
+    begin = "import os, signal, time\nimport virnucpro.cli\n"
+    end = """
+if __name__ == "__main__":
+    from virnucpro.cli.program import run_as_process
+    from virnucpro.errors import run_reporting_errors
+    run_as_process(lambda: run_reporting_errors("work.py", work))
+"""
+    (tmp_path / "work.py").write_text(begin + textwrap.dedent(work) + end)
+    mark = f"{os.getpid()}-{random.random()}"
+    done = subprocess.run(
+        ["env", "--default-signal", sys.executable, "work.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(BIN), MARK: mark},
+        capture_output=True,
+        text=True,
+        timeout=STOPPED_SECONDS + 100,
+        start_new_session=True,
+    )
+    assert (done.returncode, done.stderr.splitlines()) == (130, ["work.py: error: interrupted; run again"])
+    assert wait_until(lambda: not marked(MARK, mark), 10)

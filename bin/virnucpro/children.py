@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -9,8 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.context import ForkContext, ForkProcess, SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakSet
+
+from virnucpro.interrupts import starting_out_of_reach
 
 #: Seconds after which a child that is stopped, as by SIGSTOP, is killed. While this process is stopped as well, as
 #: where a scheduler suspends the whole job, they do not count.
@@ -21,6 +26,7 @@ POLL_SECONDS: Final = 0.5
 _PR_SET_PDEATHSIG: Final = 1
 
 _lock = threading.Lock()
+_started: Final[WeakSet[BaseProcess]] = WeakSet()
 _watched: set[int] = set()
 _ended: list[int] = []
 
@@ -67,12 +73,25 @@ def standstill() -> str:
     return f"process {pids} was stopped by a signal for {STOPPED_SECONDS} s, and ended; the task can be tried again"
 
 
+def kill_left(kind: type[BaseProcess] = BaseProcess) -> None:
+    """Kill the children of a kind that are still there; those not tied by this module are left alone."""
+    for process in list(_started):
+        if isinstance(process, kind) and process.is_alive():
+            process.kill()
+
+
+# Before multiprocessing waits for them: what started them may have been interrupted before it gave them any work.
+atexit.register(kill_left)
+
+
 class TiedSpawnProcess(SpawnProcess):
     """A spawned process that ends with its parent, from before it imports anything of its task."""
 
     def start(self) -> None:
         """Start the process."""
-        super().start()
+        with starting_out_of_reach():
+            super().start()
+            _started.add(self)
         _watch(self.pid)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -86,7 +105,9 @@ class TiedForkProcess(ForkProcess):
 
     def start(self) -> None:
         """Start the process."""
-        super().start()
+        with starting_out_of_reach():
+            super().start()
+            _started.add(self)
         _watch(self.pid)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from virnucpro.device_errors import device_fault
+from virnucpro.interrupts import interrupted, tell_interrupted
 from virnucpro.plain_text import visible
 
 
@@ -27,8 +28,6 @@ class ExitCode(IntEnum):
     TRY_AGAIN = 75
 
 
-#: What a shell makes of SIGINT.
-INTERRUPTED: Final = 130
 #: A path that can mean no file, whenever it is tried: links in a circle, a name too long, a file used as a folder.
 _NO_SUCH_NAME: Final = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR)
 
@@ -106,30 +105,18 @@ def run_reporting_errors(program: str, main: Callable[[], None]) -> int:
     """
     try:
         main()
-    except VirnucproError as error:
-        print(f"{program}: error: {_one_line(error)}", file=sys.stderr)
-        return int(error.exit_code)
-    except KeyboardInterrupt:
-        return tell_interrupted(program)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return int(ExitCode.IO_ERROR)
-    except (OSError, MemoryError, RuntimeError, ImportError) as error:
-        if told := device_fault(error):
-            print(f"{program}: error: {_one_line(told)}", file=sys.stderr)
-            return int(ExitCode.TRY_AGAIN)
-        if not isinstance(error, OSError):
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupted() or isinstance(error, KeyboardInterrupt):
+            return tell_interrupted(program)
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return int(ExitCode.IO_ERROR)
+        if (told := _foreseen(error)) is None:
             raise
-        code, remedy = _of_the_system(error)
-        print(f"{program}: error: {_one_line(error)}; {remedy}", file=sys.stderr)
+        code, line = told
+        print(f"{program}: error: {_one_line(line)}", file=sys.stderr)
         return int(code)
     return int(ExitCode.OK)
-
-
-def tell_interrupted(program: str) -> int:
-    """Say in a line that Ctrl-C ended a program; returns its exit code."""
-    print(f"{program}: error: interrupted; run again", file=sys.stderr)
-    return INTERRUPTED
 
 
 @contextmanager
@@ -141,6 +128,18 @@ def writing_into(folder: Path) -> Iterator[None]:
         if error.errno in _OF_A_DISK and error.filename is None:
             raise OSError(error.errno, os.strerror(error.errno), str(folder)) from error
         raise
+
+
+def _foreseen(error: BaseException) -> tuple[int, str] | None:
+    """Exit code and line of an error that has a meaning for the user."""
+    if isinstance(error, VirnucproError):
+        return error.exit_code, str(error)
+    if isinstance(error, OSError | MemoryError | RuntimeError | ImportError) and (told := device_fault(error)):
+        return ExitCode.TRY_AGAIN, str(told)
+    if isinstance(error, OSError):
+        code, remedy = _of_the_system(error)
+        return code, f"{error}; {remedy}"
+    return None
 
 
 def _of_the_system(error: OSError) -> tuple[ExitCode, str]:

@@ -6,14 +6,12 @@ import fcntl
 import json
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
-from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
@@ -22,6 +20,7 @@ from virnucpro import __version__
 from virnucpro.api.models import find_model
 from virnucpro.config import Config, EmbedConfig, NeighboursConfig, RunConfig, SplitConfig, precision_on
 from virnucpro.errors import ExitCode, UsageError, VirnucproError, run_reporting_errors, writing_into
+from virnucpro.interrupts import starting_out_of_reach
 from virnucpro.machine import usable_cores
 from virnucpro.merge.config import MergeConfig
 from virnucpro.merge.merge import merge
@@ -168,13 +167,11 @@ def _embed_shards(tasks: Sequence[EmbedConfig], gpus: Sequence[str]) -> None:
     interrupted = threading.Event()
 
     def embed_one(task: EmbedConfig) -> None:
-        # Ctrl-C is for the main thread alone: processes started here inherit that it does not reach them. Starting
-        # multiprocessing's tracker would let it through again.
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
         gpu = free.get()
         try:
-            _embed_with_retries(task, gpu, interrupted)
+            # Ctrl-C is for the main thread, and neither for this one nor for its process.
+            with starting_out_of_reach():
+                _embed_with_retries(task, gpu, interrupted)
         finally:
             free.put(gpu)
 

@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 from torch._C import _remove_worker_pids
 
-from virnucpro.children import standstill
+from virnucpro.children import TiedSpawnProcess, kill_left, standstill
 from virnucpro.errors import TryAgainError
 
 # How torch begins the message where a worker is gone or silent; it has no class of its own for either.
@@ -56,22 +56,25 @@ def ending_with_loaders() -> Iterator[None]:
     try:
         with reporting_lost_workers():
             yield
+            # An error on the way, as of a batch that did not fit, may keep a loader alive that was read to its end.
+            for started in list(_started):
+                if not getattr(started, "_shutdown", True):
+                    started._shutdown_workers()
     except BaseException:
         _give_up_all()
         raise
-    # An error on the way, as of a batch that did not fit, may keep a loader alive that was read to its end.
-    for started in list(_started):
-        if not getattr(started, "_shutdown", True):
-            started._shutdown_workers()
-    # One that were cut short by the end of the process would leave semaphores, of which Python then warns.
-    for thread in threading.enumerate():
-        if thread.name == _FEEDER:
-            thread.join(_FEEDER_SECONDS)
+    finally:
+        # One that were cut short by the end of the process would leave semaphores, of which Python then warns.
+        for thread in threading.enumerate():
+            if thread.name == _FEEDER:
+                thread.join(_FEEDER_SECONDS)
 
 
 def _give_up_all() -> None:
     for started in list(_started):
         _give_up(started)
+    # And those of a loader that was interrupted while it started them.
+    kill_left(TiedSpawnProcess)
 
 
 def _give_up(started: Any) -> None:
@@ -90,5 +93,6 @@ def _give_up(started: Any) -> None:
         worker.kill()
     for queue in started._index_queues:
         queue.cancel_join_thread()
+        queue.close()
     if hasattr(started, "_pin_memory_thread_done_event"):
         started._pin_memory_thread_done_event.set()
