@@ -12,6 +12,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -61,13 +62,14 @@ class Fault:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a run saw of a fault: the fault as it was marked then, and the number of cases by outcome."""
+    """What was seen of a fault: the fault as it was marked then, and what became of each case of its test."""
 
     fault: Fault
-    outcomes: Mapping[str, int]
+    cases: Mapping[str, str]
 
     def __str__(self) -> str:
-        return ", ".join(f"{number} {outcome}" for outcome, number in sorted(self.outcomes.items()))
+        outcomes = Counter(self.cases.values())
+        return ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items()))
 
 
 class Observer:
@@ -79,17 +81,20 @@ class Observer:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A case passes with its call; whatever else than that passes in any of its phases is its outcome."""
         if report.when == "call" or report.outcome != "passed":
-            test = report.nodeid.partition("[")[0].removeprefix(f"{TESTS.name}/")
-            self.cases.setdefault(test, {})[report.nodeid] = report.outcome
+            test, _, case = report.nodeid.removeprefix(f"{TESTS.name}/").partition("[")
+            self.cases.setdefault(test, {})[case.removesuffix("]")] = report.outcome
 
     def pytest_sessionfinish(self) -> None:
+        """Cases that did not run are kept as they were last seen, unless the mark says something else since."""
         kept = recorded()
         for fault in registered():
             if fault.test in self.cases:
-                kept[fault.test] = Seen(fault, Counter(self.cases[fault.test].values()))
+                before = kept.get(fault.test)
+                known = before.cases if before is not None and before.fault == fault else {}
+                kept[fault.test] = Seen(fault, {**known, **self.cases[fault.test]})
         marked = {fault.test for fault in registered()}
         rows = [
-            asdict(seen.fault) | {"outcomes": dict(sorted(seen.outcomes.items()))}
+            asdict(seen.fault) | {"cases": dict(sorted(seen.cases.items()))}
             for test, seen in sorted(kept.items())
             if test in marked
         ]
@@ -97,15 +102,16 @@ class Observer:
         PAGE.write_text(page(), encoding="utf-8")
 
 
-def registered() -> list[Fault]:
+@cache
+def registered() -> tuple[Fault, ...]:
     """All faults that tests are marked with."""
-    return sorted(fault for path in TESTS.rglob("test_*.py") for fault in _in_file(path))
+    return tuple(sorted(fault for path in TESTS.rglob("test_*.py") for fault in _in_file(path)))
 
 
 def recorded() -> dict[str, Seen]:
     """What was last seen of each test."""
     rows = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else []
-    return {row["test"]: Seen(Fault(**row), outcomes) for row in rows for outcomes in [row.pop("outcomes")]}
+    return {row["test"]: Seen(Fault(**row), cases) for row in rows for cases in [row.pop("cases")]}
 
 
 def page() -> str:

@@ -18,7 +18,7 @@ def test_the_page_is_what_was_seen() -> None:
 def test_every_fault_was_seen_to_end_as_its_mark_says_now() -> None:
     seen = recorded()
     assert {test: each.fault for test, each in seen.items()} == {each.test: each for each in registered()}, ANEW
-    assert not {test: str(each) for test, each in seen.items() if set(each.outcomes) != {"passed"}}, ANEW
+    assert not {test: str(each) for test, each in seen.items() if set(each.cases.values()) != {"passed"}}, ANEW
 
 
 def test_a_run_keeps_what_it_saw_and_what_others_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +29,7 @@ def test_a_run_keeps_what_it_saw_and_what_others_saw(tmp_path: Path, monkeypatch
     for test, outcomes in (
         (first.test, [("[a]", "call", "passed"), ("[b]", "setup", "skipped")]),
         (second.test, [("", "call", "passed"), ("", "teardown", "failed")]),
+        (first.test, [("[c]", "call", "passed")]),
     ):
         observer = Observer()
         for case, when, outcome in [*outcomes, ("[a]", "setup", "passed")]:
@@ -37,11 +38,11 @@ def test_a_run_keeps_what_it_saw_and_what_others_saw(tmp_path: Path, monkeypatch
             observer.pytest_runtest_logreport(report)
         observer.pytest_sessionfinish()
     assert {test: str(seen) for test, seen in recorded().items()} == {
-        first.test: "1 passed, 1 skipped",
+        first.test: "2 passed, 1 skipped",
         second.test: "1 failed",
     }
     rows = [line for line in (tmp_path / "page.md").read_text(encoding="utf-8").splitlines() if "::" in line]
-    assert [row.split(" | ")[3] for row in rows] == ["1 passed, 1 skipped", "1 failed"]
+    assert [row.split(" | ")[3] for row in rows] == ["2 passed, 1 skipped", "1 failed"]
 
 
 def test_every_fault_says_where_and_how_it_ends() -> None:
