@@ -14,7 +14,8 @@ from statistics import median
 from benchmarks import ROOT
 from virnucpro.machine import processor_name
 
-RESULTS = ROOT / "benchmarks" / "results"
+#: Where result files are; a trial names another folder.
+RESULTS = Path(os.environ.get("VIRNUCPRO_RESULTS") or ROOT / "benchmarks" / "results")
 
 
 def commit() -> str:

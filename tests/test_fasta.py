@@ -198,7 +198,7 @@ def test_the_same_head_is_looked_at_in_place_and_in_a_stream(tmp_path: Path) -> 
     path = tmp_path / "late.fasta"
     for blanks, refused in ((1000, True), (1 << 20, False)):
         path.write_bytes(b">a" + b" " * blanks + b"\n" + b"ACGT" * 20)
-        source = FastaSource(path, refuse_nucleotide=True)
+        source = FastaSource(path, expected="protein")
         for look in (source.plain_file, lambda source=source: list(source.blocks(1 << 21))):
             if refused:
                 with pytest.raises(FastaFormatError, match="nucleotide"):

@@ -69,9 +69,9 @@ FORBIDDEN: dict[str, set[str]] = {
     "export": {"torch", "triton", "pandas", "h5py", "anndata", "faiss", "skbio"},
     "cli": {"torch", "triton", "pyarrow", "numpy"},
 }
-#: What callers may have, which no module imports; and what only those that read other formats than FASTA do.
+#: What callers may have, which no module imports; and what only those that read other formats than FASTA, or DNA, do.
 CALLERS_OWN: Final = {"esm", "transformers"}
-READERS: Final = {"Bio": {"split/annotated.py"}}
+READERS: Final = {"Bio": {"split/annotated.py", "split/six_frame.py"}, "pyrodigal_gv": {"split/genes.py"}}
 #: Root module -> what it needs beside the standard library: to hash and to decompress.
 ROOT_NEEDS: dict[str, set[str]] = {
     "compression": {"zstandard"},

@@ -27,13 +27,13 @@ def is_refused(path: Path) -> bool:
     verdicts = set()
     for read in (
         lambda: list(read_records(path, refuse_nucleotide=True)),
-        FastaSource(path, refuse_nucleotide=True).plain_file,
+        FastaSource(path, expected="protein").plain_file,
     ):
         try:
             read()
             verdicts.add(False)
         except FastaFormatError as error:
-            assert "letters are A, C, G, T, U or N); translate them to protein first" in str(error)
+            assert "letters are A, C, G, T, U or N); give --translate genes or --translate six_frame" in str(error)
             assert "--alphabet protein" in str(error)
             verdicts.add(True)
     assert len(verdicts) == 1

@@ -76,6 +76,7 @@ def test_every_option_that_decides_what_a_vector_is_reaches_split_and_embed() ->
     ("name", "choices"),
     [
         ("alphabet", config.ALPHABETS),
+        ("translate", config.TRANSLATIONS),
         ("precision", config.PRECISIONS),
         ("long_sequences", config.LONG_SEQUENCES),
         ("gaps", config.GAPS),

@@ -102,7 +102,7 @@ def _duckdb(options: argparse.Namespace) -> dict[str, float]:
             SELECT index FROM records JOIN numbered USING (high, low) ORDER BY ordinal
         """)
         with (options.folder / "duckdb.indices").open("wb") as indices:
-            for batch in found.to_arrow_reader(1 << 20):
+            for batch in found.to_arrow_reader(1 << 20):  # type: ignore[union-attr]
                 indices.write(batch.column(0).to_numpy().astype(np.int64).tobytes())
         seconds = time.perf_counter() - begun
         database.close()

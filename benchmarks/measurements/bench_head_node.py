@@ -88,7 +88,7 @@ def run(shards: int, at_once: int, scratch: Path) -> Run:
     project.mkdir()
     for name in PIPELINE:
         source = ROOT / name
-        (shutil.copytree if source.is_dir() else shutil.copy2)(source, project / name)  # type: ignore[operator]
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, project / name)
     module = project / "modules" / "split_fasta" / "main.nf"
     stub = STUB.format(last=shards - 1, shards=shards)
     text, found = re.subn(r"stub:\n.*\Z", lambda _: stub, module.read_text(), flags=re.DOTALL)
@@ -127,7 +127,12 @@ def watch(process: subprocess.Popen[bytes]) -> tuple[float, float]:
     """Wait for the end; return the peak memory (MiB) and the processor seconds of the process alone."""
     peak = cpu = 0.0
     done = threading.Event()
-    threading.Thread(target=lambda: (process.wait(), done.set()), daemon=True).start()
+
+    def wait() -> None:
+        process.wait()
+        done.set()
+
+    threading.Thread(target=wait, daemon=True).start()
     while not done.wait(SAMPLE_SECONDS):
         try:
             head = psutil.Process(process.pid)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from statistics import median
 
@@ -80,8 +81,8 @@ def fp8_cases(x: torch.Tensor, heads: int, lengths: list[int]) -> Iterator[Case]
         ("down", hidden, down, down_scale, 4 * product),
     ):
         arguments = (x, copy, statistics, h, weight, scale, bias[:width])
-        yield (f"fp8_linear_residual_{name}", lambda a=arguments: fused_fp8.fp8_linear_residual_(*a),
-               lambda a=arguments: fused_fp8.fp8_linear_residual_ref_(*a), work, 0)  # fmt: skip
+        yield (f"fp8_linear_residual_{name}", partial(fused_fp8.fp8_linear_residual_, *arguments),
+               partial(fused_fp8.fp8_linear_residual_ref_, *arguments), work, 0)  # fmt: skip
     yield ("fp8_linear_up", lambda: fp8_linear.fp8_linear(copy, up, bias),
            lambda: fp8_linear.fp8_linear_ref(copy, up, bias), 4 * product, 0)  # fmt: skip
     wide, gain = random(tokens, 4 * width), torch.ones(width, device="cuda")
@@ -109,8 +110,8 @@ def linear_cases(x: torch.Tensor, heads: int, lengths: list[int]) -> Iterator[Ca
     yield ("norm_linear_gelu", lambda: ours.norm_linear_gelu(rows, statistics, HighLow(up), wide_bias),
            lambda: ours.norm_linear_gelu_ref(rows, statistics, HighLow(up), wide_bias), 4 * product, 0)  # fmt: skip
     for name, h, weight, work in (("out", narrow, HighLow(out), product), ("down", hidden, HighLow(down), 4 * product)):
-        yield (f"linear_residual_{name}", lambda h=h, w=weight: ours.linear_residual_(rows, h, w, bias),
-               lambda h=h, w=weight: ours.linear_residual_ref_(rows, h, w, bias), work, 0)  # fmt: skip
+        yield (f"linear_residual_{name}", partial(ours.linear_residual_, rows, h, weight, bias),
+               partial(ours.linear_residual_ref_, rows, h, weight, bias), work, 0)  # fmt: skip
     yield ("row_statistics", lambda: ours.row_statistics(x), lambda: ours.row_statistics_ref(x), 0, size)
     yield ("linear_gelu", lambda: linear_gelu.linear_gelu(x, up, wide_bias),
            lambda: linear_gelu.linear_gelu_ref(x, up, wide_bias), 4 * product, 0)  # fmt: skip

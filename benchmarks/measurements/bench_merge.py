@@ -21,8 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from benchmarks.descriptions import random_model
 from benchmarks.environment import RESULTS, append_csv
 
 from virnucpro.machine import processor_name, usable_cores
@@ -30,7 +32,7 @@ from virnucpro.merge.config import MergeConfig
 from virnucpro.merge.merge import merge
 from virnucpro.monitor.metrics import BatchRecord, write_shard_metrics
 from virnucpro.monitor.probes import Sample
-from virnucpro.output.contracts import ModelDescription, PlannedShard, ShardRun, SplitSummary, VectorFacts
+from virnucpro.output.contracts import PlannedShard, ShardRun, SplitSummary, VectorFacts
 from virnucpro.output.digests import ContentDigest, file_digests
 from virnucpro.output.keys import KeyDigest
 from virnucpro.output.ledger import LedgerWriter
@@ -96,7 +98,7 @@ def _write_ledger(folder: Path, rows: int, unique: int, starts: list[int]) -> No
     new = np.zeros(rows, np.bool_)
     new[0] = True
     new[1 + random.permutation(rows - 1)[: unique - 1]] = True
-    before = np.cumsum(new) - new
+    before: npt.NDArray[np.int64] = np.cumsum(new) - new
     index = np.where(new, before, (random.random(rows) * before).astype(np.int64))
     shard = np.searchsorted(starts, index, side="right") - 1
     every, embedded = KeyDigest(), KeyDigest()
@@ -144,7 +146,13 @@ def _write_descriptions(folder: Path, rows: int, starts: list[int], keys_digest:
         residues=rows * (TOKENS - 2),
         embedded=unique,
         duplicate=rows - unique,
-        **dict.fromkeys(("reused", "rejected", "truncated", "unknown_residues", "gaps_removed", "comment_lines"), 0),
+        reused=0,
+        rejected=0,
+        truncated=0,
+        unknown_residues=0,
+        gaps_removed=0,
+        comment_lines=0,
+        stopped_frames=0,
         share_saved=1 - unique / rows,
         max_length=1022,
         long_sequences="truncate",
@@ -159,9 +167,7 @@ def _write_descriptions(folder: Path, rows: int, starts: list[int], keys_digest:
         card_teraflops=100.0,
     )
     summary.write(folder / "split_summary.json")
-    sizes = {"layers": 6, "embed_dim": 320, "heads": 20, "parameters": 0, "left_out": []}
-    model = ModelDescription(name="random", source="fair-esm", weights_sha256="0" * 64, files=["random.pt"], **sizes)
-    model.write(folder / "model.json")
+    random_model(layers=6, embed_dim=320, heads=20).write(folder / "model.json")
 
 
 def _write_shard(folder: Path, shard: int, first: int, end: int, options: argparse.Namespace) -> None:

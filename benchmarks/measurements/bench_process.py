@@ -37,15 +37,15 @@ def write_shard(sequences: list[str], repeats: int, path: Path) -> int:
 
 def describe(model: Path, folder: Path) -> Path:
     """The model's description, as DESCRIBE_MODEL makes it before any shard."""
-    command = [sys.executable, ROOT / "bin" / "fetch_model.py", "--model", model, "--outdir", folder]
+    command: list[str | Path] = [sys.executable, ROOT / "bin" / "fetch_model.py", "--model", model, "--outdir", folder]
     subprocess.run(command, check=True, cwd=folder)
     return folder / "model.json"
 
 
 def run_process(shard: Path, model: Path, description: Path, outdir: Path, precision: str) -> dict[str, float]:
     """Embed in a process of its own; times from its own records."""
-    command = ["--shard", shard, "--model", model, "--model-json", description, "--outdir", outdir]
-    program = [sys.executable, ROOT / "bin" / "embed_shard.py"]
+    command: list[str | Path] = ["--shard", shard, "--model", model, "--model-json", description, "--outdir", outdir]
+    program: list[str | Path] = [sys.executable, ROOT / "bin" / "embed_shard.py"]
     subprocess.run([*program, *command, "--precision", precision, "--device", "cuda"], check=True)
     summary = json.loads((outdir / "summary.json").read_text())
     batches = pq.read_table(outdir / "batches.parquet").to_pydict()

@@ -190,7 +190,7 @@ def read(folder: Path, layout: str) -> dict[str, float]:
     }
     if not arrow:
         tools["key_pandas"] = lambda: pd.read_parquet(file, filters=[("sequence_key", "==", key)])
-        tools["key_duckdb"] = lambda: duckdb.sql(f"FROM '{glob}' WHERE sequence_key = '{key}'").fetchall()
+        tools["key_duckdb"] = lambda: duckdb.execute(f"FROM '{glob}' WHERE sequence_key = '{key}'").fetchall()
     return {f"ms_{name}": milliseconds(tool) for name, tool in tools.items()}
 
 

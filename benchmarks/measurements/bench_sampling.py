@@ -130,7 +130,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.exit(2, "bench_sampling.py: no CUDA device here; use --device cpu for a trial\n")
-    device = torch.device(options.device, 0 if options.device == "cuda" else None)
+    device = torch.device("cuda:0" if options.device == "cuda" else "cpu")
     precision = options.precision if options.device == "cuda" else "fp32"
     budget = budget_of(options.size, precision, options.device, options.budget)
     model = PackedEsm2.from_fair_esm(random_esm2(options.size, device), precision, device)

@@ -25,9 +25,8 @@ from typing import Final
 
 import numpy as np
 import psutil
+from benchmarks.descriptions import random_model
 from benchmarks.environment import RESULTS, ROOT, append_csv, host_conditions
-
-from virnucpro.output.contracts import ModelDescription
 
 #: Amino acid shares of Swiss-Prot, in per cent, in the order of ACDEFGHIKLMNPQRSTVWY.
 SHARES: Final = (8.3, 1.4, 5.5, 6.7, 3.9, 7.1, 2.3, 5.9, 5.8, 9.7, 2.4, 4.1, 4.7, 3.9, 5.5, 6.6, 5.4, 6.9, 1.1, 2.9)
@@ -115,18 +114,14 @@ def compare(scratch: Path, records: int, duplicates: float, shards: int, repeats
     generator.join()
     if generator.exitcode:
         raise RuntimeError("the input could not be written")
-    sizes = {"layers": 33, "embed_dim": 1280, "heads": 20, "parameters": 0, "left_out": []}
-    described = ModelDescription(
-        name="random", source="fair-esm", weights_sha256="0" * 64, files=["random.pt"], **sizes
-    )
-    described.write(model)
+    random_model(layers=33, embed_dim=1280, heads=20).write(model)
     ours: list[Run] = []
     peers: list[Run] = []
     for _ in range(repeats):
         peer_out, our_out = scratch / "seqkit", scratch / "split"
         peers.append(measure("seqkit split2", ["seqkit", "split2", "-p", str(shards), "-O", peer_out, source]))
         peers[-1].written_bytes = remove(peer_out)
-        arguments = ["--model-json", model, "--outdir", our_out, "--shards-at-least", str(shards)]
+        arguments: list[str | Path] = ["--model-json", model, "--outdir", our_out, "--shards-at-least", str(shards)]
         arguments += ["--shard-residues", "400000000", source]
         ours.append(measure("split_fasta.py", [sys.executable, "-c", SPLIT, *arguments]))
         ours[-1].written_bytes = remove(our_out)

@@ -69,7 +69,8 @@ def paths_section(results: Path) -> Iterator[str]:
         peer = number(rates.get((size, "bf16", "hugging-face"), {}), "tokens_per_second")
         for precision in ("fp16", "bf16", "fp8"):
             if (size, precision, "fused") in rates and (size, precision, "plain") in rates:
-                lines.append(path_line(size, precision, *(rates[size, precision, form] for form in FORMS), peer))
+                fused, plain = (rates[size, precision, form] for form in FORMS)
+                lines.append(path_line(size, precision, fused, plain, peer))
     heads = ["model", "precision", "fused, tokens/s", "plain, tokens/s", "faster by", "its share", "x Hugging Face"]
     yield table(heads, lines, left=2)
     yield "The share is of the rate of a bf16 product of two 8192x8192 matrices. " + conditions_line(rows, path)

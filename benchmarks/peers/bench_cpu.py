@@ -37,6 +37,7 @@ def write_shard(fasta: Path, limit: int | None, max_length: int, path: Path) -> 
 
 
 def command_of(engine: str, shard: Path, model: Path, folder: Path, outdir: Path, threads: int) -> list[str]:
+    arguments: list[str | Path]
     if engine == "fair-esm":
         script, arguments = Path(__file__).with_name("fair_esm_extract.py"), [model, shard, outdir]
     else:

@@ -42,7 +42,7 @@ def main(fasta: str, folder: str, out: str) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     model = EsmModel.from_pretrained(folder, dtype=dtype, add_pooling_layer=False, attn_implementation="sdpa")
-    model.to(device).eval()
+    torch.nn.Module.to(model, device).eval()
     marks["loaded"] = time.time()
     order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
     vectors = np.zeros((len(sequences), model.config.hidden_size), np.float32)

@@ -84,8 +84,8 @@ def kill_left(kind: type[BaseProcess] = BaseProcess) -> None:
 atexit.register(kill_left)
 
 
-class TiedSpawnProcess(SpawnProcess):
-    """A spawned process that ends with its parent, from before it imports anything of its task."""
+class _Started(BaseProcess):
+    """Started where Ctrl-C does not reach it, watched, and known to :func:`kill_left`."""
 
     def start(self) -> None:
         """Start the process."""
@@ -93,6 +93,10 @@ class TiedSpawnProcess(SpawnProcess):
             super().start()
             _started.add(self)
         _watch(self.pid)
+
+
+class TiedSpawnProcess(_Started, SpawnProcess):
+    """A spawned process that ends with its parent, from before it imports anything of its task."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Read in this order: what ties the process comes before the classes and modules of its task are imported.
@@ -100,15 +104,8 @@ class TiedSpawnProcess(SpawnProcess):
         return _resume, (_Tie(os.getpid(), in_main_thread), type(self)), self.__dict__
 
 
-class TiedForkProcess(ForkProcess):
+class TiedForkProcess(_Started, ForkProcess):
     """A forked process that is watched; what runs in it calls :func:`end_with_parent`."""
-
-    def start(self) -> None:
-        """Start the process."""
-        with starting_out_of_reach():
-            super().start()
-            _started.add(self)
-        _watch(self.pid)
 
 
 class TiedForkContext(ForkContext):

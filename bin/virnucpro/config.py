@@ -38,11 +38,17 @@ LONG_SEQUENCES: Final = ("truncate", "full")
 ALPHABETS: Final = ("auto", "protein")
 GAPS: Final = ("remove", "unknown", "reject")
 DEVICES: Final = ("auto", "cuda", "cpu", "mps")
+TRANSLATIONS: Final = ("genes", "six_frame")
 
 #: The model of who names none.
 DEFAULT_MODEL: Final = "esm2_t33_650M_UR50D"
 #: Residues per sequence: ESM-2 was trained on crops of 1,024 tokens, two of which are <cls> and <eos>.
 DEFAULT_MAX_LENGTH: Final = 1022
+#: NCBI's translation tables, by number.
+GENETIC_CODES: Final = (*range(1, 7), *range(9, 17), *range(21, 34))
+#: Nucleotides of a chunk: VirNucPro has classifiers for 500 and 300.
+DEFAULT_CHUNK: Final = 500
+
 #: Tokens per batch on a CPU, where larger batches only leave the caches.
 CPU_TOKEN_BUDGET: Final = 4096
 #: Tokens per batch above which no GPU measured gains any more throughput.
@@ -100,7 +106,7 @@ class Config:
                 raise UsageError(f"--{each.name} is {value}, but must be at least {least}")
             if isinstance(value, tuple) and each.default not in ((), MISSING):
                 _check_any(each.name, value)
-            for word in (value if isinstance(value, tuple) else (value,)) if choices else ():
+            for word in (value if isinstance(value, tuple) else (value,)) if choices and value is not None else ():
                 _check_choice(each.name, word, choices)
 
 
@@ -184,6 +190,12 @@ class SplitConfig(VectorConfig):
     gaps: str = option("what becomes of - and inner . (unknown: read as X)", "remove", choices=GAPS)
     id_column: str | None = option("of tables: TSV, CSV or Parquet", None)
     sequence_column: str | None = option("of tables: TSV, CSV or Parquet", None)
+    translate: str | None = option(
+        "the input is DNA: predict its genes, or take six frames", None, choices=TRANSLATIONS
+    )
+    chunk: int = option("of six_frame: nucleotides of a chunk", DEFAULT_CHUNK, least=3)
+    genetic_code: int = option("of six_frame: NCBI's number of the translation table", 1)
+    min_contig: int = option("of --translate: nucleotides below which a contig is rejected", 1)
     sample_sheet: Path | None = option("TSV or CSV with the columns sample and file, in the inputs' place", None)
     names: tuple[str, ...] = ()
     samples: tuple[str, ...] = ()
@@ -200,6 +212,18 @@ class SplitConfig(VectorConfig):
         if (self.id_column is None) != (self.sequence_column is None):
             raise UsageError("--id_column and --sequence_column say what a table's columns hold; give both")
         super().__post_init__()
+        self._check_translation()
+
+    def _check_translation(self) -> None:
+        if self.genetic_code not in GENETIC_CODES:
+            known = ", ".join(map(str, GENETIC_CODES))
+            raise UsageError(f"--genetic_code is {self.genetic_code}, but must be one of NCBI's: {known}")
+        if self.translate != "six_frame" and (self.chunk, self.genetic_code) != (DEFAULT_CHUNK, 1):
+            raise UsageError("--chunk and --genetic_code are of --translate six_frame; give it too, or leave them out")
+        if self.translate is None and self.min_contig != 1:
+            raise UsageError("--min_contig is of --translate genes and six_frame; give one too, or leave it out")
+        if self.translate is not None and self.alphabet == "protein":
+            raise UsageError("--alphabet protein says that the input is no DNA; leave it or --translate out")
 
 
 @dataclass(frozen=True)

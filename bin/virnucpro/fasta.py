@@ -128,7 +128,7 @@ def scan_records(
     path: Path, *, refuse_nucleotide: bool = False, block_bytes: int = READ_BYTES, gaps: str = "remove"
 ) -> Iterator[Record | Rejected]:
     """Yield every record of a file in order, also those to reject; errors as ``read_records``, for the file only."""
-    source = FastaSource(path, refuse_nucleotide=refuse_nucleotide)
+    source = FastaSource(path, expected="protein" if refuse_nucleotide else None)
     line = 0
     for ordinal, lines in enumerate(_records(source, block_bytes)):
         first_line = source.first_line + line

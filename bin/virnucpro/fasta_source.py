@@ -31,6 +31,8 @@ NUCLEOTIDE_MINIMUM: Final = 20
 NUCLEOTIDE_SHARE: Final = 0.95
 #: Letters that are no codes of nucleotides, and a third of most proteins: one of them tells a protein.
 NO_NUCLEOTIDES: Final = b"EFILPQ"
+#: Share of these from which what should be contigs is protein; a third of most proteins, and a slip in a contig.
+PROTEIN_SHARE: Final = 0.05
 #: Bytes that one record may span in the file: no protein comes near, and memory holds a few of them.
 RECORD_BYTES: Final = 1 << 28
 
@@ -66,14 +68,15 @@ class FastaSource:
     Args:
         path: the file.
         name: what messages and the ledger call it, if not by its path.
-        refuse_nucleotide: end with an error where the first letters are nearly all ACGTUN and none of them EFILPQ.
+        expected: "protein" ends with an error where the first letters are nearly all ACGTUN and none of them EFILPQ,
+            "nucleotide" where a twentieth of them is EFILPQ; None takes both.
     """
 
-    def __init__(self, path: Path, *, name: str | None = None, refuse_nucleotide: bool = False) -> None:
+    def __init__(self, path: Path, *, name: str | None = None, expected: str | None = None) -> None:
         self.name = name or ("standard input" if str(path) == "-" else str(path))
         self.first_line = 1
         self._path = path
-        self._refuse_nucleotide = refuse_nucleotide
+        self._expected = expected
         self.newlines = 0
         self.comment_lines = 0
         self._compression: Compression | None = None
@@ -223,8 +226,7 @@ class FastaSource:
             indented = text.lstrip(b" \t").startswith(b">")
             message, remedy = _INDENTED if indented else _NO_HEADER
             raise self._error(message, line, remedy)
-        if self._refuse_nucleotide:
-            self._check_protein(text, line)
+        self._check_letters((part for part in text.split(b"\n") if not part.startswith((b">", COMMENT))), line)
         return start
 
     def _refuse(self, found: FileFormat | None, line: int | None) -> None:
@@ -237,11 +239,12 @@ class FastaSource:
                 remedy = f"unpack it first ({self._compression.name} -dc), then {remedy}"
         raise self._error(f"{found.what}{inside}, not FASTA", line, remedy)
 
-    def _check_protein(self, text: bytes, line: int) -> None:
-        lines = (part for part in text.split(b"\n") if not part.startswith((b">", COMMENT)))
-        if share := nucleotide_share(lines):
-            remedy = "translate them to protein first, or give --alphabet protein if that is what they are"
+    def _check_letters(self, lines: Iterable[bytes], line: int) -> None:
+        if self._expected == "protein" and (share := nucleotide_share(lines)):
+            remedy = "give --translate genes or --translate six_frame, or --alphabet protein if that is what they are"
             raise self._error(f"nucleotide sequences ({share})", line, remedy)
+        if self._expected == "nucleotide" and (share := protein_share(lines)):
+            raise self._error(f"protein sequences ({share})", line, "leave --translate out")
 
     def _line(self) -> int | None:
         return self.newlines + 1 if self.newlines else None
@@ -252,18 +255,31 @@ class FastaSource:
 
 def nucleotide_share(lines: Iterable[bytes]) -> str | None:
     """What makes the first letters of sequences those of nucleotides, in words; None of proteins."""
-    letters = b""
-    for line in lines:
-        letters += line.upper().translate(None, _NOT_LETTERS)
-        if len(letters) >= NUCLEOTIDE_SAMPLE:
-            break
-    letters = letters[:NUCLEOTIDE_SAMPLE]
+    letters = _first_letters(lines)
     if len(letters) < NUCLEOTIDE_MINIMUM or set(letters) & set(NO_NUCLEOTIDES):
         return None
     nucleotides = len(letters) - len(letters.translate(None, b"ACGTUN"))
     if nucleotides < NUCLEOTIDE_SHARE * len(letters):
         return None
     return f"{nucleotides} of the first {len(letters)} letters are A, C, G, T, U or N"
+
+
+def protein_share(lines: Iterable[bytes]) -> str | None:
+    """What makes the first letters of sequences those of proteins, in words; None of nucleotides."""
+    letters = _first_letters(lines)
+    residues = len(letters) - len(letters.translate(None, NO_NUCLEOTIDES))
+    if residues <= PROTEIN_SHARE * len(letters):
+        return None
+    return f"{residues} of the first {len(letters)} letters are E, F, I, L, P or Q"
+
+
+def _first_letters(lines: Iterable[bytes]) -> bytes:
+    letters = b""
+    for line in lines:
+        letters += line.upper().translate(None, _NOT_LETTERS)
+        if len(letters) >= NUCLEOTIDE_SAMPLE:
+            break
+    return letters[:NUCLEOTIDE_SAMPLE]
 
 
 def _count_newlines(text: bytes) -> int:

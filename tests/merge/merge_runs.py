@@ -194,6 +194,7 @@ class Run:
             unknown_residues=3,
             gaps_removed=5,
             comment_lines=7,
+            stopped_frames=0,
             share_saved=0.0,
             max_length=LIMIT,
             long_sequences="truncate",

@@ -20,6 +20,7 @@ from virnucpro.merge.merge import merge
 from virnucpro.merge.verify import verify
 from virnucpro.output.digest_list import write_digests
 from virnucpro.output.ledger import LedgerWriter
+from virnucpro.output.schema import SAMPLE
 
 BIN = Path(__file__).parents[2] / "bin"
 MUTATIONS_OF_EACH_FILE = 12
@@ -75,7 +76,7 @@ def add_samples(run: Run, samples: list[str]) -> None:
     """Give each record of the ledger its sample."""
     path = run.folder / "manifest.parquet"
     table = pq.read_table(path)
-    with LedgerWriter(path, samples=True) as ledger:
+    with LedgerWriter(path, optional=[SAMPLE]) as ledger:
         ledger.write({name: table[name] for name in table.column_names} | {"sample": pa.array(samples)})
     run.write_summary()
 

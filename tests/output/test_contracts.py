@@ -52,6 +52,7 @@ SPLIT = SplitSummary(
     unknown_residues=0,
     gaps_removed=0,
     comment_lines=0,
+    stopped_frames=0,
     share_saved=0.5,
     max_length=1022,
     long_sequences="truncate",
@@ -76,7 +77,15 @@ def test_a_record_is_written_as_it_always_was(tmp_path: Path) -> None:
     assert written.startswith('{\n "pipeline_version": "')
     assert list(json.loads(written)) == [
         *("pipeline_version", "records", "residues", "embedded", "duplicate", "reused", "rejected", "truncated"),
-        *("unknown_residues", "gaps_removed", "comment_lines", "share_saved", "max_length", "long_sequences"),
+        *(
+            "unknown_residues",
+            "gaps_removed",
+            "comment_lines",
+            "stopped_frames",
+            "share_saved",
+            "max_length",
+            "long_sequences",
+        ),
         *("keys_digest", "digests", "output", "shards", "reuse", "card", "card_teraflops", "digest"),
     ]
 

@@ -24,7 +24,7 @@ from virnucpro.merge.layout import (
 from virnucpro.merge.vectors import Rows, ShardReader, facts_of_a_row, record_type
 from virnucpro.output.keys import key_words
 from virnucpro.output.ledger import LedgerReader
-from virnucpro.output.schema import BATCH_FACTS, EMBEDDED, LEDGER_FACTS, REJECTED, REUSED, SAMPLE
+from virnucpro.output.schema import BATCH_FACTS, EMBEDDED, LEDGER_FACTS, REJECTED, REUSED
 from virnucpro.output.writer import vector_array
 
 Array = npt.NDArray[Any]
@@ -149,8 +149,14 @@ class Assembler:
     def _table(
         self, records: pa.RecordBatch, new: Rows, other: Array, slots: Array, is_new: Array, energy: Array
     ) -> pa.Table:
+        all_new = bool(is_new.all())
+        # As they stand in their shard, where no row is a duplicate or was left out: nothing is copied then.
+        in_order = all_new and bool((np.diff(slots) == 1).all())
+
         def gathered(name: str) -> Array:
-            if is_new.all():
+            if in_order:
+                return new[name][slots[0] : slots[-1] + 1]
+            if all_new:
                 return new[name][slots]
             values = np.empty((len(slots), *new[name].shape[1:]), new[name].dtype)
             values[is_new] = new[name][slots[is_new]]
@@ -177,7 +183,7 @@ def kept_records(ledger: LedgerReader, rows: int) -> Iterator[pa.RecordBatch]:
     """The records that have a vector, ``rows`` at a time."""
     pending: list[pa.RecordBatch] = []
     count = 0
-    for batch in ledger.batches((*_COLUMNS, SAMPLE.name) if ledger.samples else _COLUMNS):
+    for batch in ledger.batches((*_COLUMNS, *(each.name for each in ledger.optional))):
         kept = batch.filter(pa.array(statuses(batch) != REJECTED))
         while kept.num_rows:
             piece = kept.slice(0, rows - count)

@@ -234,7 +234,7 @@ def _write_parts(
     columns, dtype = inputs.columns, config.embedding_dtype
     wanted = SpillBuckets(scratch / "vectors", record_type(columns, dtype), WANTED_BYTES)
     inputs.reuse.distribute(sorted(layout.reuse_blocks), layout.reuse_requests, wanted)
-    schema = results_schema(columns, dtype, inputs.metadata, samples=ledger.samples)
+    schema = results_schema(columns, dtype, inputs.metadata, ledger.optional)
     group = _group_rows(config, inputs)
     writer = PartWriter(
         folder, schema, rows_per_part(columns, dtype, config.part_bytes, group), embedding_storage(schema)

@@ -38,7 +38,6 @@ from virnucpro.output.schema import (
     LEDGER_SCHEMA,
     REJECTED,
     REUSED,
-    SAMPLE,
     STATUSES,
     read_metadata,
 )
@@ -116,7 +115,7 @@ def _check_origin(path: Path, summary: RunSummary) -> None:
 def _check_rows(ledger: LedgerReader, parts: Sequence[Path]) -> int:
     """Compare the rows of the parts with the records that were not rejected, in order; returns how many there are."""
     rows = 0
-    facts = _FACTS.append(SAMPLE.with_type(pa.string())) if ledger.samples else _FACTS
+    facts = pa.schema([*_FACTS, *map(_plain, ledger.optional)])
     batches = ledger.batches((*facts.names, "status"))
     kept = _Rows((batch.filter(pa.array(statuses(batch) != REJECTED)) for batch in batches), facts)
     for path in parts:
@@ -128,6 +127,10 @@ def _check_rows(ledger: LedgerReader, parts: Sequence[Path]) -> int:
     if kept.take(1).num_rows:
         raise LedgerError(f"{ledger.path}: has more records than the {rows} rows of the results; {_REMEDY}")
     return rows
+
+
+def _plain(field: pa.Field) -> pa.Field:
+    return field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
 
 
 class _Rows:

@@ -81,6 +81,7 @@ class SplitSummary(Record, remedy="split the input again with split_fasta.py", l
     unknown_residues: int
     gaps_removed: int
     comment_lines: int
+    stopped_frames: int
     share_saved: float
     max_length: int
     long_sequences: str

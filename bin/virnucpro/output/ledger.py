@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.output.atomic import PartialParquet
 from virnucpro.output.damage import reading
-from virnucpro.output.schema import LEDGER_SCHEMA, SAMPLE, encode_metadata
+from virnucpro.output.schema import LEDGER_SCHEMA, OPTIONAL_FIELDS, encode_metadata
 
 __all__ = ["LEDGER_SCHEMA", "LedgerReader", "LedgerWriter"]
 
@@ -22,6 +22,7 @@ LEDGER_ROW_GROUP_ROWS: Final = 131_072
 #: Columns whose values repeat, so that a dictionary page pays; ids and keys are nearly all distinct.
 _DICTIONARY_COLUMNS: Final = [
     *("file", "sample", "status", "reason", "length", "shard", "reuse_source", "unknown_residues", "gaps_removed"),
+    *("contig", "strand", "frame"),
 ]
 
 #: Counters as differences; keys without a length before each, which takes a third off the time to compress them.
@@ -42,7 +43,7 @@ class LedgerWriter:
         path: where the finished ledger stands.
         metadata: JSON-able facts for the file metadata.
         row_group_rows: rows held in memory before they are written.
-        samples: whether each row has a sample.
+        optional: those of ``OPTIONAL_FIELDS`` that the rows have.
     """
 
     def __init__(
@@ -50,15 +51,14 @@ class LedgerWriter:
         path: Path,
         metadata: Mapping[str, object] | None = None,
         row_group_rows: int = LEDGER_ROW_GROUP_ROWS,
-        *,
-        samples: bool = False,
+        optional: Sequence[pa.Field] = (),
     ) -> None:
         self.path = path
         self.rows = 0
         self._row_group_rows = row_group_rows
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
-        schema = LEDGER_SCHEMA.append(SAMPLE) if samples else LEDGER_SCHEMA
+        schema = pa.schema([*LEDGER_SCHEMA, *optional])
         self._schema = schema.with_metadata(encode_metadata(metadata or {}))
         self._file = PartialParquet(
             path,
@@ -163,8 +163,8 @@ class LedgerReader:
         self.path = path
         self.rows: int = self._file.metadata.num_rows
         self.schema: pa.Schema = self._file.schema_arrow
-        #: Whether each row has a sample.
-        self.samples: bool = SAMPLE.name in self.schema.names
+        #: Those of ``OPTIONAL_FIELDS`` that the rows have.
+        self.optional: tuple[pa.Field, ...] = tuple(each for each in OPTIONAL_FIELDS if each.name in self.schema.names)
 
     def batches(self, columns: Sequence[str] | None = None, batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
         """The rows in input order, at most ``batch_rows`` at once, the columns in the order asked for."""

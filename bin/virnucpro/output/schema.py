@@ -52,6 +52,17 @@ LEDGER_SCHEMA: Final = pa.schema(
 #: Of a run with a sample sheet, in the ledger and in results.
 SAMPLE: Final = pa.field("sample", pa.dictionary(pa.int32(), pa.string()), nullable=False)
 
+#: Where a protein lies, of a run with --translate, in the ledger and in results: 1-based, both ends in it, as in GFF.
+CONTIG_FIELDS: Final = (
+    pa.field("contig", pa.string()),
+    pa.field("strand", pa.string()),
+    pa.field("frame", pa.int32()),
+    pa.field("start", pa.int64()),
+    pa.field("end", pa.int64()),
+)
+#: What only some runs have.
+OPTIONAL_FIELDS: Final = (SAMPLE, *CONTIG_FIELDS)
+
 #: Rows by ``ordinal`` and ``rank``, 1 being the nearest.
 NEIGHBOURS_SCHEMA: Final = pa.schema(
     [
@@ -170,12 +181,19 @@ def residues_schema(columns: Mapping[str, int], metadata: Mapping[str, object]) 
 
 
 def results_schema(
-    columns: Mapping[str, int], dtype: str, metadata: Mapping[str, object], *, samples: bool = False
+    columns: Mapping[str, int], dtype: str, metadata: Mapping[str, object], optional: Sequence[pa.Field] = ()
 ) -> pa.Schema:
-    """Schema of results/embeddings/part-*.parquet: one row per record that was not rejected, in input order."""
+    """Schema of results/embeddings/part-*.parquet: one row per record that was not rejected, in input order.
+
+    Args:
+        columns: names of vectors to dimensions.
+        dtype: of the vectors.
+        metadata: of the vectors.
+        optional: those of ``OPTIONAL_FIELDS`` that the ledger has.
+    """
     fields = [
         *(LEDGER_SCHEMA.field(name).with_nullable(False) for name in LEDGER_FACTS),
-        *([SAMPLE] if samples else []),
+        *optional,
         *_embedding_fields(columns, dtype),
         pa.field("shard", pa.int32()),
         pa.field("batch", pa.int32()),

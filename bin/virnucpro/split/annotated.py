@@ -27,20 +27,23 @@ _NAMES: Final = ("protein_id", "locus_tag")
 
 
 class AnnotatedSource(ConvertedSource):
-    """The proteins of annotated entries: each CDS of a nucleotide sequence, each entry that is itself a protein.
+    """The proteins of annotated entries: each CDS of a nucleotide sequence, each entry that is itself a protein; or,
+    where ``contigs`` are asked for, each nucleotide sequence.
 
     A CDS is called by its protein_id, else its locus_tag, else by its sequence and its number there.
 
     Args:
         path, name: as of ``FastaSource``.
         format: Biopython's name, and what messages call it.
+        contigs: take the sequences that are annotated, whatever is annotated on them.
     """
 
-    nothing = "no annotated protein (CDS) in it"
+    nothing = "no annotated protein (CDS) in it; --translate genes or --translate six_frame takes its sequences"
 
-    def __init__(self, path: Path, format: tuple[str, str], *, name: str) -> None:
+    def __init__(self, path: Path, format: tuple[str, str], *, name: str, contigs: bool = False) -> None:
         super().__init__(path, name=name)
         self._format, self._called = format
+        self._contigs = contigs
 
     def proteins(self, stream: BinaryIO) -> Iterator[Protein]:
         """Yield the proteins in the order of the file, an entry at a time.
@@ -69,7 +72,10 @@ class AnnotatedSource(ConvertedSource):
             raise FastaFormatError(what, file=self.name, remedy=remedy) from None
 
     def _proteins_of(self, entry: Any) -> Iterator[Protein]:
-        if self._format not in ("genbank", "embl") or entry.annotations.get("molecule_type") == "protein":
+        is_protein = self._format not in ("genbank", "embl") or entry.annotations.get("molecule_type") == "protein"
+        if self._contigs and is_protein:
+            raise FastaFormatError(f"{self._called} of proteins", file=self.name, remedy="leave --translate out")
+        if self._contigs or is_protein:
             yield Protein(entry.id, entry.description, _letters(entry.seq))
             return
         genes = (feature for feature in entry.features if feature.type == "CDS")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from virnucpro.fasta_text import Fault
 from virnucpro.split.columns import numbers, texts
+from virnucpro.split.contigs import Proteins, Translation, translate_block
 from virnucpro.split.cut import Span
 from virnucpro.split.parse import ParsedBlock, parse_block
 from virnucpro.split.spool import Extent, write_all
@@ -41,20 +42,32 @@ class ScannedBlock:
     text: Extent
     places: Extent
     headers: Extent
+    stopped_frames: int
 
 
 def scan_blocks(
-    directory: Path, payloads: Sequence[Payload | Span], residue_limit: int | None, gaps: str
+    directory: Path,
+    payloads: Sequence[Payload | Span],
+    residue_limit: int | None,
+    gaps: str,
+    translation: Translation | None = None,
 ) -> list[ScannedBlock | Fault]:
     """Parse blocks that follow each other, up to the first with a fault (a task of ``Workers``)."""
     scanned: list[ScannedBlock | Fault] = []
     with _Files(directory) as files:
         for payload in payloads:
             text = payload.read() if isinstance(payload, Span) else take(payload)
-            block = parse_block(text, residue_limit, gaps)
+            proteins = None if translation is None else translate_block(text, translation)
+            if isinstance(proteins, Fault):
+                return [*scanned, proteins]
+            block = parse_block(text if proteins is None else proteins.text, residue_limit, gaps)
             if isinstance(block, Fault):
                 return [*scanned, block]
-            scanned.append(_spool_block(files, payload, text, block, residue_limit))
+            if proteins is None:
+                scanned.append(_spool_block(files, payload, text, block, residue_limit))
+            else:
+                block = replace(block, **proteins.of_contigs(block))
+                scanned.append(_spool_block(files, b"", proteins.text, block, residue_limit, proteins))
     return scanned
 
 
@@ -83,7 +96,12 @@ class _Files:
 
 
 def _spool_block(
-    files: _Files, payload: Payload | Span, text: bytes, block: ParsedBlock, residue_limit: int | None
+    files: _Files,
+    payload: Payload | Span,
+    text: bytes,
+    block: ParsedBlock,
+    residue_limit: int | None,
+    proteins: Proteins | None = None,
 ) -> ScannedBlock:
     lengths = np.maximum(block.lengths, 0)
     truncated = 0 if residue_limit is None else int((lengths > residue_limit).sum())
@@ -103,11 +121,12 @@ def _spool_block(
         rejected=[(i, int(block.lines[i]), block.ids[i].as_py(), reason) for i, reason in block.reasons.items()],
         text=extent,
         places=files.append("places", np.column_stack((block.starts, block.stops)).tobytes()),
-        headers=files.append("headers", _encode_headers(block)),
+        headers=files.append("headers", _encode_headers(block, {} if proteins is None else proteins.places)),
+        stopped_frames=0 if proteins is None else proteins.stopped_frames,
     )
 
 
-def _encode_headers(block: ParsedBlock) -> pa.Buffer:
+def _encode_headers(block: ParsedBlock, places: Mapping[str, pa.Array]) -> pa.Buffer:
     rejected = block.lengths < 0
     reasons = texts([block.reasons.get(i, "") for i in range(len(rejected))]) if block.reasons else None
     batch = pa.record_batch(
@@ -117,6 +136,7 @@ def _encode_headers(block: ParsedBlock) -> pa.Buffer:
             "unknown_residues": numbers(block.unknown_residues, rejected),
             "gaps_removed": numbers(block.gaps_removed, rejected),
             "reason": pa.nulls(len(rejected), pa.string()) if reasons is None else _null_where_empty(reasons, rejected),
+            **places,
         }
     )
     sink = pa.BufferOutputStream()

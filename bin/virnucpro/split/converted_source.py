@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import BinaryIO, Final, NamedTuple
 
-from virnucpro.fasta_source import NUCLEOTIDE_SAMPLE, FastaSource, PlainFile
+from virnucpro.fasta_source import FastaSource, PlainFile
 
 TAIL_BYTES: Final = 1 << 10
 #: Sequences looked at to tell nucleotides from proteins.
@@ -21,7 +21,7 @@ _MARKS: Final = str.maketrans(dict.fromkeys(">;\0", "?"))
 
 
 class Protein(NamedTuple):
-    """One record as its file has it."""
+    """One record as its file has it; where a run translates, a contig."""
 
     id: str
     description: str
@@ -51,9 +51,9 @@ class ConvertedSource(FastaSource):
         """Yield the records as FASTA, in pieces of at least ``size`` bytes but for the last."""
         with self._open() as stream:
             proteins = self.proteins(io.BufferedReader(_Chunks(self._remembered(stream, size)), size))
-            if self._refuse_nucleotide:
+            if self._expected:
                 first = list(islice(proteins, _SAMPLE_RECORDS))
-                self._check_protein(_sample(first), self.first_line)
+                self._check_letters((each.sequence.encode(errors="replace") for each in first), self.first_line)
                 proteins = chain(first, proteins)
             piece = bytearray()
             for protein in proteins:
@@ -100,12 +100,3 @@ def _fasta(protein: Protein) -> bytes:
     header = _CONTROL.sub(" ", f"{protein.id} {protein.description}").strip()
     sequence = "".join(protein.sequence.split()).translate(_MARKS)
     return f">{header}\n{sequence}\n".encode(errors="replace")
-
-
-def _sample(proteins: list[Protein]) -> bytes:
-    text = bytearray()
-    for protein in proteins:
-        if len(text) > NUCLEOTIDE_SAMPLE:
-            break
-        text += protein.sequence.encode(errors="replace") + b"\n"
-    return bytes(text)

@@ -18,6 +18,7 @@ from virnucpro.fasta_text import Fault
 from virnucpro.file_identity import identity_of
 from virnucpro.plain_text import table_cell
 from virnucpro.split.blocks import ScannedBlock, scan_blocks
+from virnucpro.split.contigs import Translation
 from virnucpro.split.cut import Span, cut_file, cut_stream, reopened
 from virnucpro.split.parse import KEY_BYTES
 from virnucpro.split.sources import open_source
@@ -28,6 +29,8 @@ from virnucpro.split.workers import Payload, Workers
 BLOCK_BYTES: Final = 1 << 21
 #: Blocks of a plain file for one task: handing out a task costs a seventh of parsing a block.
 BLOCKS_PER_TASK: Final = 8
+#: Bytes of contigs translated at once: a quarter of a second's work.
+CONTIG_BYTES: Final = 1 << 18
 #: Rejected records that the error names where all are.
 REASONS_SHOWN: Final = 3
 REJECTED_HEADER: Final = "file\tline\tordinal\tid\treason\n"
@@ -35,14 +38,16 @@ REJECTED_HEADER: Final = "file\tline\tordinal\tid\treason\n"
 
 @dataclass
 class ScanTotals:
-    """Counts over all records that are not rejected, how many are, and comment lines; ``plain`` holds the files read in
-    place, ``first_rejected`` where the first few rejected records stand, and why they are."""
+    """Counts over all records that are not rejected, how many are, comment lines, and frames left out for a stop;
+    ``plain`` holds the files read in place, ``first_rejected`` where the first few rejected records stand, and why they
+    are."""
 
     residues: int = 0
     truncated: int = 0
     unknown_residues: int = 0
     gaps_removed: int = 0
     comment_lines: int = 0
+    stopped_frames: int = 0
     rejected: int = 0
     first_rejected: list[str] = field(default_factory=list)
     empty_files: list[str] = field(default_factory=list)
@@ -74,6 +79,7 @@ def scan(config: SplitConfig, spool: Spool, rejected: TextIO, workers: Workers) 
     """
     totals = ScanTotals()
     rejected.write(REJECTED_HEADER)
+    translation = Translation.of(config)
     flights: deque[_Flight] = deque()
     with spool.path("keys").open("wb") as keys, spool.path("lengths").open("wb") as lengths:
         account = _Account(spool, totals, keys, lengths, rejected, config.strict)
@@ -83,7 +89,9 @@ def scan(config: SplitConfig, spool: Spool, rejected: TextIO, workers: Workers) 
             while flights and (workers.full(len(flights)) or flights[0].result.done()):
                 account.collect(flights.popleft(), workers)
             payloads = [block if isinstance(block, Span) else workers.put(block) for block in blocks]
-            result = workers.submit(scan_blocks, spool.directory, payloads, spool.residue_limit, config.gaps)
+            result = workers.submit(
+                scan_blocks, spool.directory, payloads, spool.residue_limit, config.gaps, translation
+            )
             flights.append(_Flight(file_index, first_line, record_lines, payloads, result))
         while flights:
             account.collect(flights.popleft(), workers)
@@ -100,12 +108,13 @@ def _tasks(
     for file_index, path in enumerate(config.inputs):
         source = open_source(config, path, names[file_index])
         plain = source.plain_file()
+        size = BLOCK_BYTES if config.translate is None else CONTIG_BYTES
         tasks: Iterator[Sequence[bytes | Span]]
         if plain is None:
-            tasks = ([block] for block in cut_stream(source, BLOCK_BYTES))
+            tasks = ([block] for block in cut_stream(source, size))
         else:
             totals.plain.append(plain)
-            tasks = _together(cut_file(plain, BLOCK_BYTES))
+            tasks = _together(cut_file(plain, size), BLOCKS_PER_TASK if config.translate is None else 1)
         empty = True
         for blocks in tasks:
             empty = False
@@ -115,12 +124,12 @@ def _tasks(
             totals.empty_files.append(f"{source.name}: {source.nothing}")
 
 
-def _together(spans: Iterator[Span]) -> Iterator[list[Span]]:
+def _together(spans: Iterator[Span], at_once: int) -> Iterator[list[Span]]:
     """The first alone: where there is no other, there is nothing to start processes for."""
     size = 1
     while task := list(islice(spans, size)):
         yield task
-        size = BLOCKS_PER_TASK
+        size = at_once
 
 
 @dataclass
@@ -165,6 +174,7 @@ class _Account:
         self.totals.unknown_residues += scanned.unknown_residues
         self.totals.gaps_removed += scanned.gaps_removed
         self.totals.comment_lines += scanned.comment_lines
+        self.totals.stopped_frames += scanned.stopped_frames
         self.totals.rejected += len(scanned.rejected)
 
     def _reject(self, scanned: ScannedBlock) -> None:

@@ -18,13 +18,14 @@ def open_source(config: SplitConfig, path: Path, name: str) -> FastaSource:
         InputMissingError: the file is not there or cannot be opened.
         UsageError: a table lacks a column that was asked for.
     """
-    proteins_only = config.alphabet == "auto"
-    source = FastaSource(path, name=name, refuse_nucleotide=proteins_only)
+    contigs = config.translate is not None
+    expected = "nucleotide" if contigs else "protein" if config.alphabet == "auto" else None
+    source = FastaSource(path, name=name, expected=expected)
     head = source.head()
     format = annotated_format(head.removeprefix(BOM).lstrip(WHITE_SPACE))
     if format is not None:
-        return AnnotatedSource(path, format, name=name)
+        return AnnotatedSource(path, format, name=name, contigs=contigs)
     if config.id_column is None or config.sequence_column is None:
         return source
     columns = Columns(config.id_column, config.sequence_column)
-    return open_table(path, head, columns, name=name, refuse_nucleotide=proteins_only) or source
+    return open_table(path, head, columns, name=name, expected=expected) or source

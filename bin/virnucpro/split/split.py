@@ -68,7 +68,7 @@ def _split_into(work: Path, config: SplitConfig, model: ModelDescription, vector
     spool_directory.mkdir()
     shards_directory.mkdir()
     files = config.names or tuple(FastaSource(path).name for path in config.inputs)
-    spool = Spool(spool_directory, config.residue_limit, files, config.samples)
+    spool = Spool(spool_directory, config.residue_limit, files, config.samples, config.translate is not None)
     with Workers(2 * BLOCK_BYTES, config.cpus) as workers:
         with (work / REJECTED_FILE).open("w", encoding="utf-8", newline="\n") as rejected:
             scanned = scan(config, spool, rejected, workers)
@@ -113,7 +113,8 @@ def _vectors(config: SplitConfig, model: ModelDescription) -> VectorFacts:
 def _check_not_empty(spool: Spool, scanned: ScanTotals) -> None:
     if not spool.records:
         names = ", ".join(spool.files[:3]) + (f" and {len(spool.files) - 3} more" if len(spool.files) > 3 else "")
-        raise DataError(f"{names}: no sequence in the input; give protein sequences in FASTA format")
+        remedy = "give protein sequences in FASTA format, or DNA with --translate genes or --translate six_frame"
+        raise DataError(f"{names}: no sequence in the input; {remedy}")
     if scanned.rejected == spool.records:
         reasons = "; ".join(scanned.first_rejected)
         more = " and so on" if spool.records > len(scanned.first_rejected) else ""
@@ -217,6 +218,7 @@ def _summary(
         unknown_residues=scanned.unknown_residues,
         gaps_removed=scanned.gaps_removed,
         comment_lines=scanned.comment_lines,
+        stopped_frames=scanned.stopped_frames,
         share_saved=saved / accepted if accepted else 0.0,
         max_length=config.max_length,
         long_sequences=config.long_sequences,
@@ -256,6 +258,8 @@ def _in_words(summary: SplitSummary, config: SplitConfig) -> str:
         lines.append(f"{summary.gaps_removed} gap characters (-, inner .) removed")
     if summary.comment_lines:
         lines.append(f"{summary.comment_lines} comment lines skipped")
+    if summary.stopped_frames:
+        lines.append(f"{summary.stopped_frames} frames with a stop left out")
     rejected = summary.rejected
     lines.append(f"{rejected} records rejected" + (f": see {REJECTED_FILE}" if rejected else ""))
     return "\n".join(lines)

@@ -66,12 +66,13 @@ class SpooledBlock:
 @dataclass
 class Spool:
     """A folder with the columns and the blocks; ``residue_limit`` cuts sequences, None leaves them whole; ``samples``
-    names that of each file, if any."""
+    names that of each file, if any; the headers of ``translated`` contigs say where each protein lies."""
 
     directory: Path
     residue_limit: int | None
     files: tuple[str, ...]
     samples: tuple[str, ...] = ()
+    translated: bool = False
     blocks: list[SpooledBlock] = field(default_factory=list)
 
     @property

@@ -36,15 +36,13 @@ class TextTable(ConvertedSource):
     """TSV or CSV with a header line, cells quoted as spreadsheets do; tabs, commas or semicolons between them.
 
     Args:
-        path, name, refuse_nucleotide: as of ``FastaSource``.
+        path, name, expected: as of ``FastaSource``.
         columns: which to read.
         delimiter: between cells.
     """
 
-    def __init__(
-        self, path: Path, columns: Columns, delimiter: str, *, name: str, refuse_nucleotide: bool = False
-    ) -> None:
-        super().__init__(path, name=name, refuse_nucleotide=refuse_nucleotide)
+    def __init__(self, path: Path, columns: Columns, delimiter: str, *, name: str, expected: str | None = None) -> None:
+        super().__init__(path, name=name, expected=expected)
         self.first_line = 2
         self._columns, self._delimiter = columns, delimiter
 
@@ -74,12 +72,12 @@ class ParquetTable(ConvertedSource):
     """A Parquet file; ids of other types than text are written as text.
 
     Args:
-        path, name, refuse_nucleotide: as of ``FastaSource``.
+        path, name, expected: as of ``FastaSource``.
         columns: which to read.
     """
 
-    def __init__(self, path: Path, columns: Columns, *, name: str, refuse_nucleotide: bool = False) -> None:
-        super().__init__(path, name=name, refuse_nucleotide=refuse_nucleotide)
+    def __init__(self, path: Path, columns: Columns, *, name: str, expected: str | None = None) -> None:
+        super().__init__(path, name=name, expected=expected)
         self._columns = columns
 
     def proteins(self, stream: BinaryIO) -> Iterator[Protein]:
@@ -101,16 +99,14 @@ class ParquetTable(ConvertedSource):
                 yield from (Protein(_text(name), "", _text(sequence)) for name, sequence in pairs)
 
 
-def open_table(
-    path: Path, head: bytes, columns: Columns, *, name: str, refuse_nucleotide: bool
-) -> ConvertedSource | None:
+def open_table(path: Path, head: bytes, columns: Columns, *, name: str, expected: str | None) -> ConvertedSource | None:
     """The source for a table that begins with ``head``; None where it is none.
 
     Raises:
         UsageError: it is one, and lacks a column.
     """
     if head.startswith(_PARQUET):
-        return ParquetTable(path, columns, name=name, refuse_nucleotide=refuse_nucleotide)
+        return ParquetTable(path, columns, name=name, expected=expected)
     if head.startswith(b">") or b"\0" in head:
         return None
     line = head.decode("utf-8-sig", "replace").partition("\n")[0].rstrip("\r")
@@ -118,7 +114,7 @@ def open_table(
     for delimiter, header in headers.items():
         if set(columns) <= set(header):
             _check_columns(name, header, columns)
-            return TextTable(path, columns, delimiter, name=name, refuse_nucleotide=refuse_nucleotide)
+            return TextTable(path, columns, delimiter, name=name, expected=expected)
     widest = max(headers.values(), key=len)
     if len(widest) > 1:
         _check_columns(name, widest, columns)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from virnucpro.output.ledger import LEDGER_ROW_GROUP_ROWS, LedgerWriter
-from virnucpro.output.schema import REJECTED, REUSED, STATUSES
+from virnucpro.output.schema import CONTIG_FIELDS, REJECTED, REUSED, SAMPLE, STATUSES
 from virnucpro.split.columns import numbers, repeated, strings
 from virnucpro.split.spool import KEY_TYPE, Spool, SpooledBlock
 
@@ -27,7 +27,8 @@ def write_ledger(spool: Spool, starts: npt.NDArray[np.int64], path: Path) -> int
     Args:
         starts: first unique index of each shard.
     """
-    with LedgerWriter(path, samples=bool(spool.samples)) as ledger:
+    optional = [*([SAMPLE] if spool.samples else []), *(CONTIG_FIELDS if spool.translated else [])]
+    with LedgerWriter(path, optional=optional) as ledger:
         for blocks in _groups(spool.blocks):
             ledger.write(_rows(spool, blocks, starts))
     return ledger.rows
@@ -74,6 +75,8 @@ def _rows(spool: Spool, blocks: list[SpooledBlock], starts: npt.NDArray[np.int64
         samples = sorted(set(spool.samples))
         of_blocks = [samples.index(spool.samples[block.file_index]) for block in blocks]
         rows["sample"] = repeated(np.repeat(of_blocks, records), samples)
+    if spool.translated:
+        rows |= {each.name: headers[each.name] for each in CONTIG_FIELDS}
     if spool.has("reuse_row"):
         for column in ("reuse_source", "reuse_row"):
             rows[column] = numbers(spool.read(column, *span), status != REUSED)
