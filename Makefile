@@ -8,13 +8,16 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$(CURDIR)/.nextflow-dist/25.04.4:$$PATH" PYTH
 TOGETHER := -n 2 --dist loadfile
 # 12 or 13; chosen by the driver unless given.
 CUDA ?=
+# Of a reader in make fuzz, and of make soak.
+SECONDS ?= 600
+MINUTES ?= 60
 
 COMPILE = $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
     --no-emit-find-links --no-header
 INSTALL = $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes
 lock_of = $(1)$$(sed -n 's/^12$$/-cu12/p' $(VENV)/.cuda).lock
 
-.PHONY: help demo test test-e2e test-faults test-units test-cards test-slurm test-k8s test-modules test-docker test-apptainer test-export images lint types bench-cpu bench-gpu tune docs screenshot lock clean
+.PHONY: help demo test test-e2e test-faults test-units test-cards test-slurm test-k8s test-modules test-docker test-apptainer test-export fuzz soak audit images lint types bench-cpu bench-gpu tune docs screenshot lock clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1 - /p' Makefile
@@ -34,8 +37,9 @@ test: $(VENV)/.dev $(NEXTFLOW) $(MODEL) lint types ## every test that this machi
 test-e2e: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## only the tests that start the pipeline; ONLY="-m 'not one_engine and not faults_long'": fewer
 	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) -m "not faults_long" $(ONLY) tests/e2e
 
-test-faults: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## every fault put into the real thing, and docs/reliability.md from it; an hour
-	$(RUN) $(VENV)/bin/python -m pytest -q -rs -m "faults and not slurm and not k8s" --reliability tests
+test-faults: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## every fault put into the real thing, and docs/reliability.md of what is seen; an hour
+	$(RUN) $(VENV)/bin/python -m pytest -q -rs -m faults --reliability --ignore tests/e2e --ignore tests/export
+	$(RUN) $(VENV)/bin/python -m pytest -q -rs -m faults --reliability tests/e2e
 
 test-units: $(VENV)/.dev ## the tests of kernels, model, data and engine; VENV=.venv-cu12 CUDA=12: on the other lock
 	$(RUN) $(VENV)/bin/python -m pytest -q -m "not cards" tests/kernels tests/model tests/data tests/pipeline
@@ -61,6 +65,20 @@ test-docker: $(VENV)/.dev $(NEXTFLOW) ## the pipeline in Docker, where a daemon 
 
 test-apptainer: $(VENV)/.dev $(NEXTFLOW) ## the pipeline in Apptainer, where it and the images are
 	$(RUN) $(VENV)/bin/python -m pytest -q -rs tests/runtimes/test_apptainer.py
+
+fuzz: $(VENV)-fuzz/.dev ## foreign bytes for every reader; SECONDS=600: of each
+	set -e; for target in fasta checkpoint contracts merge; do \
+	    PYTHONPATH=bin:tests:. $(VENV)-fuzz/bin/python -m fuzz.feed $$target $(SECONDS) .fuzz/$$target; done
+
+soak: $(VENV)/.dev ## shards with faults in one process, which may not grow; MINUTES=60: so long
+	PYTHONPATH=bin:tests:. $(VENV)/bin/python -m soak.long_run $(MINUTES)
+
+audit: $(VENV)-audit/.dev ## known holes in what is locked, asked of PyPI, and a bill of materials of both images in sbom/
+	mkdir -p sbom
+	set -e; for lock in requirements requirements-cu12 requirements-tools; do \
+	    $(VENV)-audit/bin/cyclonedx-py requirements $$lock.lock --output-reproducible -o sbom/$$lock.cdx.json; done
+	set -e; for lock in requirements requirements-cu12 requirements-tools requirements-export requirements-dev; do \
+	    $(VENV)-audit/bin/pip-audit --strict --disable-pip --require-hashes -r $$lock.lock; done
 
 images: ## both container images, by Docker or ENGINE=podman
 	containers/build.sh
@@ -111,6 +129,8 @@ lock: $(VENV)/.uv ## the locks anew from the .in files
 	$(COMPILE) -c requirements-export.lock requirements-export-dev.in -o requirements-export-dev.lock
 	$(COMPILE) -c requirements.lock requirements-dev.in -o requirements-dev.lock
 	$(COMPILE) -c requirements.lock requirements-tools.in -o requirements-tools.lock
+	$(COMPILE) requirements-fuzz.in -o requirements-fuzz.lock
+	$(COMPILE) requirements-audit.in -o requirements-audit.lock
 	cp requirements.lock requirements-cu12.lock
 	$(COMPILE) --override requirements-cu12.in requirements.in -o requirements-cu12.lock
 	cp requirements-dev.lock requirements-dev-cu12.lock
@@ -143,6 +163,19 @@ $(VENV)-export/.dev: requirements-export-dev.lock | $(VENV)/.dev
 	packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
 	    $(VENV)/bin/python -c "$$packages" >"$$($(VENV)-export/bin/python -c "$$packages")/beside.pth"
 	$(VENV)/bin/uv pip install --quiet --python $(VENV)-export/bin/python --require-hashes -r requirements-export-dev.lock
+	touch $@
+
+# The packages of $(VENV), and atheris where there is one for this system.
+$(VENV)-fuzz/.dev: requirements-fuzz.lock | $(VENV)/.dev
+	$(VENV)/bin/python -m venv --without-pip $(VENV)-fuzz
+	packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	    $(VENV)/bin/python -c "$$packages" >"$$($(VENV)-fuzz/bin/python -c "$$packages")/beside.pth"
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)-fuzz/bin/python --require-hashes -r $< || echo "fuzz: at random"
+	touch $@
+
+$(VENV)-audit/.dev: requirements-audit.lock | $(VENV)/.uv
+	$(VENV)/bin/python -m venv --without-pip $(VENV)-audit
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)-audit/bin/python --require-hashes -r $<
 	touch $@
 
 FORCE:

@@ -222,6 +222,8 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "containers/build.sh sif": Lacks(DAEMON, parsed_by_bash),
     "containers/slim.sh": Lacks(DAEMON, parsed_by_bash),
     "make test-faults": Lacks(TIME, listed_by_make),
+    "make fuzz": Lacks(TIME, listed_by_make),
+    "make soak": Lacks(TIME, listed_by_make),
     "make test-cards": Lacks(TIME, listed_by_make),
     "make tune": Lacks(GPU, listed_by_make),
     "make test-docker": Lacks(DAEMON, listed_by_make),

@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from fault_runs import INJECTION, assert_whole, options
@@ -18,12 +20,15 @@ from running_processes import marked, wait_until
 
 pytestmark = [pytest.mark.one_engine, pytest.mark.faults_long]
 MARK = "VIRNUCPRO_TEST_AROUND"
+IN_EMBED = "virnucpro.output.writer:ShardWriter.write"
 
 
-def paused_run(folder: Path, program: str, target: str, arguments: list[str]) -> tuple[subprocess.Popen[bytes], str]:
-    """A run whose task stands still at a function; comes back once it does."""
+def paused_run(
+    folder: Path, program: str, target: str, arguments: list[str], seconds: int = 60
+) -> tuple[subprocess.Popen[bytes], str]:
+    """A run whose task waits at a function for some seconds; comes back once it does."""
     mark = f"{os.getpid()}-{folder.name}-{time.time_ns()}"
-    asked = {"program": program, "target": target, "action": "SIGWINCH", "once": str(folder / "once")}
+    asked = {"program": program, "target": target, "action": f"pause {seconds}", "once": str(folder / "once")}
     changes = {"PYTHONPATH": str(INJECTION), "VIRNUCPRO_FAULT": json.dumps(asked), MARK: mark}
     run = subprocess.Popen(
         ["env", "--default-signal", *launch_command(*arguments)],
@@ -47,7 +52,7 @@ def paused_run(folder: Path, program: str, target: str, arguments: list[str]) ->
     ("program", "target"),
     [
         ("split_fasta.py", "virnucpro.split.split:_publish"),
-        ("embed_shard.py", "virnucpro.output.writer:ShardWriter.write"),
+        ("embed_shard.py", IN_EMBED),
         ("merge_embeddings.py", "virnucpro.merge.parts:PartWriter.write"),
     ],
     ids=["split", "embed", "merge"],
@@ -70,6 +75,57 @@ def test_a_run_that_was_killed_goes_on(
     assert_whole(again, whole)
     finished = {"split_fasta.py": set(), "embed_shard.py": {"SPLIT_FASTA"}, "merge_embeddings.py": {"EMBED_SHARD"}}
     assert all("CACHED" in again.statuses()[process] for process in finished[program])
+
+
+@pytest.mark.faults(
+    "SIGSTOP of Nextflow or of a whole task, SIGCONT half a minute later",
+    "`nextflow run` while a shard is embedded",
+    "whole results",
+)
+@pytest.mark.parametrize("stopped", ["nextflow", "task"])
+def test_what_stood_still_goes_on(stopped: str, tmp_path: Path, model: Path, whole: Launch) -> None:
+    run, mark = paused_run(tmp_path, "embed_shard.py", IN_EMBED, [*options(model), "--report", "false"], 3)
+    try:
+        still = [each for each in marked(MARK, mark) if (each.name() == "java") == (stopped == "nextflow")]
+        assert still
+        for process in still:
+            process.suspend()
+        time.sleep(30)
+        assert run.poll() is None and all(each.status() == psutil.STATUS_STOPPED for each in still)
+        for process in still:
+            process.resume()
+        assert run.wait(timeout=200) == 0
+        assert wait_until(lambda: not marked(MARK, mark), 10), marked(MARK, mark)
+    finally:
+        for process in marked(MARK, mark):
+            process.kill()
+    assert_whole(Launch(0, "", tmp_path), whole)
+
+
+@pytest.mark.faults(
+    "SIGSTOP of a whole task, SIGKILL of Nextflow, then SIGCONT and `-resume`",
+    "`nextflow run` while a shard is embedded",
+    "nothing left 10 s after it goes on; whole results",
+)
+def test_a_task_that_stood_still_while_nextflow_was_killed(tmp_path: Path, model: Path, whole: Launch) -> None:
+    arguments = [*options(model), "--report", "false"]
+    run, mark = paused_run(tmp_path, "embed_shard.py", IN_EMBED, arguments)
+    try:
+        task = [each for each in marked(MARK, mark) if each.name() != "java"]
+        for process in task:
+            process.suspend()
+        for process in marked(MARK, mark):
+            if process.name() == "java":
+                process.kill()
+        run.wait(timeout=30)
+        for process in task:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+        assert wait_until(lambda: not marked(MARK, mark), 10), marked(MARK, mark)
+    finally:
+        for process in marked(MARK, mark):
+            process.kill()
+    assert_whole(launch(tmp_path, *arguments, "-resume", may_warn=True), whole)
 
 
 @pytest.mark.faults(
@@ -119,7 +175,7 @@ def test_weights_that_hold_nan(tmp_path: Path) -> None:
 
 
 @pytest.mark.faults(
-    "weights replaced or deleted while a shard is embedded", "`nextflow run`", "65 or 66, nothing published"
+    "weights replaced or deleted while a shard is embedded", "`nextflow run`", "69 or 66, nothing published"
 )
 @pytest.mark.parametrize("how", ["replaced", "deleted"])
 def test_weights_that_change_during_the_run(how: str, tmp_path: Path) -> None:
@@ -129,5 +185,5 @@ def test_weights_that_change_during_the_run(how: str, tmp_path: Path) -> None:
     asked |= {"action": f"{'replace' if how == 'replaced' else 'delete'} model/*.pt", "once": str(tmp_path / "once")}
     environment = {"PYTHONPATH": str(INJECTION), "VIRNUCPRO_FAULT": json.dumps(asked)}
     run = launch(tmp_path, *options(path), "--report", "false", environment=environment)
-    assert run.code in (65, 66, 69) and "Traceback" not in run.output, run.output
+    assert run.code == (69 if how == "replaced" else 66) and "Traceback" not in run.output, run.output
     assert run.published() == []

@@ -1,10 +1,11 @@
 """Puts one fault into a task's program, where the environment asks for it; Python imports this at its start.
 
 $VIRNUCPRO_FAULT is a JSON object: the ``program``, the function at whose first call it happens (``target``, such as
-``virnucpro.output.writer:ShardWriter.write``), what happens (``action``), and a file (``once``) that is made by it, so
-that it happens in the first try alone. Actions: the name of a signal, which the program sends to itself; the name of an
-error, which the function raises; ``clock``, after which the system's time jumps at each reading; ``damage GLOB``,
-``replace GLOB`` and ``delete GLOB``, which change the files of the task's folder that they name.
+``virnucpro.output.writer:ShardWriter.write``), what happens (``action``), and a file (``once``) that is made by it,
+so that it happens in the first try alone. Actions: the name of a signal, which the program sends to itself; the name
+of an error, which the function raises; ``pause SECONDS``, for which the program waits there; ``clock``, after which
+the system's time jumps at each reading; ``damage GLOB``, ``replace GLOB``, ``swap GLOB`` and ``delete GLOB``, which
+change the files of the task's folder that they name.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def happen(action: str) -> None:
     if action.startswith("SIG"):
         os.kill(os.getpid(), getattr(signal, action))
         time.sleep(60)
+    elif action.startswith("pause "):
+        time.sleep(float(action.removeprefix("pause ")))
     elif action == "clock":
         steps, real = itertools.cycle((-3600.0, 0.0, 86_400.0)), time.time
         time.time = lambda: real() + next(steps)
@@ -48,12 +51,17 @@ def happen(action: str) -> None:
 
 
 def change(kind: str, path: Path) -> None:
-    """Damage a file, put its own beginning in its place, or delete it."""
-    content = path.read_bytes()
+    """Damage a file, put its own beginning or another file of the same size and time in its place, or delete it."""
+    content, facts = path.read_bytes(), path.stat()
     if kind == "delete":
         path.unlink()
     elif kind == "replace":
         path.write_bytes(content[: len(content) // 2])
+    elif kind == "swap":
+        other = path.with_suffix(".other")
+        other.write_bytes(content.replace(b"A", b"C"))
+        os.utime(other, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        other.replace(path)
     else:
         middle = len(content) // 2
         # A letter stays one, so that text is as it could have been.

@@ -187,7 +187,7 @@ def test_every_row_carries_the_key_of_what_was_tokenised(shard: Path, embedded: 
     assert found == [xxhash.xxh3_128_digest(s.encode()) for s in random_sequences(40, 3, longest=60)]
 
 
-@pytest.mark.faults("weights replaced after they were described", "a shard", "65; no output")
+@pytest.mark.faults("weights replaced after they were described", "a shard", "69; no output")
 def test_weights_that_were_swapped_since_they_were_described_are_refused(
     shard: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -206,7 +206,7 @@ def test_weights_that_were_swapped_since_they_were_described_are_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.faults("weights changed while they are used", "a shard", "65; no output")
+@pytest.mark.faults("weights changed while they are used", "a shard", "69; no output")
 def test_weights_that_change_while_they_are_used_are_refused(model: Path, tmp_path: Path) -> None:
     path = Path(shutil.copyfile(model / "small.pt", tmp_path / "small.pt"))
     digest = json.loads((model / "model.json").read_text())["weights_sha256"]

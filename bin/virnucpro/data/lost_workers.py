@@ -56,6 +56,10 @@ def ending_with_loaders() -> Iterator[None]:
     try:
         with reporting_lost_workers():
             yield
+            # An error on the way, as of a batch that did not fit, may keep a loader alive that was read to its end.
+            for started in list(_started):
+                if not getattr(started, "_shutdown", True):
+                    started._shutdown_workers()
     except BaseException:
         _give_up_all()
         raise

@@ -21,7 +21,7 @@ from virnucpro.output.files import EMBEDDINGS_DIR, MANIFEST_FILE, RESIDUES_DIR
 from virnucpro.output.keys import key_words
 from virnucpro.output.ledger import LedgerReader
 from virnucpro.output.residue_reader import read_residues
-from virnucpro.output.schema import LEDGER_FACTS, decode_metadata, residue_columns, vector_columns
+from virnucpro.output.schema import LEDGER_FACTS, decode_metadata, required_vector_columns, residue_columns
 
 Vectors = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
@@ -68,7 +68,7 @@ class Results:
         self.rows = sum(map(_rows, self._parts))
         schema = _schema(self._parts[0])
         self.metadata = decode_metadata(schema, self._parts[0])
-        self.columns = vector_columns(schema)
+        self.columns = required_vector_columns(schema, self._parts[0])
         self.dtype = np.dtype(schema.field(next(iter(self.columns))).type.value_type.to_pandas_dtype())
         self.layers: list[int] = self.metadata["layers"]
         self.pooling: list[str] = self.metadata["pooling"]

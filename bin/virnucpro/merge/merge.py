@@ -43,10 +43,10 @@ from virnucpro.output.schema import (
     decode_metadata,
     embedding_columns,
     file_metadata,
+    required_vector_columns,
     results_schema,
     row_bytes,
     row_group_rows,
-    vector_columns,
 )
 from virnucpro.shards import floating_point_operations, total_cost_units
 
@@ -171,7 +171,7 @@ def _add_reused(
         metadata = decode_metadata(schema, path)
     check_alike(all_metadata[0] if all_metadata else expected, metadata, str(path), "the vectors it is merged with")
     all_metadata.append(metadata)
-    found = vector_columns(schema)
+    found = required_vector_columns(schema, path)
     if columns and any(found.get(name) != dim for name, dim in columns.items()):
         raise DataError(f"{path}: other embedding columns than this run; leave it out of --reuse and split again")
     if value_dtype(schema, found) != dtype:

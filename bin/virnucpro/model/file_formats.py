@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 from pathlib import Path
 from typing import Final
@@ -55,6 +56,8 @@ _FILE_NAMES: Final = (
     (re.compile(r"\.json$"), "settings, not weights; give the folder it lies in, or the file of the weights"),
 )
 _SUFFIXES: Final = (".pt", ".pth", ".ckpt", ".safetensors", ".bin", ".gguf")
+#: What zipfile raises for archives that are damaged, encrypted or of a kind that it does not read.
+NO_ARCHIVE: Final = (zipfile.BadZipFile, RuntimeError, ValueError, LookupError, EOFError, struct.error)
 
 
 def refuse_other_formats(path: Path) -> None:
@@ -108,7 +111,7 @@ def content_format(path: Path) -> str | None:
         return f"a web page or a server's message, saved under the name of a model; {_AGAIN}"
     if head[257:262] == b"ustar":
         return f"a tar archive; {_UNPACK}"
-    if head.startswith(b"PK") and zipfile.is_zipfile(path):
+    if head.startswith(b"PK") and is_zip(path):
         return _zip_format(path)
     return None
 
@@ -118,6 +121,14 @@ def is_safetensors(path: Path) -> bool:
     with path.open("rb") as stream:
         head = stream.read(9)
     return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file ends as a zip archive does, which is not to say that it is whole."""
+    try:
+        return zipfile.is_zipfile(path)
+    except NO_ARCHIVE:
+        return False
 
 
 def is_torch_script(archive: zipfile.ZipFile) -> bool:
@@ -144,7 +155,7 @@ def _zip_format(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             script, saved = is_torch_script(archive), is_torch_archive(archive)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+    except NO_ARCHIVE:
         return None
     if script:
         return (

@@ -20,7 +20,7 @@ import torch
 
 from virnucpro.device_errors import is_out_of_memory
 from virnucpro.errors import ModelError
-from virnucpro.model.file_formats import is_safetensors
+from virnucpro.model.file_formats import NO_ARCHIVE, is_safetensors, is_zip
 from virnucpro.model.strangers import ADVICE
 
 _Content = TypeVar("_Content")
@@ -82,7 +82,7 @@ def load_weights(path: Path) -> Any:
     Raises:
         ModelError: damaged, a whole pickled object, or code that would have to run.
     """
-    if is_safetensors(path) or (path.suffix == ".safetensors" and not zipfile.is_zipfile(path)):
+    if is_safetensors(path) or (path.suffix == ".safetensors" and not is_zip(path)):
         return _load_safetensors(path)
     try:
         return _reading(path, lambda: _load_torch(path, {}))
@@ -116,7 +116,7 @@ def _load_torch(path: Path, stand_ins: Mapping[str, type]) -> Any:
     inert = [(stand_in, name) for name, stand_in in stand_ins.items()]
     with torch.serialization.safe_globals([argparse.Namespace, *inert]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickle protocols; a file that cannot be read raises
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
 
 
 def _load_beside_strangers(path: Path, strangers: list[str]) -> Any:
@@ -206,13 +206,13 @@ def _is_plain_pickle(path: Path) -> bool:
 
 def _strangers(path: Path, error: BaseException) -> list[str]:
     """Names that an archive asks for beside those of weights, found without loading it."""
-    if not zipfile.is_zipfile(path):
+    if not is_zip(path):
         called = _called(error)
         return [called] if called else []
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError):
+    except Exception:  # a damaged archive or pickle raises anything here too
         called = _called(error)
         return [called] if called else []
 
@@ -237,7 +237,7 @@ def whole_object(path: Path, root: str) -> ModelError:
 def _root_class(path: Path) -> str | None:
     """The class of the object in a file of ``torch.save``, where that is no container, found without loading it."""
     try:
-        if zipfile.is_zipfile(path):
+        if is_zip(path):
             with zipfile.ZipFile(path) as archive:
                 name = next(name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl")
                 with archive.open(name) as stream:
@@ -249,7 +249,7 @@ def _root_class(path: Path) -> str | None:
             for _ in ("protocol", "system"):
                 _operations(stream)
             return _first_global(_operations(stream))
-    except (zipfile.BadZipFile, StopIteration):
+    except (*NO_ARCHIVE, StopIteration):
         return None
 
 

@@ -17,7 +17,7 @@ import torch
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.output.damage import REMEDY_OF_RESULTS, reading
 from virnucpro.output.files import embedding_parts
-from virnucpro.output.schema import decode_metadata, vector_columns
+from virnucpro.output.schema import decode_metadata, required_vector_columns
 
 #: Rows of vectors read at a time.
 _BATCH_ROWS: Final = 4096
@@ -89,7 +89,7 @@ class Results:
         metadata = decode_metadata(schema, name)
         if missing := {*_FACTS} - {*facts.column_names}:
             raise DataError(f"{name}: no column {', '.join(sorted(missing))}; take the whole table of embed")
-        column, dim = next(iter(vector_columns(schema).items()))
+        column, dim = next(iter(required_vector_columns(schema, name).items()))
         # A dictionary numbers its values in the order in which they first occur.
         keys = facts["sequence_key"].combine_chunks().dictionary_encode()
         groups = keys.indices.to_numpy().astype(np.int64)

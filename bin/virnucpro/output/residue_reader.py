@@ -20,16 +20,18 @@ Matrix = npt.NDArray[np.float16]
 
 
 def residue_dims(schema: pa.Schema, where: Path | str) -> dict[str, int]:
-    """Columns of per-residue vectors, name to dimension, in file order; of files that hold lists too.
+    """Columns of per-residue vectors, name to the one dimension of all, in file order; of files that hold lists too.
 
     Raises:
-        DataError: the file was not written by this pipeline, or does not tell the dimension.
+        DataError: the file was not written by this pipeline, has no residues, or does not tell their dimension.
     """
     fields = [field for field in schema if field.name.startswith("residues")]
     lists = {field.name: field.type.value_type.list_size for field in fields if holds_lists(field.type)}
     values = [field.name for field in fields if pa.types.is_binary(field.type)]
     if len(lists) + len(values) != len(fields):
         raise DataError(f"{where}: residues are neither bytes nor lists of float16 vectors")
+    if not fields or (lists and values) or len({*lists.values()}) > 1:
+        raise DataError(f"{where}: no column of residues, or columns of different kinds; {_REMEDY}")
     if not values:
         return lists
     told = decode_metadata(schema, where).get(RESIDUES_KEY)

@@ -264,7 +264,10 @@ def decode_metadata(schema: pa.Schema, where: Path | str) -> dict[str, Any]:
     raw = (schema.metadata or {}).get(METADATA_KEY)
     if raw is None:
         raise DataError(f"{where}: no '{METADATA_KEY.decode()}' metadata; this file was not written by this pipeline")
-    decoded = json.loads(raw)
+    try:
+        decoded = json.loads(raw)
+    except (ValueError, RecursionError):
+        decoded = None
     if not isinstance(decoded, dict):
         raise DataError(f"{where}: metadata is not a JSON object; embed it again")
     return decoded
@@ -283,3 +286,11 @@ def vector_columns(schema: pa.Schema) -> dict[str, int]:
         for field in schema
         if field.name.startswith("embedding") and pa.types.is_fixed_size_list(field.type)
     }
+
+
+def required_vector_columns(schema: pa.Schema, where: Path | str) -> dict[str, int]:
+    """``vector_columns`` of finished results; DataError where there is none."""
+    columns = vector_columns(schema)
+    if not columns:
+        raise DataError(f"{where}: no embedding column; {REMEDY_OF_RESULTS}")
+    return columns

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from virnucpro.output.damage import REMEDY_OF_RESULTS, reading
-from virnucpro.output.schema import vector_columns
+from virnucpro.output.schema import required_vector_columns
 
 MOST_POINTS: Final = 5_000
 #: Row groups the sample is drawn from: reading more costs time and adds little.
@@ -75,7 +75,7 @@ def sample_rows(parts: Sequence[Path], most: int = MOST_POINTS, seed: int = _SEE
     ends = np.cumsum([rows for _, _, rows in chosen])
     places = _choose(generator, int(ends[-1]), most)
     with reading(chosen[0][0], REMEDY_OF_RESULTS):
-        column = next(iter(vector_columns(pq.read_schema(chosen[0][0]))))
+        column = next(iter(required_vector_columns(pq.read_schema(chosen[0][0]), chosen[0][0])))
     tables = []
     for (part, group, rows), end in zip(chosen, ends, strict=True):
         wanted = places[(places >= end - rows) & (places < end)] - (end - rows)

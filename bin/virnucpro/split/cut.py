@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from virnucpro.errors import DataError, FastaFormatError
+from virnucpro.errors import DataError, FastaFormatError, InputMissingError
 from virnucpro.fasta import record_too_long
 from virnucpro.fasta_source import RECORD_BYTES, FastaSource, PlainFile
 
 #: Bytes read at once in search of the next header.
 SEARCH_BYTES: Final = 1 << 16
 _BOUNDARY: Final = b"\n>"
+
+
+@contextmanager
+def reopened(path: Path, name: str) -> Iterator[io.FileIO]:
+    """Open an input again that was there before.
+
+    Raises:
+        InputMissingError: it was deleted in the meantime.
+    """
+    try:
+        stream = io.FileIO(path)
+    except FileNotFoundError:
+        raise InputMissingError(f"{name}: deleted while it was read; put it back and run again") from None
+    with stream:
+        yield stream
 
 
 @dataclass(frozen=True)
@@ -30,9 +47,9 @@ class Span:
         """Return its bytes.
 
         Raises:
-            DataError: the file has become shorter.
+            DataError, InputMissingError: the file has become shorter, or is gone.
         """
-        with self.path.open("rb", buffering=0) as stream:
+        with reopened(self.path, self.what) as stream:
             data = os.pread(stream.fileno(), self.size, self.offset)
             while len(data) < self.size:
                 more = os.pread(stream.fileno(), self.size - len(data), self.offset + len(data))
@@ -74,8 +91,9 @@ def cut_file(plain: PlainFile, size: int) -> Iterator[Span]:
 
     Raises:
         FastaFormatError: a record is longer than any protein.
+        InputMissingError: the file is gone.
     """
-    with plain.path.open("rb", buffering=0) as stream:
+    with reopened(plain.path, plain.name) as stream:
         start = plain.start
         while start < plain.size:
             stop = _next_header(stream.fileno(), plain, start, min(start + size, plain.size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -18,7 +19,7 @@ from virnucpro.file_identity import identity_of
 from virnucpro.plain_text import table_cell
 from virnucpro.split.blocks import ScannedBlock, scan_blocks
 from virnucpro.split.contigs import Translation
-from virnucpro.split.cut import Span, cut_file, cut_stream
+from virnucpro.split.cut import Span, cut_file, cut_stream, reopened
 from virnucpro.split.parse import KEY_BYTES
 from virnucpro.split.sources import open_source
 from virnucpro.split.spool import Spool, SpooledBlock
@@ -53,9 +54,11 @@ class ScanTotals:
     plain: list[PlainFile] = field(default_factory=list)
 
     def check_unchanged(self) -> None:
-        """Raise DataError where a file is not what it was when it was opened: its sequences are read twice."""
+        """Raise where a file is gone, or not what it was when it was opened: its sequences are read twice."""
         for file in self.plain:
-            if identity_of(file.path.stat()) != file.identity:
+            with reopened(file.path, file.name) as stream:
+                found = identity_of(os.fstat(stream.fileno()))
+            if found != file.identity:
                 raise DataError(f"{file.name}: changed while it was read; run again once it is complete")
 
 
