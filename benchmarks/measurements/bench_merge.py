@@ -204,7 +204,7 @@ def _metadata() -> dict[str, object]:
     return file_metadata(
         model="random", model_revision=None, weights_sha256="0" * 64, precision="fp16", attention="none", layers=[6],
         pooling=["mean"], max_length=1022, long_sequences="truncate", window_overlap=None,
-        torch="none", cuda=None, device_name="none", greatest_residue_l2=None, least_pooled_cosine=None,
+        torch="none", cuda=None, device_name="none",
     )  # fmt: skip
 
 

@@ -28,7 +28,8 @@ from virnucpro.data.tokens import tokenise
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.parameters import trained_inv_freq
 from virnucpro.model.registry import Esm2Config
-from virnucpro.pipeline.engine import Engine, OutputPlan
+from virnucpro.pipeline.engine import Engine
+from virnucpro.pipeline.output_plan import OutputPlan
 
 PRECISIONS = ("fp16", "bf16", "fp8")
 PATHS = {"fused": True, "plain": False}

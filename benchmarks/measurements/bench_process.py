@@ -21,7 +21,8 @@ from benchmarks.inputs import SHAPES, budget_of, packed_batches, read_sequences
 from benchmarks.peers.bench_engines import run_ours, timed
 
 from virnucpro.model.weights import load_model
-from virnucpro.pipeline.engine import Engine, OutputPlan
+from virnucpro.pipeline.engine import Engine
+from virnucpro.pipeline.output_plan import OutputPlan
 
 
 def write_shard(sequences: list[str], repeats: int, path: Path) -> int:

@@ -24,7 +24,8 @@ from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.monitor.gpu import DeviceSampler
 from virnucpro.pipeline.async_inference import device_uuid
 from virnucpro.pipeline.embed import SAMPLE_INTERVAL
-from virnucpro.pipeline.engine import Engine, OutputPlan
+from virnucpro.pipeline.engine import Engine
+from virnucpro.pipeline.output_plan import OutputPlan
 
 #: Whether the sampler runs in a window, repeated.
 ORDER = (False, True, True, False)

@@ -187,7 +187,7 @@ def self_check_text() -> list[str]:
         "weights that has nothing else in common with the model: PyTorch's own operations, one layer on the device at "
         "a time, so that a model of any size finds room beside itself. Pooling of all layers kept is compared with "
         "PyTorch's of the same states. Which sequences are taken is told by the shard alone. Long ones are cut to "
-        "what the twin may compute in about a second of two cores, or of the slowest card: "
+        "what the twin computes in about a second on two cores (8M; on a GPU it was not timed yet): "
         f"{most:,} tokens together at most, and {batch:,} with the copies.",
         "`self_check` says what came of it. `met`: the bounds above are kept. `plain`: they were not, the task said so "
         "in a line and went on by PyTorch's operations alone, measured anew and then within them. `missed`: PyTorch's "

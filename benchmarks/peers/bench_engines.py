@@ -20,7 +20,8 @@ from benchmarks.inputs import SHAPES, budget_of, flops, packed_batches, padded_g
 
 from virnucpro.data.tokens import tokenise
 from virnucpro.model.esm2 import PackedEsm2
-from virnucpro.pipeline.engine import Engine, OutputPlan
+from virnucpro.pipeline.engine import Engine
+from virnucpro.pipeline.output_plan import OutputPlan
 
 #: fair-esm's extract.py pads batches to this many tokens unless told otherwise.
 FAIR_ESM_BUDGET = 4096

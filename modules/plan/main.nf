@@ -134,6 +134,7 @@ def changes(run) {
         [run.unknown_residues, 'residue', 'without a token read as X'],
         [run.gaps_removed, 'gap character', 'removed'],
         [run.comment_lines, 'comment line', 'skipped'],
+        [run.stopped_frames, 'frame', 'with a stop left out'],
     ]
     return read.findAll { number, _what, _fate -> number }.collect { number, what, fate -> "${counted(number, what)} ${fate}" }
 }

@@ -58,14 +58,16 @@ def test_genes_of_a_metagenomes_contigs_are_pyrodigals(tmp_path: Path) -> None:
 
 
 def test_six_frames(tmp_path: Path) -> None:
-    lines = [">short of a lake", "ACGT", ">a", "GCC" * 120, ">b", "GCC" * 120]
+    lines = [">short of a lake", "ACGT", ">a", "GCC" * 120, ">b", "TAA" + "GCC" * 119]
     (tmp_path / "in.fasta").write_text("\n".join(lines) + "\n")
     options = ("--translate", "six_frame", "--chunk", "300", "--min_contig", "5", "--genetic_code", "11")
     run = launch(tmp_path, "--input", "in.fasta", *options, *COMMON)
     assert run.code == 0, run.output
     table = pq.read_table(run.results / "embeddings")
     ids = [f"{contig}_chunk_{chunk}{frame}" for contig in "ab" for chunk in (1, 2) for frame in FRAMES]
+    ids.remove("b_chunk_1F1")
     assert table["id"].to_pylist() == ids
+    assert "1 frame with a stop left out" in run.output
     assert (run.results / "rejected.tsv").read_text().splitlines()[1].split("\t")[1:] == [
         *("1", "0", "short", "contig of 4 nucleotides, below --min_contig 5")
     ]

@@ -78,9 +78,9 @@ def test_a_record_is_written_as_it_always_was(tmp_path: Path) -> None:
     assert written.startswith('{\n "pipeline_version": "')
     assert list(json.loads(written)) == [
         *("pipeline_version", "records", "residues", "embedded", "duplicate", "reused", "rejected", "truncated"),
-        *("unknown_residues", "gaps_removed", "comment_lines", "stopped_frames", "share_saved", "max_length"),
-        *("long_sequences", "window_overlap", "keys_digest", "digests", "output", "shards", "reuse", "card"),
-        *("card_teraflops", "digest"),
+        *("unknown_residues", "gaps_removed", "comment_lines", "stopped_frames", "keys_digest"),
+        *("share_saved", "max_length", "long_sequences", "window_overlap", "digests", "output", "shards", "reuse"),
+        *("card", "card_teraflops", "digest"),
     ]
 
 

@@ -17,7 +17,7 @@ from virnucpro.errors import DataError, UsageError
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.pipeline import AsyncInferenceRunner, async_inference
 from virnucpro.pipeline.async_inference import BATCHES_AHEAD, run_async_inference
-from virnucpro.pipeline.engine import OutputPlan
+from virnucpro.pipeline.output_plan import OutputPlan
 
 TRYPTOPHAN = 22
 

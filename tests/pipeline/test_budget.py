@@ -23,7 +23,7 @@ from virnucpro.pipeline.budget import (
     weight_bytes,
     whole_waves,
 )
-from virnucpro.pipeline.engine import OutputPlan
+from virnucpro.pipeline.output_plan import OutputPlan
 
 CPU = torch.device("cpu")
 

@@ -29,7 +29,7 @@ from virnucpro.config import VectorConfig
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner
 from virnucpro.pipeline.compile_ahead import compile_ahead
-from virnucpro.pipeline.engine import OutputPlan
+from virnucpro.pipeline.output_plan import OutputPlan
 
 def kept():
     return {path for path in Path(sys.argv[1]).rglob("*") if path.suffix in (".cubin", ".so")}

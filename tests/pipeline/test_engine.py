@@ -13,7 +13,8 @@ from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.errors import TryAgainError, UsageError
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.pipeline import engine as engine_module
-from virnucpro.pipeline.engine import Engine, OutputPlan
+from virnucpro.pipeline.engine import Engine
+from virnucpro.pipeline.output_plan import OutputPlan
 
 CPU = torch.device("cpu")
 MEAN = OutputPlan((2,), ("mean",))

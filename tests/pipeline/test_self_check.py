@@ -23,7 +23,7 @@ from virnucpro.errors import ExitCode, TryAgainError
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.registry import MODELS
 from virnucpro.model.weights import load_model
-from virnucpro.pipeline.engine import OutputPlan
+from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.pipeline.self_check import (
     FEWEST_TOKENS,
     MOST_TOKENS,

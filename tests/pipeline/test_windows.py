@@ -22,7 +22,8 @@ from virnucpro.errors import UsageError
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.weights import load_model, read_checkpoint
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner
-from virnucpro.pipeline.engine import Engine, OutputPlan
+from virnucpro.pipeline.engine import Engine
+from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.shards import cost_units, floating_point_operations
 from virnucpro.windows import computed_tokens, window_counts, window_starts
 

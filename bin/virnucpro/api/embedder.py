@@ -36,7 +36,7 @@ from virnucpro.pipeline.budget import token_budget
 from virnucpro.pipeline.compile_ahead import compile_ahead
 from virnucpro.pipeline.device import select_device
 from virnucpro.pipeline.embed import device_name, vector_metadata
-from virnucpro.pipeline.engine import OutputPlan
+from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.pipeline.self_check import SelfCheck, sample_of, self_checked
 from virnucpro.windows import computed_tokens
 

@@ -197,8 +197,6 @@ def _without_vectors(summary: SplitSummary, model: ModelDescription) -> tuple[di
         torch="none",
         cuda=None,
         device_name="none",
-        greatest_residue_l2=None,
-        least_pooled_cosine=None,
     )
     return dict.fromkeys(names, model.embed_dim), metadata
 
@@ -290,6 +288,7 @@ def _run_summary(
         unknown_residues=inputs.summary.unknown_residues,
         gaps_removed=inputs.summary.gaps_removed,
         comment_lines=inputs.summary.comment_lines,
+        stopped_frames=inputs.summary.stopped_frames,
         residues=totals.residues,
         tokens=totals.tokens,
         rows=totals.rows,

@@ -63,12 +63,8 @@ class ReuseEntry(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitSummary(Record, remedy="split the input again with split_fasta.py", layout={"indent": 1}):
-    """``split_summary.json``: what SPLIT_FASTA found, and the shards that it made of it.
-
-    ``card`` is what they were sized for, None for one that it does not know; ``card_teraflops`` the rate that it is
-    taken to reach.
-    """
+class Tally(Record):
+    """What became of an input's records, and what of them was not read as it stands."""
 
     pipeline_version: str = __version__
     records: int
@@ -81,12 +77,22 @@ class SplitSummary(Record, remedy="split the input again with split_fasta.py", l
     unknown_residues: int
     gaps_removed: int
     comment_lines: int
-    stopped_frames: int
+    stopped_frames: int = field(default=0, metadata=ADDED_LATER)
+    keys_digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSummary(Tally, remedy="split the input again with split_fasta.py", layout={"indent": 1}):
+    """``split_summary.json``: what SPLIT_FASTA found, and the shards that it made of it.
+
+    ``card`` is what they were sized for, None for one that it does not know; ``card_teraflops`` the rate that it is
+    taken to reach.
+    """
+
     share_saved: float
     max_length: int
     long_sequences: str
     window_overlap: int | None
-    keys_digest: str
     digests: dict[str, str]
     output: VectorFacts
     shards: list[PlannedShard]
@@ -245,27 +251,15 @@ class ShardFigures(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSummary(Record, remedy="merge again with merge_embeddings.py", layout={"indent": 2}):
+class RunSummary(Tally, remedy="merge again with merge_embeddings.py", layout={"indent": 2}):
     """``run_summary.json``: what a finished run did, and how fast."""
 
-    pipeline_version: str = __version__
     model: RunModel
     versions: RunVersions
     parameters: RunParameters
     reuse: list[ReuseEntry]
-    records: int
-    embedded: int
-    duplicate: int
-    reused: int
-    rejected: int
-    truncated: int
-    unknown_residues: int
-    gaps_removed: int
-    comment_lines: int
-    residues: int
     tokens: int
     rows: int
-    keys_digest: str
     shards: int
     started: float | None
     finished: float | None
@@ -293,9 +287,9 @@ class RunSummary(Record, remedy="merge again with merge_embeddings.py", layout={
     bottleneck_cause: str
     verdict: list[str]
     million_more: CostEstimate
-    self_check: dict[str, int]
-    greatest_residue_l2: float | None
-    least_pooled_cosine: float | None
+    self_check: dict[str, int] = field(default_factory=dict, metadata=ADDED_LATER)
+    greatest_residue_l2: float | None = field(default=None, metadata=ADDED_LATER)
+    least_pooled_cosine: float | None = field(default=None, metadata=ADDED_LATER)
     attention: list[str]
     devices: list[RunDevice]
     per_shard: list[ShardFigures]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
@@ -88,7 +88,8 @@ def _kinds(record: type[Record]) -> dict[str, Any]:
 
 @cache
 def _added_later(record: type[Record]) -> dict[str, Any]:
-    return {each.name: each.default for each in fields(record) if each.metadata == ADDED_LATER}  # type: ignore[arg-type]
+    later = [each for each in fields(record) if each.metadata == ADDED_LATER]  # type: ignore[arg-type]
+    return {each.name: each.default if each.default_factory is MISSING else each.default_factory() for each in later}
 
 
 def _record(kind: Any, content: object, where: str) -> Any:

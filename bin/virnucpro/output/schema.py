@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, Final, NotRequired, TypedDict, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -226,13 +226,14 @@ class Origin(TypedDict):
     torch: str
     cuda: str | None
     device_name: str
-    greatest_residue_l2: float | None
-    least_pooled_cosine: float | None
+    greatest_residue_l2: NotRequired[float | None]
+    least_pooled_cosine: NotRequired[float | None]
 
 
 def file_metadata(**origin: Unpack[Origin]) -> dict[str, object]:
     """What every file of vectors says about its origin."""
-    return {"pipeline_version": __version__, **origin}
+    unchecked = {"greatest_residue_l2": None, "least_pooled_cosine": None}
+    return {"pipeline_version": __version__, **unchecked, **origin}
 
 
 def first_difference(expected: Mapping[str, object], found: Mapping[str, object]) -> str | None:

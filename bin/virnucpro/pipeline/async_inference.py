@@ -18,7 +18,8 @@ from virnucpro.errors import DataError, UsageError
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.monitor.gpu import DeviceSampler, Sample, device_statistics
 from virnucpro.monitor.metrics import BatchRecord, LoaderMetrics, bottleneck
-from virnucpro.pipeline.engine import BatchOutput, Engine, InFlight, OutputPlan
+from virnucpro.pipeline.engine import BatchOutput, Engine, InFlight
+from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.shards import SPECIAL_TOKENS, cost_units, floating_point_operations
 from virnucpro.windows import computed_tokens, window_counts
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from virnucpro.model.registry import Esm2Config
-    from virnucpro.pipeline.engine import OutputPlan
+    from virnucpro.pipeline.output_plan import OutputPlan
 
 #: Values of D per token alive at the peak of a layer: x, h, attention output, qkv (3), fc1 output (4), one spare.
 ACTIVATIONS_PER_TOKEN: Final = 11

@@ -17,7 +17,8 @@ from virnucpro.data.tokens import X
 from virnucpro.kernels.launching import compiles_together, compiling_together
 from virnucpro.machine import usable_cores
 from virnucpro.model.esm2 import PackedEsm2
-from virnucpro.pipeline.engine import Engine, OutputPlan
+from virnucpro.pipeline.engine import Engine
+from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.plain_text import visible
 
 #: Tokens of the longest sequence of a batch, one for each row of the tables of tiles.

@@ -38,8 +38,8 @@ from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceRe
 from virnucpro.pipeline.budget import token_budget
 from virnucpro.pipeline.compile_ahead import compile_ahead
 from virnucpro.pipeline.device import select_device
-from virnucpro.pipeline.engine import OutputPlan
 from virnucpro.pipeline.matrix_rate import matrix_teraflops
+from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.pipeline.progress import Progress
 from virnucpro.pipeline.self_check import SelfCheck, sample_of_shard, self_checked
 from virnucpro.plain_text import visible

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from virnucpro.config import DEFAULT_VECTORS, VectorConfig, Windows, absolute_layers
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.data.tokens import MASK
 from virnucpro.data.window_layout import WindowLayout, lay_out
 from virnucpro.device_errors import device_fault, is_out_of_device_memory
 from virnucpro.errors import TryAgainError
 from virnucpro.kernels.pooling import pool
-from virnucpro.output.schema import embedding_columns, residue_columns
+from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.shards import SPECIAL_TOKENS
 from virnucpro.windows import computed_tokens
 
@@ -31,33 +30,6 @@ if TYPE_CHECKING:
 
 #: Of residues copied to the host at once: what pinned memory is made of whole, in powers of two.
 RESIDUE_BLOCK_BYTES: Final = 32 << 20
-
-
-@dataclass(frozen=True)
-class OutputPlan:
-    """Which vectors leave the model: absolute ``layers`` (0 is the embedding layer) times ``pooling``.
-
-    Sequences longer than ``windows`` are computed in these.
-    """
-
-    layers: tuple[int, ...]
-    pooling: tuple[str, ...]
-    per_residue: bool = False
-    windows: Windows | None = None
-
-    @classmethod
-    def of(cls, depth: int, asked: VectorConfig = DEFAULT_VECTORS) -> OutputPlan:
-        """What is asked of a model of ``depth`` layers; UsageError where it does not have them."""
-        return cls(absolute_layers(asked.layers, depth), asked.pooling, asked.per_residue, asked.windows)
-
-    def columns(self) -> dict[str, tuple[str, int]]:
-        """Column name to (pooling, layer), in output order."""
-        outputs = [(pooling, layer) for pooling in self.pooling for layer in self.layers]
-        return dict(zip(embedding_columns(self.pooling, self.layers), outputs, strict=True))
-
-    def residue_columns(self) -> dict[str, int]:
-        """Column name to layer of the per-residue vectors; empty where none were asked for."""
-        return dict(zip(residue_columns(self.layers), self.layers, strict=True)) if self.per_residue else {}
 
 
 @dataclass

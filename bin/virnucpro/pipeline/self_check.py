@@ -27,10 +27,11 @@ from virnucpro.errors import TryAgainError
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.twin import twin_states
-from virnucpro.pipeline.engine import OutputPlan, pooled
+from virnucpro.pipeline.engine import pooled
+from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.shards import SPECIAL_TOKENS
 
-#: Floating-point operations that the twin may take, in fp32: about a second of two cores, and of the slowest card.
+#: Floating-point operations that the twin may take, in fp32: about a second of two cores; a GPU's by its paper rate.
 TWIN_OPERATIONS: Final = {"cpu": 1e10, "cuda": 1e13, "mps": 1e12}
 #: The same of the largest batch that is checked, in which the sequences stand several times, as many as in a real one.
 BATCH_OPERATIONS: Final = {"cpu": 0.0, "cuda": 2e13, "mps": 0.0}
