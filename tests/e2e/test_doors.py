@@ -63,6 +63,7 @@ def test_the_command_leaves_the_results_of_the_pipeline(pipeline: Path, fasta: P
     )
     assert done.returncode == 0, done.stderr
     assert "1 records rejected" in done.stdout and done.stdout.endswith("Results: out\n")
+    assert (done.stdout + done.stderr).count("Where the time went") == 1
     published = {path.relative_to(pipeline) for path in pipeline.rglob("*") if path.is_file()}
     left = {path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert left == {path for path in published if path.parts[0] not in ("pipeline_info", ".virnucpro")}

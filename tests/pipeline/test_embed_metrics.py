@@ -17,6 +17,7 @@ from pipeline.models import random_sequences, save_fair_esm, small_esm2
 
 from virnucpro.config import EmbedConfig
 from virnucpro.model.describe import describe_model
+from virnucpro.output.contracts import ShardSummary
 from virnucpro.pipeline import embed
 from virnucpro.pipeline.async_inference import device_uuid
 
@@ -130,6 +131,7 @@ def test_the_device_is_sampled_from_before_the_weights_are_read_until_all_is_wri
     batches = pq.read_table(tmp_path / "out" / "batches.parquet").to_pydict()
     assert batches["queue_state"][0] == "startup"
     assert "startup" not in batches["queue_state"][1:]
+    embed.tell_verdict(ShardSummary.read(tmp_path / "out" / "summary.json"))
     printed = capsys.readouterr().err
     assert "Where the time went: start-up" in printed
     assert "A million more sequences like these" in printed

@@ -14,6 +14,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(config: EmbedConfig) -> None:
-    from virnucpro.pipeline.embed import embed_shard
+    from virnucpro.pipeline.embed import embed_shard, tell_verdict
 
-    embed_shard(config)
+    tell_verdict(embed_shard(config))

@@ -114,10 +114,13 @@ def embed_shard(config: EmbedConfig) -> ShardSummary:
     device = select_device(config.device, config.precision)
     # From here on, so that start-up's power is recorded too: nothing of this task is on the device yet.
     with DeviceSampler(device_uuid(device), SAMPLE_INTERVAL) as sampler, ending_with_loaders():
-        summary = _embed_on(device, config, sampler)
+        return _embed_on(device, config, sampler)
+
+
+def tell_verdict(summary: ShardSummary) -> None:
+    """Say on stderr where a shard's time went."""
     if summary.sequences:
         print(*map(visible, run_verdict([summary.to_dict()])), sep="\n", file=sys.stderr)
-    return summary
 
 
 def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler) -> ShardSummary:
