@@ -28,6 +28,7 @@ ROOT = {
     "file_identity",
     "interrupts",
     "machine",
+    "parity_bounds",
     "path_lists",
     "plain_text",
     "shards",

@@ -22,8 +22,8 @@ from benchmarks.pages.result_tables import (
     table,
 )
 
-from virnucpro.config import PARITY_BOUNDS, ROUNDING_BOUNDS
 from virnucpro.model.registry import MODELS
+from virnucpro.parity_bounds import PARITY_BOUNDS, ROUNDING_BOUNDS
 
 #: Precision -> least pooled cosine, and greatest relative L2 of a residue's states.
 BOUNDS: dict[str, tuple[Goal, Goal | None]] = {
@@ -188,7 +188,8 @@ def self_check_text() -> list[str]:
         "a time, so that a model of any size finds room beside itself. Pooling of all layers kept is compared with "
         "PyTorch's of the same states. Which sequences are taken is told by the shard alone. Long ones are cut to "
         "what the twin computes in about a second on two cores (8M; on a GPU it was not timed yet): "
-        f"{most:,} tokens together at most, and {batch:,} with the copies.",
+        f"{most:,} tokens together at most, and {batch:,} with the copies. `python -m "
+        "benchmarks.measurements.bench_self_check FASTA CHECKPOINT` measures what that costs a task.",
         "`self_check` says what came of it. `met`: the bounds above are kept. `plain`: they were not, the task said so "
         "in a line and went on by PyTorch's operations alone, measured anew and then within them. `missed`: PyTorch's "
         "operations in this precision are beyond the bounds as well, by no more than rounding explains "

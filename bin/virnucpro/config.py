@@ -34,30 +34,6 @@ PRECISIONS: Final[Mapping[str, Precision]] = MappingProxyType(
 )
 
 
-class ParityBound(NamedTuple):
-    """How far vectors may be from fair-esm's in fp32, as docs/parity.md publishes it; None where nothing is said."""
-
-    pooled_cosine: float
-    residue_l2: float | None
-
-
-PARITY_BOUNDS: Final[Mapping[str, ParityBound]] = MappingProxyType(
-    {
-        "fp32": ParityBound(0.9999999, 2e-5),
-        "fp16": ParityBound(0.99999, 5e-3),
-        "bf16": ParityBound(0.9998, 4e-2),
-        "fp8": ParityBound(0.999, None),
-    }
-)
-#: What no rounding to this precision explains. fp8 misses its published bound with every model, 16 bits may with some.
-ROUNDING_BOUNDS: Final[Mapping[str, ParityBound]] = MappingProxyType(
-    {
-        "fp32": PARITY_BOUNDS["fp32"],
-        "fp16": ParityBound(0.999, 5e-2),
-        "bf16": ParityBound(0.99, 4e-1),
-        "fp8": ParityBound(0.85, 0.6),
-    }
-)
 POOLINGS: Final = ("mean", "bos", "max")
 EMBEDDING_DTYPES: Final = ("float32", "float16")
 LONG_SEQUENCES: Final = ("truncate", "full", "window")
@@ -321,15 +297,3 @@ class RunConfig(SplitConfig):
         super().__post_init__()
         if self.reference is not None and self.neighbours is None:
             raise UsageError("--reference says where to look for --neighbours; give their number too")
-
-
-@dataclass(frozen=True)
-class NeighboursConfig(Config):
-    """What NEIGHBOURS does."""
-
-    results: Path = option("finished results")
-    neighbours: int = option("how many for each record")
-    outdir: Path = option("where neighbours.parquet goes", Path("."))
-    reference: Path | None = option("results to look for neighbours in (default: the results themselves)", None)
-    reference_name: str | None = option("what the user calls the reference", None)
-    device: str = option("where to compute", "auto", choices=DEVICES)

@@ -15,10 +15,10 @@ import torch
 from e2e.launch import MODEL, PROJECT
 
 from virnucpro import embed
-from virnucpro.config import NeighboursConfig
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.neighbours import neighbours as module
 from virnucpro.neighbours import search
+from virnucpro.neighbours.config import NeighboursConfig
 from virnucpro.neighbours.neighbours import neighbours
 from virnucpro.output.schema import NEIGHBOURS_SCHEMA, decode_metadata, encode_metadata, results_schema
 from virnucpro.output.writer import vector_array

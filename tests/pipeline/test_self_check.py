@@ -18,11 +18,11 @@ import torch
 from model.esm2_reference import random_sequence, reference_states, save_fair_esm, sharp_esm2
 
 from virnucpro.api.embedder import Embedder
-from virnucpro.config import PARITY_BOUNDS
 from virnucpro.errors import ExitCode, TryAgainError
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.registry import MODELS
 from virnucpro.model.weights import load_model
+from virnucpro.parity_bounds import PARITY_BOUNDS
 from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.pipeline.self_check import (
     FEWEST_TOKENS,

@@ -18,13 +18,14 @@ from typing import Any, Final, TypeVar
 
 from virnucpro import __version__
 from virnucpro.api.models import find_model
-from virnucpro.config import Config, EmbedConfig, NeighboursConfig, RunConfig, SplitConfig, precision_on
+from virnucpro.config import Config, EmbedConfig, RunConfig, SplitConfig, precision_on
 from virnucpro.errors import ExitCode, UsageError, VirnucproError, run_reporting_errors, writing_into
 from virnucpro.interrupts import starting_out_of_reach
 from virnucpro.machine import usable_cores
 from virnucpro.merge.config import MergeConfig
 from virnucpro.merge.merge import merge
 from virnucpro.model.kept_descriptions import describe_once
+from virnucpro.neighbours.config import NeighboursConfig
 from virnucpro.neighbours.neighbours import neighbours
 from virnucpro.output.atomic import publish_directory, remove_tree
 from virnucpro.output.contracts import RunSummary, SplitSummary

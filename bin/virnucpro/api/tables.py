@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from virnucpro.config import NeighboursConfig
+from virnucpro.neighbours.config import NeighboursConfig
 from virnucpro.neighbours.neighbours import nearest_pairs
 from virnucpro.neighbours.results import Results
 from virnucpro.pipeline.device import select_device

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from virnucpro.cli.program import run_program
-from virnucpro.config import NeighboursConfig
+from virnucpro.neighbours.config import NeighboursConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:

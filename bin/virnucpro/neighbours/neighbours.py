@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from virnucpro.config import NeighboursConfig
 from virnucpro.errors import TryAgainError
+from virnucpro.neighbours.config import NeighboursConfig
 from virnucpro.neighbours.pairs import pair_tables
 from virnucpro.neighbours.results import Results
 from virnucpro.neighbours.search import inverse_norms, nearest

@@ -20,13 +20,13 @@ from typing import Final
 import torch
 from torch.nn.functional import cosine_similarity
 
-from virnucpro.config import PARITY_BOUNDS, ROUNDING_BOUNDS, ParityBound
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.data.tokens import tokenise_packed
 from virnucpro.errors import TryAgainError
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.twin import twin_states
+from virnucpro.parity_bounds import PARITY_BOUNDS, ROUNDING_BOUNDS, ParityBound
 from virnucpro.pipeline.engine import pooled
 from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.shards import SPECIAL_TOKENS
