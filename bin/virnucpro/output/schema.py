@@ -232,8 +232,8 @@ class Origin(TypedDict):
 
 def file_metadata(**origin: Unpack[Origin]) -> dict[str, object]:
     """What every file of vectors says about its origin."""
-    unchecked = {"greatest_residue_l2": None, "least_pooled_cosine": None}
-    return {"pipeline_version": __version__, **unchecked, **origin}
+    checked = {name: origin.get(name) for name in ("greatest_residue_l2", "least_pooled_cosine")}
+    return {"pipeline_version": __version__, **origin, **checked}
 
 
 def first_difference(expected: Mapping[str, object], found: Mapping[str, object]) -> str | None:
