@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +11,6 @@ from virnucpro.export.layout import Layout, require
 from virnucpro.export.names import FILE_NAME_BYTES
 from virnucpro.export.results import Records, Vectors
 from virnucpro.output.schema import embedding_columns
-
-#: fair-esm's names for poolings; it has none for the maximum.
-_ENTRIES: Final = {"mean": "mean_representations", "bos": "bos_representations", "max": "max_representations"}
 
 
 class FairEsm(Layout):
@@ -38,7 +35,7 @@ class FairEsm(Layout):
         for i, (label, name) in enumerate(zip(records.texts, records.names, strict=True)):
             content: dict[str, Any] = {"label": label}
             for (pooling, layer), column in zip(places, columns, strict=True):
-                content.setdefault(_ENTRIES[pooling], {})[layer] = _tensor(torch, records.vectors[column][i])
+                content.setdefault(f"{pooling}_representations", {})[layer] = _tensor(torch, records.vectors[column][i])
             torch.save(content, self.folder / f"{name}.pt")
 
     def add_residues(self, rows: list[int], names: list[str], residues: Mapping[str, Vectors]) -> None:

@@ -20,7 +20,7 @@ from virnucpro.data.tokens import MASK
 from virnucpro.data.window_layout import WindowLayout, lay_out
 from virnucpro.device_errors import device_fault, is_out_of_device_memory
 from virnucpro.errors import TryAgainError
-from virnucpro.kernels.pooling import pool
+from virnucpro.kernels.pooling import pool, pool_ref
 from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.shards import SPECIAL_TOKENS
 from virnucpro.windows import computed_tokens
@@ -244,6 +244,13 @@ def pooled(
     """Vectors (S, D) by column out of the states (T, D) of the plan's layers."""
     with model.operations():
         return {name: pool(states[layer], cu_seqlens, pooling) for name, (pooling, layer) in plan.columns().items()}
+
+
+def pooled_plainly(
+    states: Mapping[int, torch.Tensor], cu_seqlens: torch.Tensor, plan: OutputPlan
+) -> dict[str, torch.Tensor]:
+    """The same by PyTorch's own operations, whatever else is at hand."""
+    return {name: pool_ref(states[layer], cu_seqlens, pooling) for name, (pooling, layer) in plan.columns().items()}
 
 
 def _by_sequence(

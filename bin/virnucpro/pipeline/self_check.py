@@ -27,7 +27,7 @@ from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.twin import twin_states
 from virnucpro.parity_bounds import PARITY_BOUNDS, ROUNDING_BOUNDS, ParityBound
-from virnucpro.pipeline.engine import pooled
+from virnucpro.pipeline.engine import pooled, pooled_plainly
 from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.shards import SPECIAL_TOKENS
 
@@ -227,8 +227,8 @@ def _measure(
         states = model.forward(ids, bounds, resident.positions, batch.max_seqlen, kept.layers)
         vectors = {name: each.cpu() for name, each in pooled(model, states, bounds, kept).items()}
         host = {layer: each.float().cpu() for layer, each in states.items()}
-        columns = kept.columns()
-        mean = next(name for name, column in columns.items() if column == ("mean", depth))
+        plain = pooled_plainly(host, batch.cu_seqlens, kept)
+        mean = next(name for name, column in kept.columns().items() if column == ("mean", depth))
         offsets = batch.cu_seqlens.tolist()
         for row, place in enumerate(map(int, batch.sequence_ids)):
             inner = slice(offsets[row] + 1, offsets[row + 1] - 1)
@@ -236,12 +236,14 @@ def _measure(
             finite = all(bool(torch.isfinite(each[row]).all()) for each in vectors.values())
             if not finite and (model.precision != "fp32" or not bool(torch.isfinite(twin).all())):
                 continue
-            plain = {name: _pool(host[layer][offsets[row] : inner.stop], how) for name, (how, layer) in columns.items()}
             worst.append(
                 _Deviation(
                     float(((ours - twin).norm(dim=1) / twin.norm(dim=1)).max()),
                     float(cosine_similarity(vectors[mean][row].double(), twin.double().mean(0), dim=0)),
-                    max(float((vectors[name][row] - each).norm() / each.norm()) for name, each in plain.items()),
+                    max(
+                        float((vectors[name][row] - each[row]).norm() / each[row].norm())
+                        for name, each in plain.items()
+                    ),
                 )
             )
     return _worst(worst) if worst else None
@@ -255,13 +257,6 @@ def _worst(found: Sequence[_Deviation]) -> _Deviation:
         -greatest([-each.pooled_cosine for each in found]),
         greatest([each.pooling_l2 for each in found]),
     )
-
-
-def _pool(states_nD: torch.Tensor, pooling: str) -> torch.Tensor:
-    """One vector of a sequence's states, <cls> first and <eos> left out."""
-    if pooling == "bos":
-        return states_nD[0]
-    return states_nD[1:].amax(0) if pooling == "max" else states_nD[1:].mean(0)
 
 
 def _rid(model: PackedEsm2) -> PackedEsm2:
