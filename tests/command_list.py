@@ -254,6 +254,7 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "benchmarks/measurements/bench_neighbours.py": Lacks(TIME, helped),
     "benchmarks/measurements/bench_report.py": Lacks(TIME, helped),
     "python -m benchmarks.measurements.bench_self_check FASTA CHECKPOINT": Lacks(TIME, helped),
+    "benchmarks/measurements/bench_self_check.py": Lacks(TIME, helped),
     "benchmarks/measurements/bench_split.py": Lacks(TIME, helped),
     "python -m benchmarks.peers.bench_run FASTA --size SIZE": Lacks(GPU, helped),
     "benchmarks/peers/bench_notebook.py": Lacks(TIME, helped),
