@@ -18,7 +18,7 @@ from torch import Tensor
 
 from virnucpro.errors import ModelError, UsageError
 from virnucpro.kernels.attention import attention_backend
-from virnucpro.kernels.device import plain_operations, uses_hopper
+from virnucpro.kernels.device import plain_operations, uses_hopper, uses_triton
 from virnucpro.model.embedding import Embedding
 from virnucpro.model.families import nearest_family
 from virnucpro.model.layers import EncoderLayer, LayerNorm, Packing
@@ -70,6 +70,12 @@ class PackedEsm2:
         """What computes attention for this model, by the name that ``kernels.attention`` gives it."""
         with self.operations():
             return attention_backend(torch.empty(0, dtype=self.dtype, device=self.device))
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether anything that it computes is computed by kernels of ours."""
+        with self.operations():
+            return uses_triton(torch.empty(0, device=self.device))
 
     def operations(self) -> AbstractContextManager[None]:
         """Where what this model computes, and what is computed of it, is to run."""
