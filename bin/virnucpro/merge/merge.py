@@ -53,6 +53,8 @@ from virnucpro.shards import floating_point_operations, total_cost_units
 #: Bytes of vectors that are worked on at once, and rows at most: narrow vectors still have ids and keys.
 WINDOW_BYTES: Final = 96 << 20
 WINDOW_ROWS: Final = 262_144
+#: Row groups of a window that wait for the writer while the next is gathered.
+GROUPS_WAITING: Final = 8
 #: Bytes of vectors, and of requests for them, that wait in memory before they are spilled.
 WANTED_BYTES: Final = 96 << 20
 REQUEST_BYTES: Final = 32 << 20
@@ -115,7 +117,7 @@ def _merge_into(temporary: Path, config: MergeConfig, inputs: _Inputs) -> RunSum
     for source, name in ((config.manifest, MANIFEST_FILE), (config.rejected, REJECTED_FILE)):
         shutil.copyfile(source, temporary / name)
     write_digests(temporary, written, inputs.summary.digests)
-    for path in (path for path in temporary.rglob("*") if path.is_file()):
+    for path in filter(Path.is_file, temporary.rglob("*")):
         sync(path)
     return summary
 
@@ -135,8 +137,7 @@ def _open(config: MergeConfig) -> _Inputs:
             raise DataError(
                 f"shard {shard.number} ({shard.folder}): vectors are {shard.dtype}, not {config.embedding_dtype}"
             )
-    all_metadata = [shard.metadata for shard in shards]
-    columns = dict(shards[0].columns) if shards else {}
+    all_metadata, columns = [shard.metadata for shard in shards], dict(shards[0].columns) if shards else {}
     used = _used_sources(summary, len(config.reuse) if summary.reused else 0)
     parts = [reused_parts(results) if source in used else {} for source, results in enumerate(config.reuse)]
     for path in (path for files in parts for path in files):
@@ -155,7 +156,7 @@ def _used_sources(summary: SplitSummary, sources: int) -> list[int]:
 
 def _metrics_row(shard: ShardFiles) -> dict[str, Any]:
     """What shards.parquet says of a shard."""
-    known = {**shard.summary.to_dict(), "attention": shard.metadata.get("attention")}
+    known = shard.summary.to_dict() | {"attention": shard.metadata.get("attention")}
     return {name: known[name] for name in SHARDS_SCHEMA.names}
 
 
@@ -245,7 +246,7 @@ def _write_parts(
     names = [shard.summary.device_name for shard in inputs.shards]
     assembler = Assembler(layout, reader, wanted, schema, columns, dtype, group, names)
     try:
-        with Behind[pa.Table](writer.write) as behind:
+        with Behind[pa.Table](writer.write, GROUPS_WAITING, WINDOW_BYTES, lambda table: int(table.nbytes)) as behind:
             for table in assembler.row_groups(ledger):
                 behind.put(table)
         writer.close()
