@@ -32,8 +32,6 @@ PRECISIONS: Final[Mapping[str, Precision]] = MappingProxyType(
         "fp8": Precision("bfloat16", 2, 13),
     }
 )
-
-
 POOLINGS: Final = ("mean", "bos", "max")
 EMBEDDING_DTYPES: Final = ("float32", "float16")
 LONG_SEQUENCES: Final = ("truncate", "full", "window")

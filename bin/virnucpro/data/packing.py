@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from virnucpro.config import Windows
 from virnucpro.shards import SPECIAL_TOKENS
-from virnucpro.windows import window_starts
+from virnucpro.windows import computed_tokens
 
 Item: TypeAlias = Mapping[str, Any]
 
@@ -17,7 +19,7 @@ def token_count(item: Item, windows: Windows | None = None) -> int:
     residues = len(item["sequence"])
     if windows is None or residues <= windows.residues:
         return residues + SPECIAL_TOKENS
-    return len(window_starts(residues, windows)) * (windows.residues + SPECIAL_TOKENS)
+    return int(computed_tokens(np.array([residues]), windows)[0])
 
 
 def pack(

@@ -232,7 +232,7 @@ class Origin(TypedDict):
 
 def file_metadata(**origin: Unpack[Origin]) -> dict[str, object]:
     """What every file of vectors says about its origin."""
-    checked = {name: origin.get(name) for name in ("greatest_residue_l2", "least_pooled_cosine")}
+    checked = {name: origin.get(name) for name in WORST_OF}
     return {"pipeline_version": __version__, **origin, **checked}
 
 
