@@ -146,8 +146,8 @@ $(VENV)/.uv:
 
 # Holds 12 or 13; written anew, and so newer than the packages, only where the choice is another than theirs.
 $(VENV)/.cuda: FORCE | $(VENV)/.uv
-	@why=$$(tools/choose_cuda.sh $(CUDA) 2>&1 >$@.chosen) || { echo "$$why" >&2; exit 2; }; \
-	if cmp -s $@.chosen $@; then rm $@.chosen; else echo "$$why"; mv $@.chosen $@; fi
+	@why=$$(tools/choose_cuda.sh $(CUDA) 2>&1 >$@.$$$$) || { rm $@.$$$$; echo "$$why" >&2; exit 2; }; \
+	if cmp -s $@.$$$$ $@; then rm $@.$$$$; else echo "$$why"; mv $@.$$$$ $@; fi
 
 $(VENV)/.runtime: requirements.lock requirements-cu12.lock requirements-tools.lock $(VENV)/.cuda
 	$(INSTALL) -r $(call lock_of,requirements) -r requirements-tools.lock

@@ -84,6 +84,11 @@ def workers(task: subprocess.Popen[str]) -> list[psutil.Process]:
     return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
+def tied(worker: psutil.Process) -> bool:
+    """Whether a worker has come as far as to end with its task: a thread of it then looks after that."""
+    return worker.num_threads() > 1
+
+
 def working(task: subprocess.Popen[str]) -> bool:
     """Whether both workers have come as far as to make batches: each then shares memory with the task."""
     return len(workers(task)) == 2 and all(child.num_threads() > 2 for child in workers(task))
@@ -170,8 +175,25 @@ def test_nothing_outlives_a_task_that_is_killed_at_any_moment(shard: Path, tmp_p
         with started(shard, tmp_path / f"out{trial}") as (task, mark):
             time.sleep(moment)
             if trial % 2:
-                for worker in workers(task)[:1]:
+                for worker in list(filter(tied, workers(task)))[:1]:
                     worker.suspend()
             held = shared_memory(processes(mark))
             task.send_signal(sent)
             assert wait_until(lambda m=mark, h=held: gone(m, h), GONE_WITHIN), (moment, sent, processes(mark), held)
+
+
+@pytest.mark.faults(
+    "SIGSTOP of a loader's worker in the first moment of its life, SIGKILL of its task, then SIGCONT",
+    "`embed_shard.py`",
+    "no process left 10 s later",
+)
+def test_a_worker_that_was_stopped_before_it_was_tied_ends_once_it_goes_on(shard: Path, tmp_path: Path) -> None:
+    """No signal of the kernel's can end it before it has asked for one; under Nextflow the task's guard kills it."""
+    with started(shard, tmp_path / "out") as (task, mark):
+        assert wait_until(lambda: bool(workers(task)), 60)
+        stopped = workers(task)[0]
+        stopped.suspend()
+        task.kill()
+        task.wait()
+        stopped.resume()
+        assert wait_until(lambda: gone(mark, set()), GONE_WITHIN), processes(mark)
