@@ -38,6 +38,7 @@ test-e2e: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## only the tests that start the pip
 	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) -m "not faults_long" $(ONLY) tests/e2e
 
 test-faults: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## every fault put into the real thing, and docs/reliability.md of what is seen; an hour
+	tests/faults/install.sh
 	$(RUN) $(VENV)/bin/python -m pytest -q -rs -m faults --reliability --ignore tests/e2e --ignore tests/export
 	$(RUN) $(VENV)/bin/python -m pytest -q -rs -m faults --reliability tests/e2e
 

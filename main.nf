@@ -7,7 +7,7 @@ include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
 include { cacheToFill ; checkName ; fetchedModel ; hubFolder ; keptModel ; modelCache } from './modules/model_cache/main.nf'
 include { checkParameters ; codeFingerprint ; help ; lastWord ; optionsOf } from './modules/parameters/main.nf'
 include { existingPaths ; inputFiles ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
-include { card ; closing ; extent ; plan ; shardSizes ; workload } from './modules/plan/main.nf'
+include { card ; closing ; extent ; plan ; shardSizes ; splitIn ; workload } from './modules/plan/main.nf'
 include { NEIGHBOURS } from './modules/neighbours/main.nf'
 include { claimed ; published } from './modules/outdir/main.nf'
 include { REPORT } from './modules/report/main.nf'
@@ -73,7 +73,7 @@ workflow {
 
     // What the split found, as a map; printed before any shard is embedded
     split_ch = SPLIT_FASTA.out.summary.map { summary ->
-        def split = readRecord(summary)
+        def split = splitIn(summary)
         log.info(workload(split, p))
         return split
     }
@@ -85,7 +85,7 @@ workflow {
 
     // [shard-00000, shard-00001, ...], or [] where nothing is left to embed
     MERGE_EMBEDDINGS(
-        EMBED_SHARD.out.collect().ifEmpty([]),
+        EMBED_SHARD.out.folder.collect().ifEmpty([]),
         SPLIT_FASTA.out.manifest,
         SPLIT_FASTA.out.rejected,
         SPLIT_FASTA.out.summary,

@@ -42,9 +42,8 @@ _TAIL = """
   of several disks ended with a traceback. What was found is in the corpus, `tests/fuzz/corpus`.
 """
 _LAST = """
-Not looked at here: a real lost device and real lack of memory on a GPU (raised in its place), a clock that jumps under
-Nextflow itself, and a memory limit so low that a library ends the process with a code of its own before a program of
-ours can say anything.
+Not looked at here: a real lost device and real lack of memory on a GPU (raised in its place), and a memory limit so low
+that a library ends the process with a code of its own before a program of ours can say anything.
 """
 _SOAK = TESTS / "soak" / "soak.json"
 

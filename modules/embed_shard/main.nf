@@ -11,7 +11,12 @@ process EMBED_SHARD {
     val code
 
     output:
-    path "${shard.baseName}", type: 'dir'
+    // Nextflow embeds a finished shard anew where a file that is named here is gone
+    path "${shard.baseName}", type: 'dir', emit: folder
+    path "${shard.baseName}/embeddings.parquet"
+    path "${shard.baseName}/batches.parquet"
+    path "${shard.baseName}/gpu_metrics.parquet"
+    path "${shard.baseName}/summary.json"
 
     script:
     """
@@ -22,6 +27,6 @@ process EMBED_SHARD {
     stub:
     """
     mkdir ${shard.baseName}
-    touch ${shard.baseName}/embeddings.parquet
+    touch ${shard.baseName}/{embeddings,batches,gpu_metrics}.parquet ${shard.baseName}/summary.json
     """
 }

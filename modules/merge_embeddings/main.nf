@@ -17,6 +17,7 @@ process MERGE_EMBEDDINGS {
     path 'results/embeddings/part-*.parquet', optional: true, emit: parts
     path 'results/metrics/*', emit: metrics
     path 'results/manifest.parquet', emit: manifest
+    path 'results/digests.xxh128', emit: digests
 
     script:
     """
@@ -27,7 +28,7 @@ process MERGE_EMBEDDINGS {
     stub:
     """
     mkdir -p results/embeddings results/metrics
-    touch results/embeddings/part-00000.parquet results/manifest.parquet results/rejected.tsv
+    touch results/embeddings/part-00000.parquet results/manifest.parquet results/rejected.tsv results/digests.xxh128
     printf '{"records": 2, "rejected": 0, "unknown_residues": 0, "gaps_removed": 0,
         "comment_lines": 0, "stopped_frames": 0, "reuse": [], "verdict": []}' > results/metrics/run_summary.json
     """

@@ -1,5 +1,6 @@
 // Whose an output folder is, and how results come into it: whole, and what says so last.
 include { stop } from '../paths/main.nf'
+include { earlierTasks ; isLocal ; listedIn ; notWhole ; placeOf ; spoiled ; synced } from '../whole/main.nf'
 
 /** All that results consist of, in the order in which they take their places: what claims that they are whole is last. */
 def placeNames() {
@@ -14,10 +15,6 @@ def claimNames() {
 /** What runs keep for themselves: who holds the folder, whose the results are, and those that are not whole yet. */
 def ownFolder(outdir) {
     return outdir.resolve('.virnucpro')
-}
-
-def isLocal(path) {
-    return path.fileSystem == java.nio.file.FileSystems.default
 }
 
 /**
@@ -96,7 +93,7 @@ def unfit(outdir, overwrite) {
 def listedFiles(outdir) {
     def noted = noted(ownFolder(outdir).resolve('published.json')).files ?: []
     def digests = outdir.resolve('digests.xxh128')
-    def listed = digests.exists() ? digests.readLines().findAll { line -> line ==~ /[0-9a-f]{32} {2}\S+/ }.collect { line -> line.drop(34) } : []
+    def listed = digests.exists() ? listedIn(digests) : []
     // The digests say that the folder is a run's: then its page and neighbours are, which they do not list.
     def beside = listed ? ['digests.xxh128', 'report/multiqc_report.html', 'neighbours.parquet'] : []
     return (noted + listed + beside).findAll { name -> name.tokenize('/')[0] in placeNames() && !('..' in name.tokenize('/')) } as LinkedHashSet
@@ -205,9 +202,12 @@ def placed(outdir, results) {
         def files = results.collectEntries { file -> [placeOf(file), file] }
         def before = listedFiles(outdir)
         def foreign = foreignFile(outdir, before)
-        def fault = !files.containsKey('metrics/run_summary.json') ? 'no results were made' : foreign ? "${foreign} is of no run" : notWhole(files, waiting)
-        if (fault) {
-            return fault
+        if (!files || foreign) {
+            return unpublished(outdir, foreign ? "${foreign} is of no run" : 'no results were made')
+        }
+        def wrong = spoiled(files, earlierTasks(files)) ?: notWhole(files, waiting)
+        if (wrong) {
+            return wrong
         }
         def note = [session: workflow.sessionId.toString(), run: workflow.runName]
         def published = ownFolder(outdir).resolve('published.json')
@@ -217,42 +217,19 @@ def placed(outdir, results) {
         return null
     }
     catch (IOException error) {
-        return error.toString()
+        return unpublished(outdir, error.toString())
     }
+}
+
+def unpublished(outdir, why) {
+    return "${why}, in ${outdir}; check its free space and permissions, and run again with -resume"
 }
 
 /** What kept Nextflow from publishing a file, where that ended the run. */
 def notPublished(outdir) {
     def waiting = "${ownFolder(outdir).resolve('unfinished')}/"
     def said = (workflow.errorMessage ?: workflow.errorReport ?: '').readLines().find { line -> line.contains(waiting) }
-    return said ? said.substring(said.lastIndexOf(waiting) + waiting.size()) : null
-}
-
-/** Where a file that a task made has its place. */
-def placeOf(file) {
-    def text = file.toString()
-    return (file.name == 'multiqc_report.html' ? "report/${file.name}" : text.substring(text.lastIndexOf('/results/') + '/results/'.size())).toString()
-}
-
-/** The first file that did not arrive as its task made it, in words; those that did are on the disk. */
-def notWhole(files, waiting) {
-    def wrong = files.find { name, source ->
-        def copy = waiting.resolve(name)
-        if (!copy.exists() || copy.size() != source.size()) {
-            return true
-        }
-        synced(copy)
-        return isLocal(copy) && isLocal(source) && java.nio.file.Files.mismatch(source, copy) >= 0
-    }
-    return wrong ? "${wrong.key} was not published whole" : null
-}
-
-def synced(path) {
-    if (isLocal(path)) {
-        def channel = java.nio.channels.FileChannel.open(path, java.nio.file.StandardOpenOption.READ)
-        channel.force(true)
-        channel.close()
-    }
+    return said ? unpublished(outdir, said.substring(said.lastIndexOf(waiting) + waiting.size())) : null
 }
 
 /** One rename a folder; what stood there is out of the way before, and gone after. */

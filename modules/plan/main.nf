@@ -1,5 +1,5 @@
 // What a run is about to do, in words, and at its end what it did.
-include { shellWords ; shown } from '../paths/main.nf'
+include { shellWords ; shown ; stop } from '../paths/main.nf'
 
 include { readRecord } from '../contracts/main.nf'
 include { stepsOf ; taskRows } from '../trace/main.nf'
@@ -93,6 +93,17 @@ def duration(seconds) {
 }
 
 /** [shard-00000.fasta, '12 sequences, 3,456 residues'] of each shard. */
+/** What a split found. One of an earlier run may have lost shards since, which Nextflow does not see: it is not kept then. */
+def splitIn(summary) {
+    def split = readRecord(summary)
+    def gone = workflow.stubRun ? null : split.shards.find { shard -> !summary.resolveSibling("shards/${shard.file}").exists() }
+    if (gone) {
+        java.nio.file.Files.deleteIfExists(summary)
+        stop(66, "${summary.parent}/shards/${gone.file} was deleted after its task had made it; run again with -resume, which splits anew")
+    }
+    return split
+}
+
 def shardSizes(split) {
     return split.shards.collect { shard ->
         [shard.file, "${counted(shard.sequences, 'sequence')}, ${counted(shard.residues, 'residue')}"]
@@ -102,7 +113,7 @@ def shardSizes(split) {
 def closing(p, outdir, fault) {
     def summary = outdir.resolve('metrics/run_summary.json')
     if (fault) {
-        return "\nNo results: ${fault}, in ${outdir}; check its free space and permissions, and run again with -resume"
+        return "\nNo results: ${fault}"
     }
     if (workflow.preview) {
         return '\nA preview: the parameters hold, and no task was started'

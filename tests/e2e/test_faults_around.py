@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 import pytest
@@ -24,12 +26,17 @@ IN_EMBED = "virnucpro.output.writer:ShardWriter.write"
 
 
 def paused_run(
-    folder: Path, program: str, target: str, arguments: list[str], seconds: int = 60
+    folder: Path,
+    program: str,
+    target: str,
+    arguments: list[str],
+    seconds: int = 60,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[subprocess.Popen[bytes], str]:
     """A run whose task waits at a function for some seconds; comes back once it does."""
     mark = f"{os.getpid()}-{folder.name}-{time.time_ns()}"
     asked = {"program": program, "target": target, "action": f"pause {seconds}", "once": str(folder / "once")}
-    changes = {"PYTHONPATH": str(INJECTION), "VIRNUCPRO_FAULT": json.dumps(asked), MARK: mark}
+    changes = {"PYTHONPATH": str(INJECTION), "VIRNUCPRO_FAULT": json.dumps(asked), MARK: mark, **environment}
     run = subprocess.Popen(
         ["env", "--default-signal", *launch_command(*arguments)],
         cwd=folder,
@@ -151,6 +158,25 @@ def test_a_disk_that_is_full(full: str, tmp_path: Path, small_disk: Path, model:
         subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
         run = launch(folder, *arguments, "-resume", environment=environment, may_warn=True)
     assert_whole(run, whole)
+
+
+@pytest.mark.faults(
+    "the clock jumps a day ahead and three hours back while a shard is embedded", "`nextflow run`", "whole results"
+)
+def test_a_clock_that_jumps_under_nextflow(tmp_path: Path, model: Path, whole: Launch) -> None:
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        pytest.skip("no libfaketime; apt-get install libfaketime")
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    faked = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_CACHE_DURATION": "1"}
+    arguments = [*options(model), "--report", "false"]
+    run, _ = paused_run(tmp_path, "embed_shard.py", IN_EMBED, arguments, 6, {**faked, "DONT_FAKE_MONOTONIC": "1"})
+    for jump in ("+1d", "-3h"):
+        clock.write_text(jump)
+        time.sleep(3)
+    assert run.wait(timeout=200) == 0
+    assert_whole(Launch(0, "", tmp_path), whole)
 
 
 @pytest.mark.faults("a read-only outdir", "`nextflow run`", "74 before anything is computed")
