@@ -43,7 +43,8 @@ TRANSLATIONS: Final = ("genes", "six_frame")
 #: The model of who names none.
 DEFAULT_MODEL: Final = "esm2_t33_650M_UR50D"
 #: Residues per sequence: ESM-2 was trained on crops of 1,024 tokens, two of which are <cls> and <eos>.
-DEFAULT_MAX_LENGTH: Final = 1022
+TRAINED_RESIDUES: Final = 1022
+DEFAULT_MAX_LENGTH: Final = TRAINED_RESIDUES
 #: NCBI's translation tables, by number.
 GENETIC_CODES: Final = (*range(1, 7), *range(9, 17), *range(21, 34))
 #: Nucleotides of a chunk: VirNucPro has classifiers for 500 and 300.

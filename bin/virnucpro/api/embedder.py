@@ -38,7 +38,7 @@ from virnucpro.pipeline.device import select_device
 from virnucpro.pipeline.embed import device_name, vector_metadata
 from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.pipeline.self_check import SelfCheck, sample_of, self_checked
-from virnucpro.windows import computed_tokens
+from virnucpro.windows import computed_tokens, trained_limit
 
 #: Seconds of work before a progress bar is worth showing.
 _BAR_AFTER = 1.0
@@ -137,9 +137,9 @@ class Embedder(VectorConfig):
 
         Returns:
             A row for each record that is not rejected, in input order: ``ordinal`` (its place in the input), ``id``,
-            ``length``, ``truncated``, ``sequence_key``, and the vectors, (D,) each, under the names that they have in
-            the pipeline's results: ``embedding`` where there is one layer and pooling. The schema's metadata are
-            those of results.
+            ``length``, ``truncated``, ``beyond_trained_length``, ``sequence_key``, and the vectors, (D,) each, under
+            the names that they have in the pipeline's results: ``embedding`` where there is one layer and pooling. The
+            schema's metadata are those of results.
 
         Warns:
             UserWarning: some records are rejected: symbols that are no residues, or none left.
@@ -148,7 +148,7 @@ class Embedder(VectorConfig):
             VirnucproError: sequences or model cannot be used; the message says what to do.
         """
         records = self._accepted(sequences)
-        limit = self.residue_limit
+        limit, trained = self.residue_limit, trained_limit(self.max_length, self.long_sequences)
         keys = [xxhash.xxh3_128_hexdigest(record.sequence[:limit].encode()) for record in records]
         first: dict[str | int, int] = {}
         places = [first.setdefault(key if self.deduplicate else row, len(first)) for row, key in enumerate(keys)]
@@ -163,6 +163,7 @@ class Embedder(VectorConfig):
             "id": [record.id for record in records],
             "length": [len(record.sequence) for record in records],
             "truncated": [limit is not None and len(record.sequence) > limit for record in records],
+            "beyond_trained_length": [trained is not None and len(record.sequence) > trained for record in records],
             "sequence_key": keys,
         }
         fields = [LEDGER_SCHEMA.field(name).with_nullable(False) for name in LEDGER_FACTS]
