@@ -75,7 +75,7 @@ def _ours(options: argparse.Namespace) -> dict[str, float]:
         for kind in FILE_KINDS:
             (Path(work) / f"{kind}.bin").symlink_to(options.folder / f"{kind}.bin")
         blocks = [SpooledBlock(0, options.records, 0, NOWHERE, NOWHERE, NOWHERE)]
-        spool = Spool(Path(work), None, files=("keys",), blocks=blocks)
+        spool = Spool(Path(work), None, None, files=("keys",), blocks=blocks)
         with Workers(1 << 20, 1) as workers:
             begun = time.perf_counter()
             deduplicate(spool, workers, enabled=True, known=None)

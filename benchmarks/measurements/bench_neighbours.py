@@ -61,6 +61,7 @@ def make_part(folder: Path, number: int, start: int, end: int, dim: int, seed: i
         "id": [f"p{seed}_{each}" for each in ordinals],
         "length": [300] * len(ordinals),
         "truncated": [False] * len(ordinals),
+        "beyond_trained_length": [False] * len(ordinals),
         "sequence_key": [f"{seed:08x}{each:024x}" for each in ordinals],
     }
     columns = [

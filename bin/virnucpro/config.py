@@ -43,7 +43,8 @@ TRANSLATIONS: Final = ("genes", "six_frame")
 #: The model of who names none.
 DEFAULT_MODEL: Final = "esm2_t33_650M_UR50D"
 #: Residues per sequence: ESM-2 was trained on crops of 1,024 tokens, two of which are <cls> and <eos>.
-DEFAULT_MAX_LENGTH: Final = 1022
+TRAINED_RESIDUES: Final = 1022
+DEFAULT_MAX_LENGTH: Final = TRAINED_RESIDUES
 #: NCBI's translation tables, by number.
 GENETIC_CODES: Final = (*range(1, 7), *range(9, 17), *range(21, 34))
 #: Nucleotides of a chunk: VirNucPro has classifiers for 500 and 300.
@@ -203,8 +204,34 @@ class FetchConfig(Config):
     cache: Path | None = option("where downloaded models are kept by name (default: outdir)", None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SequenceConfig(VectorConfig):
+    """What is read as a sequence."""
+
+    alphabet: str = option("protein: take what looks like nucleotides", "auto", choices=ALPHABETS)
+    gaps: str = option("what becomes of - and inner . (unknown: read as X)", "remove", choices=GAPS)
+    translate: str | None = option(
+        "the input is DNA: predict its genes, or take six frames", None, choices=TRANSLATIONS
+    )
+    chunk: int = option("of six_frame: nucleotides of a chunk", DEFAULT_CHUNK, least=3)
+    genetic_code: int = option("of six_frame: NCBI's number of the translation table", 1)
+    min_contig: int = option("of --translate: nucleotides below which a contig is rejected", 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.genetic_code not in GENETIC_CODES:
+            known = ", ".join(map(str, GENETIC_CODES))
+            raise UsageError(f"--genetic_code is {self.genetic_code}, but must be one of NCBI's: {known}")
+        if self.translate != "six_frame" and (self.chunk, self.genetic_code) != (DEFAULT_CHUNK, 1):
+            raise UsageError("--chunk and --genetic_code are of --translate six_frame; give it too, or leave them out")
+        if self.translate is None and self.min_contig != 1:
+            raise UsageError("--min_contig is of --translate genes and six_frame; give one too, or leave it out")
+        if self.translate is not None and self.alphabet == "protein":
+            raise UsageError("--alphabet protein says that the input is no DNA; leave it or --translate out")
+
+
 @dataclass(frozen=True)
-class SplitConfig(VectorConfig):
+class SplitConfig(SequenceConfig):
     """What SPLIT_FASTA does. ``names`` and ``reuse_names`` are the inputs and the earlier results as the user named
     them, where they lie elsewhere now; ``samples`` holds that of each input, if any."""
 
@@ -218,16 +245,8 @@ class SplitConfig(VectorConfig):
     reuse: tuple[Path, ...] = option("results to take vectors from", (), metavar="RESULTS", names="reuse_names")
     cpus: int | None = option("processes at most (default: one for each core)", None)
     strict: bool = option("a record that would be rejected ends the run", False)
-    alphabet: str = option("protein: take what looks like nucleotides", "auto", choices=ALPHABETS)
-    gaps: str = option("what becomes of - and inner . (unknown: read as X)", "remove", choices=GAPS)
     id_column: str | None = option("of tables: TSV, CSV or Parquet", None)
     sequence_column: str | None = option("of tables: TSV, CSV or Parquet", None)
-    translate: str | None = option(
-        "the input is DNA: predict its genes, or take six frames", None, choices=TRANSLATIONS
-    )
-    chunk: int = option("of six_frame: nucleotides of a chunk", DEFAULT_CHUNK, least=3)
-    genetic_code: int = option("of six_frame: NCBI's number of the translation table", 1)
-    min_contig: int = option("of --translate: nucleotides below which a contig is rejected", 1)
     sample_sheet: Path | None = option("TSV or CSV with the columns sample and file, in the inputs' place", None)
     names: tuple[str, ...] = ()
     samples: tuple[str, ...] = ()
@@ -244,18 +263,6 @@ class SplitConfig(VectorConfig):
         if (self.id_column is None) != (self.sequence_column is None):
             raise UsageError("--id_column and --sequence_column say what a table's columns hold; give both")
         super().__post_init__()
-        self._check_translation()
-
-    def _check_translation(self) -> None:
-        if self.genetic_code not in GENETIC_CODES:
-            known = ", ".join(map(str, GENETIC_CODES))
-            raise UsageError(f"--genetic_code is {self.genetic_code}, but must be one of NCBI's: {known}")
-        if self.translate != "six_frame" and (self.chunk, self.genetic_code) != (DEFAULT_CHUNK, 1):
-            raise UsageError("--chunk and --genetic_code are of --translate six_frame; give it too, or leave them out")
-        if self.translate is None and self.min_contig != 1:
-            raise UsageError("--min_contig is of --translate genes and six_frame; give one too, or leave it out")
-        if self.translate is not None and self.alphabet == "protein":
-            raise UsageError("--alphabet protein says that the input is no DNA; leave it or --translate out")
 
 
 @dataclass(frozen=True)
@@ -273,25 +280,3 @@ class EmbedConfig(VectorConfig):
     prefetch: int = option("batches each worker prepares ahead", 4)
     threads: int | None = option("CPU threads (default: all)", None)
     self_check: bool = option("do not measure parity before anything is computed", True, flag="--no-self-check")
-
-
-@dataclass(frozen=True)
-class RunConfig(SplitConfig):
-    """What ``virnucpro embed`` does: a whole run on this machine, under the pipeline's names for its parameters."""
-
-    model_json: Path = Path("model.json")
-    outdir: Path = option("folder for the results, made whole at the end", Path("results"), flag="-o --outdir")
-    model: str = option("official name, repository ORG/NAME of the hub, or path of a checkpoint", DEFAULT_MODEL)
-    model_revision: str | None = option("branch, tag or commit of the repository", None)
-    model_cache: Path | None = option("where downloaded models are kept", None)
-    gpus: int | None = option("GPUs to use, 0 for the CPU (default: those present)", None, least=0)
-    token_budget: int | None = option("tokens per batch (default: measured from free memory)", None)
-    neighbours: int | None = option("so many exact nearest neighbours of each record (default: none)", None)
-    reference: Path | None = option("results in which neighbours are looked for (default: the run itself)", None)
-    self_check: bool = option("do not measure parity before anything is computed", True, flag="--no-self-check")
-    report: bool = option("draw no page of the run", True, flag="--no-report")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.reference is not None and self.neighbours is None:
-            raise UsageError("--reference says where to look for --neighbours; give their number too")

@@ -138,6 +138,16 @@ def scan_records(
         line += len(lines)
 
 
+def normalised(ordinal: int, name: str, description: str, text: bytes, line: int, gaps: str) -> Record | Rejected:
+    """The record of a sequence as ``normalise`` gives it, or why there is none."""
+    try:
+        found = normalise(text, gaps)
+    except ValueError as error:
+        return Rejected(ordinal, name, description, line, str(error))
+    residues = found.residues.decode("ascii")
+    return Record(ordinal, name, description, residues, line, found.unknown_residues, found.gaps_removed)
+
+
 def rejection(name: str, reason: str) -> str:
     """Say which record is rejected, and why."""
     return f"record '{name}': {reason}" if name else f"a record without id: {reason}"
@@ -152,12 +162,7 @@ def record_too_long(file: str, line: int) -> FastaFormatError:
 def _record(ordinal: int, lines: list[bytes], line: int, gaps: str) -> Record | Rejected:
     name, description = parse_header(lines[0][1:])
     body = b"".join(text for text in lines[1:] if not text.startswith(COMMENT))
-    try:
-        normalised = normalise(body, gaps)
-    except ValueError as error:
-        return Rejected(ordinal, name, description, line, str(error))
-    residues = normalised.residues.decode("ascii")
-    return Record(ordinal, name, description, residues, line, normalised.unknown_residues, normalised.gaps_removed)
+    return normalised(ordinal, name, description, body, line, gaps)
 
 
 def _records(source: FastaSource, block_bytes: int) -> Iterator[list[bytes]]:

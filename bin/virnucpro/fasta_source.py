@@ -81,7 +81,7 @@ class FastaSource:
         self.comment_lines = 0
         self._compression: Compression | None = None
 
-    #: Lines of ``blocks`` for each record where these are not the file's own: its number stands for its line.
+    #: Lines of ``blocks`` for each line of the file, or each record of one without lines; None where they are its own.
     record_lines: ClassVar[int | None] = None
     #: What is said of a file without records.
     nothing: ClassVar[str] = "empty, no sequence in it"

@@ -1,12 +1,17 @@
-"""Where the windows of long sequences lie, and what is computed of sequences for them."""
+"""How long the pieces are that sequences are computed in, where windows lie, and what is computed for them."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from virnucpro.config import Windows
+from virnucpro.config import TRAINED_RESIDUES, Windows
 from virnucpro.shards import SPECIAL_TOKENS, Int64Array
+
+
+def trained_limit(max_length: int, long_sequences: str) -> int | None:
+    """Residues above which a sequence is computed in longer pieces than models are trained on; None where none is."""
+    return TRAINED_RESIDUES if long_sequences == "full" or max_length > TRAINED_RESIDUES else None
 
 
 def window_counts(residues: npt.NDArray[np.integer], windows: Windows | None) -> Int64Array:

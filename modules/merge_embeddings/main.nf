@@ -29,7 +29,7 @@ process MERGE_EMBEDDINGS {
     """
     mkdir -p results/embeddings results/metrics
     touch results/embeddings/part-00000.parquet results/manifest.parquet results/rejected.tsv results/digests.xxh128
-    printf '{"records": 2, "rejected": 0, "unknown_residues": 0, "gaps_removed": 0,
+    printf '{"records": 2, "rejected": 0, "truncated": 0, "beyond_trained_length": 0, "unknown_residues": 0, "gaps_removed": 0,
         "comment_lines": 0, "stopped_frames": 0, "reuse": [], "verdict": []}' > results/metrics/run_summary.json
     """
 }

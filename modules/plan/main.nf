@@ -139,9 +139,11 @@ def cause(report) {
     return report?.readLines()?.dropWhile { line -> !line.startsWith('Caused by:') }?.drop(1)?.find { line -> line.trim() }?.trim()
 }
 
-/** What was not read as it stands in the input; the ledger tells of which records. */
+/** What was not read as it stands in the input, or is longer than it should be; the ledger tells of which records. */
 def changes(run) {
     def read = [
+        [run.truncated, 'record', 'cut to the residues that --max_length allows'],
+        [run.beyond_trained_length, 'record', 'beyond the length that models are trained on'],
         [run.unknown_residues, 'residue', 'without a token read as X'],
         [run.gaps_removed, 'gap character', 'removed'],
         [run.comment_lines, 'comment line', 'skipped'],

@@ -59,6 +59,22 @@ def test_a_long_sequence_in_windows_keeps_all_its_residues() -> None:
     np.testing.assert_allclose(vectors(table)[0], expected.mean(axis=0), atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("options", "beyond"),
+    [
+        ({}, [False, False]),
+        ({"long_sequences": "window"}, [False, False]),
+        ({"long_sequences": "full", "max_length": 30}, [False, True]),
+        ({"max_length": 1023}, [False, True]),
+        ({"long_sequences": "window", "max_length": 1023}, [False, True]),
+    ],
+)
+def test_what_the_model_saw_beyond_its_trained_length_is_told(options: EmbedderOptions, beyond: list[bool]) -> None:
+    letters = ("".join(RESIDUES) * 20)[:1050]
+    table = embed([letters[:1022], letters], model=MODEL, device="cpu", layers=[0], **options)
+    assert table["beyond_trained_length"].to_pylist() == beyond
+
+
 def test_identical_sequences_share_a_vector_and_keep_their_places(embedder: Embedder) -> None:
     table = embedder.embed(
         {"a": RESIDUES[1], "b": RESIDUES[0], "c": RESIDUES[1].lower() + "*", "d": "MV-LSPADKTNVKAAW"}
@@ -75,7 +91,7 @@ def test_what_is_asked_for_comes(embedder: Embedder) -> None:
     options: EmbedderOptions = {"layers": [0, -1], "pooling": ["mean", "max"], "max_length": 16, "per_residue": True}
     table = embed(RESIDUES, model=MODEL, device="cpu", embedding_dtype="float16", **options)
     names = [f"embedding_{pooling}_layer{layer}" for pooling in ("mean", "max") for layer in (0, 6)]
-    assert table.column_names[5:] == [*names, "residues_layer0", "residues_layer6"]
+    assert table.column_names[6:] == [*names, "residues_layer0", "residues_layer6"]
     assert table["truncated"].to_pylist() == [True, False, True]
     residues = [np.stack(each) for each in table["residues_layer6"].to_numpy()]
     assert [each.shape for each in residues] == [(16, 320), (15, 320), (16, 320)]

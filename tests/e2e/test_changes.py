@@ -57,6 +57,27 @@ def test_changes_are_said_last(
     assert (run.results / "report" / "multiqc_report.html").stat().st_size > 100_000
 
 
+def test_long_records_are_told_of(tmp_path: Path) -> None:
+    letters = "MKTLLVWAGHERSDPNIYQF" * 80
+    sequences = [letters[:1022], letters[:1023], letters[:1501], "MK7", letters[:1023]]
+    (tmp_path / "input.fasta").write_text("".join(f">{i}\n{each}\n" for i, each in enumerate(sequences)))
+    options = ("--layers=0", "--max_length", "1500", "--report", "false")
+    run = launch(tmp_path, "--input", "input.fasta", "--model", MODEL, *options)
+    assert run.code == 0, run.output
+    lines = run.last_lines.splitlines()
+    start = lines.index("1 record cut to the residues that --max_length allows")
+    assert lines[start - 1].startswith("5 records, 1 rejected")
+    assert lines[start + 1] == "3 records beyond the length that models are trained on"
+
+    rows, ledger = pq.read_table(run.results / "embeddings"), pq.read_table(run.results / "manifest.parquet")
+    assert rows["truncated"].to_pylist() == [False, False, True, False]
+    assert rows["beyond_trained_length"].to_pylist() == [False, True, True, True]
+    assert not rows.schema.field("beyond_trained_length").nullable
+    assert ledger["beyond_trained_length"].to_pylist() == [False, True, True, None, True]
+    summary = json.loads((run.results / "metrics" / "run_summary.json").read_text())
+    assert (summary["truncated"], summary["beyond_trained_length"]) == (1, 3)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -48,7 +48,8 @@ def test_the_function_gives_the_rows_of_the_pipeline(pipeline: Path, fasta: Path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         found = embed(fasta, model=MODEL, device="cpu", **OPTIONS)
-    facts = found.column_names[:5]
+    facts = found.column_names[:6]
+    assert facts[-1] == "sequence_key"
     assert found.num_rows == 65
     assert found.select(facts).to_pylist() == expected.select(facts).to_pylist()
     assert len(bits(found)) == 4 and bits(found) == bits(expected)

@@ -28,7 +28,7 @@ def run(folder: Path, *options: str, where: str) -> Launch:
     fasta = folder / "few.fasta"
     fasta.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in PROTEINS.items()))
     wrong = {"target": "virnucpro.kernels.attention:varlen_attention", "factor": 1.01, "where": where}
-    environment = {"PYTHONPATH": str(PROJECT / "tests" / "wrong"), "VIRNUCPRO_WRONG": json.dumps(wrong)}
+    environment = {"PYTHONPATH": str(PROJECT / "tests" / "faults"), "VIRNUCPRO_WRONG": json.dumps(wrong)}
     arguments = ["--input", fasta, "--model", model, "--shard_residues", "50", *options]
     return launch(folder, *arguments, environment=environment | {"TRITON_INTERPRET": "1"})
 

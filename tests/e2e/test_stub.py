@@ -64,7 +64,7 @@ def test_a_stub_run_leaves_the_model_cache_alone(name: str, tmp_path: Path) -> N
             '"residue": 3, "cost": 1}]',
             "split_summary.json: residues is missing",
         ),
-        ("merge_embeddings", '"rejected": 0, "unk', '"reject": 0, "unk', "run_summary.json: rejected is missing"),
+        ("merge_embeddings", '"rejected": 0, "trunc', '"reject": 0, "trunc', "run_summary.json: rejected is missing"),
     ],
 )
 def test_a_field_that_a_process_left_out_is_named(

@@ -77,7 +77,9 @@ def test_the_long_protein_is_the_mean_of_its_windows(run: Launch) -> None:
 
 
 def test_rows_summary_and_proof_tell_of_it(run: Launch) -> None:
-    rows = pq.read_table(run.results / "embeddings").select(["id", "length", "truncated"]).to_pylist()
+    rows = pq.read_table(run.results / "embeddings")
+    assert rows["beyond_trained_length"].to_pylist() == 5 * [False]
+    rows = rows.select(["id", "length", "truncated"]).to_pylist()
     assert [(row["id"], row["length"], row["truncated"]) for row in rows] == [
         ("short", 50, False), ("titin", TITIN, False), ("one_more", 1023, False), ("twin", TITIN, False),
         ("other", 60, False),

@@ -1,4 +1,4 @@
-"""Puts one fault into a task's program, where the environment asks for it; Python imports this at its start.
+"""Puts a fault into a task's program, where the environment asks for it; Python imports this at its start.
 
 $VIRNUCPRO_FAULT is a JSON object: the ``program``, the function at whose first call it happens (``target``, such as
 ``virnucpro.output.writer:ShardWriter.write``), what happens (``action``), and a file (``once``) that is made by it,
@@ -6,6 +6,10 @@ so that it happens in the first try alone. Actions: the name of a signal, which 
 of an error, which the function raises; ``pause SECONDS``, for which the program waits there; ``clock``, after which
 the system's time jumps at each reading; ``damage GLOB``, ``replace GLOB``, ``swap GLOB`` and ``delete GLOB``, which
 change the files of the task's folder that they name.
+
+$VIRNUCPRO_WRONG is another: the function (``target``, such as ``virnucpro.kernels.attention:varlen_attention``) whose
+tensor comes out multiplied by ``factor``, and ``where``: ``kernel``, if only where a kernel of ours computes it, or
+``everywhere``. Kernels run on the CPU where TRITON_INTERPRET=1.
 """
 
 from __future__ import annotations
@@ -82,12 +86,32 @@ def faulty(function: Callable[..., Any], fault: dict[str, str]) -> Callable[...,
     return call
 
 
-class Injector(MetaPathFinder):
-    """Finds the module of the target as Python does, and puts the fault into it once it is loaded."""
+def spoilt(function: Callable[..., Any], module: Any, factor: float, where: str) -> Callable[..., Any]:
+    """The function of a module, computing wrongly."""
 
-    def __init__(self, fault: dict[str, str]) -> None:
-        self.fault = fault
-        self.module, _, self.path = fault["target"].partition(":")
+    def call(*arguments: Any, **named: Any) -> Any:
+        result = function(*arguments, **named)
+        return result * factor if where == "everywhere" or module.uses_triton(arguments[0]) else result
+
+    return call
+
+
+def let_loops_take_arrays_of_one(interpreter: Any) -> None:
+    """NumPy 2.4 and later refuse int() of a one-element array, which Triton 3.6's interpreter uses for loop bounds."""
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patched
+
+
+class Changed(MetaPathFinder):
+    """Finds a module as Python does, and changes it once it is loaded."""
+
+    def __init__(self, module: str, change: Callable[[Any], None]) -> None:
+        self.module, self.change = module, change
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
         if fullname != self.module:
@@ -96,18 +120,32 @@ class Injector(MetaPathFinder):
         assert spec is not None and spec.loader is not None
         load = spec.loader.exec_module
 
-        def load_with_fault(module: Any) -> None:
+        def load_changed(module: Any) -> None:
             load(module)
-            *owners, name = self.path.split(".")
-            owner = module
-            for each in owners:
-                owner = getattr(owner, each)
-            setattr(owner, name, faulty(getattr(owner, name), self.fault))
+            self.change(module)
 
-        spec.loader.exec_module = load_with_fault  # type: ignore[method-assign]
+        spec.loader.exec_module = load_changed  # type: ignore[method-assign]
         return spec
 
 
-_asked = json.loads(os.environ.get("VIRNUCPRO_FAULT", "null"))
-if _asked and any(Path(each).name == _asked["program"] for each in sys.orig_argv[1:3]):
-    sys.meta_path.insert(0, Injector(_asked))
+def replace(target: str, other: Callable[[Any, Any], Any]) -> None:
+    """Have the function that ``target`` names replaced by what ``other`` makes of it and its module."""
+    module_name, _, path = target.partition(":")
+
+    def change_it(module: Any) -> None:
+        *owners, name = path.split(".")
+        owner = module
+        for each in owners:
+            owner = getattr(owner, each)
+        setattr(owner, name, other(getattr(owner, name), module))
+
+    sys.meta_path.insert(0, Changed(module_name, change_it))
+
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    sys.meta_path.insert(0, Changed("triton.runtime.interpreter", let_loops_take_arrays_of_one))
+_fault = json.loads(os.environ.get("VIRNUCPRO_FAULT", "null"))
+if _fault and any(Path(each).name == _fault["program"] for each in sys.orig_argv[1:3]):
+    replace(_fault["target"], lambda function, _: faulty(function, _fault))
+if _wrong := json.loads(os.environ.get("VIRNUCPRO_WRONG", "null")):
+    replace(_wrong["target"], lambda function, module: spoilt(function, module, _wrong["factor"], _wrong["where"]))

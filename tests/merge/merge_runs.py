@@ -62,6 +62,11 @@ def tokens(sequence: int) -> int:
     return min(length(sequence), LIMIT) + 2
 
 
+def beyond(sequence: int) -> bool:
+    """Whether the ledger calls it beyond the trained length, which the merge takes from there."""
+    return length(sequence) > LIMIT + 5
+
+
 def vector(sequence: int, dim: int, column: str = "embedding") -> np.ndarray:
     seed = [sequence, len(column)]
     return np.random.default_rng(seed).standard_normal(dim, np.float32)
@@ -150,6 +155,7 @@ class Run:
             "file": pa.array(["a.fasta"] * len(rows), pa.string()),
             "length": pa.array([0 if s is None else length(s) for s in rows], pa.int32()),
             "truncated": pa.array([s is not None and length(s) > LIMIT for s in rows], pa.bool_()),
+            "beyond_trained_length": pa.array([None if s is None else beyond(s) for s in rows], pa.bool_()),
             "status": pa.array(self.statuses(), pa.string()),
             "reason": pa.array(["no residues" if s is None else None for s in rows], pa.string()),
             "sequence_key": pa.array([None if s is None else key(s) for s in rows], pa.string()),
@@ -194,6 +200,7 @@ class Run:
             **counts,
             residues=sum(map(length, self.kept())),
             truncated=sum(1 for s in self.kept() if length(s) > LIMIT),
+            beyond_trained_length=sum(map(beyond, self.kept())),
             unknown_residues=3,
             gaps_removed=5,
             comment_lines=7,

@@ -1,7 +1,8 @@
-"""Residues in the form that results had before they were bytes: lists of lists of halves."""
+"""Finished results in the form that earlier versions gave them."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,21 @@ from virnucpro.output.residue_reader import read_residues
 from virnucpro.output.schema import decode_metadata, encode_metadata
 
 
+def without_later_facts(results: Path) -> None:
+    """Take from finished results what tells which records are beyond the trained length."""
+    name = "beyond_trained_length"
+    for path in (results / "manifest.parquet", *sorted((results / "embeddings").glob("part-*.parquet"))):
+        table = pq.read_table(path).drop_columns(name)
+        pq.write_table(table, path)
+    summary = results / "metrics" / "run_summary.json"
+    facts = json.loads(summary.read_text())
+    del facts[name], facts["digest"]
+    summary.write_text(json.dumps(facts))
+    write_digests(results, {}, {})
+
+
 def make_older(results: Path) -> None:
-    """Give finished results their residues in the older form."""
+    """Give finished results their residues in the form that they had before they were bytes: lists of lists."""
     for path in sorted((results / "residues").glob("part-*.parquet")):
         store_as_lists(path)
     write_digests(results, {}, {})

@@ -116,6 +116,7 @@ def _ledger_change(run: Run, column: str, ordinal: int, value: object) -> None:
         ("status", 4, "rejected", "rejected without a reason"),
         ("status", 5, "reused", "ordinal 5 is reused, but names no result"),
         ("truncated", 0, True, "truncated, but"),
+        ("beyond_trained_length", 0, True, "beyond_trained_length, but"),
     ],
 )
 def test_a_ledger_that_contradicts_itself_is_refused(

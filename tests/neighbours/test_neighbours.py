@@ -40,6 +40,7 @@ def write_results(
         "id": [f"p{each}" for each in ordinals],
         "length": [9] * rows,
         "truncated": [False] * rows,
+        "beyond_trained_length": [False] * rows,
         "sequence_key": [f"{key:032x}" for key in named],
         "embedding": vector_array(vectors, schema.field("embedding").type),
     }

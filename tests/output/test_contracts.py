@@ -49,6 +49,7 @@ SPLIT = SplitSummary(
     reused=1,
     rejected=0,
     truncated=0,
+    beyond_trained_length=0,
     unknown_residues=0,
     gaps_removed=0,
     comment_lines=0,
@@ -78,6 +79,7 @@ def test_a_record_is_written_as_it_always_was(tmp_path: Path) -> None:
     assert written.startswith('{\n "pipeline_version": "')
     assert list(json.loads(written)) == [
         *("pipeline_version", "records", "residues", "embedded", "duplicate", "reused", "rejected", "truncated"),
+        "beyond_trained_length",
         *("unknown_residues", "gaps_removed", "comment_lines", "stopped_frames", "keys_digest"),
         *("share_saved", "max_length", "long_sequences", "window_overlap", "digests", "output", "shards", "reuse"),
         *("card", "card_teraflops", "digest"),

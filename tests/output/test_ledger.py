@@ -122,3 +122,20 @@ def test_digest_sees_a_key_that_came_twice() -> None:
 def test_a_malformed_key_is_an_error(bad: str | None) -> None:
     with pytest.raises(LedgerError):
         key_words(pa.array(["0" * 32, bad]))
+
+
+def test_a_ledger_of_an_earlier_version_is_read_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.parquet"
+    with LedgerWriter(path) as ledger:
+        ledger.write({"ordinal": [0], "truncated": [True], "beyond_trained_length": [True]})
+    with LedgerReader(path) as reader:
+        assert reader.facts == ("ordinal", "id", "length", "truncated", "beyond_trained_length", "sequence_key")
+    pq.write_table(pq.read_table(path).drop_columns("beyond_trained_length"), path)
+    with LedgerReader(path, earlier=True) as reader:
+        assert reader.facts == ("ordinal", "id", "length", "truncated", "sequence_key")
+        assert [batch["truncated"].to_pylist() for batch in reader.batches(reader.facts)] == [[True]]
+    with pytest.raises(DataError, match="it lacks the column beyond_trained_length; split the input again"):
+        LedgerReader(path)
+    pq.write_table(pq.read_table(path).drop_columns("truncated"), path)
+    with pytest.raises(DataError, match="it lacks the column truncated; split the input again"):
+        LedgerReader(path, earlier=True)

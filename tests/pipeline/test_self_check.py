@@ -61,7 +61,7 @@ def embed(
     folder: Path, outdir: Path, *options: str, wrong: dict[str, Any] | None = None, interpreted: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """Run EMBED_SHARD's program, an operation of it made wrong where that is asked for."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests" / "wrong")}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests" / "faults")}
     environment |= {"TRITON_INTERPRET": "1"} if interpreted else {}
     environment |= {"VIRNUCPRO_WRONG": json.dumps(wrong)} if wrong else {}
     paths = {"--shard": "shard-00000.fasta", "--model": "small.pt", "--model-json": "model.json"}
@@ -251,7 +251,7 @@ def test_a_loaded_model_gives_way_too(folder: Path) -> None:
         "print(json.dumps([json.loads(table.schema.metadata[b'virnucpro']), table['embedding'].to_pylist()]))"
     )
     wrong = {"target": ATTENTION, "factor": 1.01, "where": "kernel"}
-    paths = os.pathsep.join((str(ROOT / "tests" / "wrong"), str(ROOT / "bin")))
+    paths = os.pathsep.join((str(ROOT / "tests" / "faults"), str(ROOT / "bin")))
     environment = {"PYTHONPATH": paths, "TRITON_INTERPRET": "1", "VIRNUCPRO_WRONG": json.dumps(wrong)}
     command = [sys.executable, "-c", code, str(folder / "small.pt"), json.dumps(sequences())]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300)

@@ -97,6 +97,7 @@ def _write_manifest(path: Path, lengths: np.ndarray, statuses: np.ndarray, shard
                     "file": pa.array(["viral.fasta"] * ordinals.size),
                     "length": lengths[rows],
                     "truncated": lengths[rows] > 1022,
+                    "beyond_trained_length": lengths[rows] > 1500,
                     "unknown_residues": np.zeros(ordinals.size, np.int32),
                     "status": pa.array(statuses[rows].tolist()),
                     "reason": pa.array(
@@ -308,6 +309,7 @@ def _embedding_rows(
         "id": pa.array([f"seq_{number}{run.marks}" for number in rows.tolist()]),
         "length": lengths[rows],
         "truncated": lengths[rows] > 1022,
+        "beyond_trained_length": lengths[rows] > 1500,
         "sequence_key": pa.array([f"{number:032x}" for number in rows.tolist()]),
         "embedding": pa.FixedSizeListArray.from_arrays(flat, type=schema.field("embedding").type),
         "shard": pa.array(shard_of[rows].astype(np.int32), mask=reused),

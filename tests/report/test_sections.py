@@ -95,3 +95,13 @@ def test_a_shards_deviation_stands_in_its_row_where_it_was_measured() -> None:
     assert section["headers"]["greatest_residue_l2"]["suffix"] == " ppm"
     assert section["data"] == {"shard-00000": {"greatest_residue_l2": pytest.approx(3100.0)}, "shard-00001": {}}
     assert "greatest_residue_l2" not in general_statistics([{"shard": 0, "sequences": 1}])["headers"]
+
+
+def test_what_is_cut_or_too_long_is_counted_beside_what_became_of_records() -> None:
+    """A ledger of an earlier version does not tell of the latter, so the page says nothing of it."""
+    for beyond in (2, 0, None):
+        tally = RecordTally(Counter(embedded=3, rejected=1), truncated=1, beyond_trained_length=beyond)
+        counts = {name: bar["records"] for name, bar in record_sections(tally)[0]["data"].items()}
+        told = {} if beyond is None else {"beyond the trained length": beyond}
+        fates = {"embedded": 3, "duplicate": 0, "reused": 0, "rejected": 1}
+        assert counts == fates | {"truncated": 1} | told

@@ -20,7 +20,7 @@ def test_every_record_is_counted_once(tmp_path: Path) -> None:
     assert tally.statuses == {"embedded": 920, "duplicate": 40, "reused": 20, "rejected": 20}
     assert tally.reasons == {"contains digits": 20}
     lengths = np.array(pq.read_table(results / "manifest.parquet")["length"])
-    assert tally.truncated == (lengths > 1022).sum() > 0
+    assert tally.truncated == (lengths > 1022).sum() > tally.beyond_trained_length == (lengths > 1500).sum() > 0
     assert tally.record_lengths.sum() == 980
     assert tally.embedded_lengths.sum() == 920
 
@@ -58,3 +58,10 @@ def test_the_first_bin_holds_the_short(tmp_path: Path) -> None:
 def test_an_empty_ledger_has_one_empty_bin() -> None:
     counts = np.zeros(100_001, np.int64)
     assert length_histogram(counts, length_edges(counts)).tolist() == [0]
+
+
+def test_a_ledger_of_an_earlier_version_does_not_tell_what_is_too_long(tmp_path: Path) -> None:
+    manifest = make_results(tmp_path / "results", Run(records=100)) / "manifest.parquet"
+    pq.write_table(pq.read_table(manifest).drop_columns("beyond_trained_length"), manifest)
+    tally = tally_records(manifest)
+    assert tally.beyond_trained_length is None and tally.record_lengths.sum() == 98

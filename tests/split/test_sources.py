@@ -178,9 +178,45 @@ def test_tables(tmp_path: Path, name: str) -> None:
     assert sequences(tmp_path) == KEPT
     assert [row["id"] for row in ledger(tmp_path)] == ["P1", "two", "", "bad", "mark", "none"]
     assert ledger(tmp_path)[1]["description"] == "words"
-    header = 0 if "parquet" in name else 1
-    expected = [f"{path}\t{int(line[0]) + header}{line[1:]}" for line in REASONS]
+    # The header, and the line break in the second row's sequence.
+    before = 0 if "parquet" in name else 2
+    expected = [f"{path}\t{int(line[0]) + before}{line[1:]}" for line in REASONS]
     assert (tmp_path / "split" / "rejected.tsv").read_text().splitlines()[1:] == expected
+
+
+BROKEN = [
+    ("more", "name", "seq"),
+    ("two\nlines", "good", "MKVL\nAAGH\nEW"),
+    ("", "early", "MK7"),
+    None,
+    ("three\n\nlines", "late\nword", "MK\nVL\nAA\n7"),
+    None,
+    None,
+    ("", "next", "MK7"),
+    ("", "last", "MWW"),
+]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("rows", [0, 4000])
+@pytest.mark.parametrize("blank", [0, 2])
+def test_lines_of_rows_that_span_several(tmp_path: Path, end: str, rows: int, blank: int) -> None:
+    """Of a table of more than a block too; blank lines before the first row count as well."""
+    many = [("", f"n{i}", "MKVLAAGHEW" * 60 + "\n" + "W" * (i % 7)) for i in range(rows)]
+    given = [BROKEN[0], *[None] * blank, *many, *BROKEN[1:], ("", "more", "MK7\n")]
+    text, begins = "", {}
+    for row in given:
+        begins[row[1] if row else ""] = text.count("\n") + 1
+        text += ",".join('"' + cell.replace("\n", end) + '"' if cell else "" for cell in row or ()) + end
+    (tmp_path / "table.csv").write_bytes(text.encode())
+    split(tmp_path, *COLUMNS, tmp_path / "table.csv")
+    rejected = [line.split("\t") for line in (tmp_path / "split" / "rejected.tsv").read_text().splitlines()[1:]]
+    expected = [begins[name] for name in ("early", "late\nword", "next", "more")]
+    assert [row[3] for row in rejected] == ["early", "late", "next", "more"]
+    assert [int(row[1]) for row in rejected] == expected
+    assert [line - 2 * rows - blank for line in expected] == [6, 8, 17, 19]
+    assert sequences(tmp_path)["good"] == "MKVLAAGHEW"
+    assert len(ledger(tmp_path)) == rows + 6
 
 
 def test_numbers_are_ids(tmp_path: Path) -> None:
@@ -197,6 +233,8 @@ def test_numbers_are_ids(tmp_path: Path) -> None:
         (b"name,seq,seq\na,MK,MV\n", 2, "--sequence_column seq: {path} has several of that name"),
         (b"name,seq\na,MK\nb\n", 65, "{path}, line 3: 1 cells, but 2 columns; correct or remove the row"),
         (b"name,seq\na,MK\nb,MK,c\n", 65, "{path}, line 3: 3 cells, but 2 columns; correct or remove the row"),
+        (b'name,seq\na,"MK\nV"\n\nb,"M\nK",c\n', 65, "{path}, line 5: 3 cells, but 2 columns; correct or remove the"),
+        (b"name,seq\n\n" + b"a,ACGTACGTACGT\n" * 9, 65, "{path}, line 3: nucleotide sequences (108 of the first"),
         (b"name,seq\n" + b"a,ACGTACGTACGT\n" * 9, 65, "{path}, line 2: nucleotide sequences (108 of the first 108"),
         (parquet(pa.schema({"name": pa.string(), "seq": pa.binary()})), 2, "seq: {path} has binary in it, no text"),
         (parquet(pa.schema({"name": pa.string(), "s": pa.string()})), 2, "column seq: {path} has the columns name, s"),

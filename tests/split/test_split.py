@@ -68,6 +68,7 @@ def check(config: SplitConfig, summary: dict[str, Any]) -> list[dict[str, Any]]:
         residues = record.sequence[:limit]
         assert row["length"] == len(record.sequence)
         assert row["truncated"] == (residues != record.sequence)
+        assert row["beyond_trained_length"] == (len(residues) > 1022)
         assert row["unknown_residues"] == record.unknown_residues
         assert row["gaps_removed"] == record.gaps_removed
         assert row["sequence_key"] == xxhash.xxh3_128_hexdigest(residues.encode())

@@ -49,7 +49,8 @@ def write_results(
             key = xxhash.xxh3_128_hexdigest(sequence.encode())
             vector = np.zeros(EMBED_DIM, dtype)
             row = dict.fromkeys(schema.names) | {"ordinal": ordinal, "id": "x", "length": len(sequence)}
-            rows.append(row | {"truncated": False, "sequence_key": key, "embedding": list(vector)})
+            row |= {"truncated": False, "beyond_trained_length": False}
+            rows.append(row | {"sequence_key": key, "embedding": list(vector)})
             ordinal += 1
         pq.write_table(pa.Table.from_pylist(rows, schema), folder / "embeddings" / f"part-{number:05d}.parquet")
     if residues:

@@ -19,9 +19,10 @@ import xxhash
 from tqdm.auto import tqdm
 
 from virnucpro.api.columns import in_order
+from virnucpro.api.contigs import ContigReader
 from virnucpro.api.models import find_model
 from virnucpro.api.sequences import Sequences, in_words, read_sequences
-from virnucpro.config import ALPHABETS, DEFAULT_MODEL, DEVICES, GAPS, VectorConfig, option, precision_on
+from virnucpro.config import DEFAULT_MODEL, DEVICES, SequenceConfig, option, precision_on
 from virnucpro.data import VarlenCollator
 from virnucpro.errors import DataError
 from virnucpro.fasta import Record, Rejected
@@ -30,7 +31,7 @@ from virnucpro.model.kept_descriptions import describe_once
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model
 from virnucpro.output.contracts import ModelDescription
-from virnucpro.output.schema import LEDGER_FACTS, LEDGER_SCHEMA, encode_metadata
+from virnucpro.output.schema import CONTIG_FIELDS, LEDGER_FACTS, LEDGER_SCHEMA, encode_metadata
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult
 from virnucpro.pipeline.budget import token_budget
 from virnucpro.pipeline.compile_ahead import compile_ahead
@@ -38,7 +39,7 @@ from virnucpro.pipeline.device import select_device
 from virnucpro.pipeline.embed import device_name, vector_metadata
 from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.pipeline.self_check import SelfCheck, sample_of, self_checked
-from virnucpro.windows import computed_tokens
+from virnucpro.windows import computed_tokens, trained_limit
 
 #: Seconds of work before a progress bar is worth showing.
 _BAR_AFTER = 1.0
@@ -55,6 +56,10 @@ class EmbedderOptions(TypedDict, total=False):
     threads: int | None
     gaps: str
     alphabet: str
+    translate: str | None
+    chunk: int
+    genetic_code: int
+    min_contig: int
     strict: bool
     deduplicate: bool
     progress: bool
@@ -82,7 +87,7 @@ class _Loaded:
 
 
 @dataclass(frozen=True, eq=False)
-class Embedder(VectorConfig):
+class Embedder(SequenceConfig):
     """Embeds proteins with a model that stays loaded from the first call, or the start of a ``with`` block, on.
 
     Vectors are those of the pipeline for the same sequences, options and device. For use by one thread at a time.
@@ -94,19 +99,21 @@ class Embedder(VectorConfig):
         device: ``auto`` takes a GPU where there is one, else the CPU.
         token_budget: tokens per batch; measured unless given.
         threads: CPU threads of this process; as torch has them unless given.
-        gaps: ``-`` and inner ``.`` are removed (``remove``), read as X (``unknown``), or ``reject`` the record.
-        alphabet: ``auto`` refuses nucleotides, ``protein`` takes what looks like them.
         strict: raise DataError where a record would be rejected.
         deduplicate: compute identical sequences once.
         progress: show a bar where the work takes longer than a second.
         self_check: with the first call's sequences, measure the parity of what is loaded before anything is computed.
-        max_length, long_sequences, window_overlap, layers, pooling, per_residue, precision, embedding_dtype: as the
-            parameters of the pipeline, see docs/usage.md.
+        gaps: ``-`` and inner ``.`` are removed (``remove``), read as X (``unknown``), or ``reject`` the record.
+        alphabet: ``auto`` refuses nucleotides, ``protein`` takes what looks like them.
+        translate, chunk, genetic_code, min_contig: what is given are contigs, of which the proteins are embedded;
+            these, and max_length, long_sequences, window_overlap, layers, pooling, per_residue, precision and
+            embedding_dtype, as the parameters of the pipeline, see docs/usage.md.
 
     Attributes:
         rejected: records of the last call that have no row, each with its reason.
         changed: records of the last call that were not read as they stand, each with its ``unknown_residues`` (letters
             read as X) and ``gaps_removed``.
+        stopped_frames: frames of the last call that ``translate="six_frame"`` left out for a stop.
 
     Raises:
         UsageError: an option that makes no sense.
@@ -118,14 +125,13 @@ class Embedder(VectorConfig):
     device: str = option("where to compute", "auto", choices=DEVICES)
     token_budget: int | None = None
     threads: int | None = None
-    gaps: str = option("what becomes of - and inner .", "remove", choices=GAPS)
-    alphabet: str = option("protein: take what looks like nucleotides", "auto", choices=ALPHABETS)
     strict: bool = False
     deduplicate: bool = True
     progress: bool = True
     self_check: bool = True
     rejected: list[Rejected] = field(default_factory=list, init=False, repr=False)
     changed: list[Record] = field(default_factory=list, init=False, repr=False)
+    stopped_frames: int = field(default=0, init=False, repr=False, metadata={"least": 0})
 
     def __post_init__(self) -> None:
         for name in ("layers", "pooling"):
@@ -137,9 +143,10 @@ class Embedder(VectorConfig):
 
         Returns:
             A row for each record that is not rejected, in input order: ``ordinal`` (its place in the input), ``id``,
-            ``length``, ``truncated``, ``sequence_key``, and the vectors, (D,) each, under the names that they have in
-            the pipeline's results: ``embedding`` where there is one layer and pooling. The schema's metadata are
-            those of results.
+            ``length``, ``truncated``, ``beyond_trained_length``, ``sequence_key``, and the vectors, (D,) each, under
+            the names that they have in the pipeline's results: ``embedding`` where there is one layer and pooling. The
+            schema's metadata are those of results. Of contigs also, before the vectors, ``CONTIG_FIELDS`` of
+            ``virnucpro.output.schema``: where each protein lies.
 
         Warns:
             UserWarning: some records are rejected: symbols that are no residues, or none left.
@@ -148,7 +155,7 @@ class Embedder(VectorConfig):
             VirnucproError: sequences or model cannot be used; the message says what to do.
         """
         records = self._accepted(sequences)
-        limit = self.residue_limit
+        limit, trained = self.residue_limit, trained_limit(self.max_length, self.long_sequences)
         keys = [xxhash.xxh3_128_hexdigest(record.sequence[:limit].encode()) for record in records]
         first: dict[str | int, int] = {}
         places = [first.setdefault(key if self.deduplicate else row, len(first)) for row, key in enumerate(keys)]
@@ -163,9 +170,13 @@ class Embedder(VectorConfig):
             "id": [record.id for record in records],
             "length": [len(record.sequence) for record in records],
             "truncated": [limit is not None and len(record.sequence) > limit for record in records],
+            "beyond_trained_length": [trained is not None and len(record.sequence) > trained for record in records],
             "sequence_key": keys,
         }
         fields = [LEDGER_SCHEMA.field(name).with_nullable(False) for name in LEDGER_FACTS]
+        if self.translate is not None:
+            fields += CONTIG_FIELDS
+            facts |= {each.name: [getattr(record, each.name) for record in records] for each in CONTIG_FIELDS}
         columns = [pa.array(facts[each.name], each.type) for each in fields]
         schema = pa.schema([*fields, *vectors.schema], metadata=vectors.schema.metadata)
         return pa.Table.from_arrays([*columns, *vectors.columns], schema=schema)
@@ -223,15 +234,22 @@ class Embedder(VectorConfig):
         self.rejected.clear()
         self.changed.clear()
         records: list[Record] = []
-        for record in read_sequences(sequences, gaps=self.gaps, alphabet=self.alphabet):
+        contigs = None if self.translate is None else ContigReader(self)
+        read: Iterator[Record | Rejected] = (
+            read_sequences(sequences, gaps=self.gaps, alphabet=self.alphabet)
+            if contigs is None
+            else contigs.read(sequences)
+        )
+        for record in read:
             if isinstance(record, Record):
                 records.append(record)
                 if record.unknown_residues or record.gaps_removed:
                     self.changed.append(record)
             else:
                 self.rejected.append(record)
+        object.__setattr__(self, "stopped_frames", 0 if contigs is None else contigs.stopped_frames)
         if not records and not self.rejected:
-            raise DataError("no sequence in the input; give protein sequences")
+            raise DataError(f"no sequence in the input; give {'protein' if contigs is None else 'DNA'} sequences")
         if self.rejected:
             count = f"{len(self.rejected)} of {len(records) + len(self.rejected)} records rejected"
             message = f"{count}: {in_words(self.rejected)}"

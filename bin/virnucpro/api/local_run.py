@@ -17,8 +17,9 @@ from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 from virnucpro import __version__
+from virnucpro.api.config import RunConfig
 from virnucpro.api.models import find_model
-from virnucpro.config import Config, EmbedConfig, RunConfig, SplitConfig, precision_on
+from virnucpro.config import Config, EmbedConfig, SplitConfig, precision_on
 from virnucpro.errors import ExitCode, UsageError, VirnucproError, run_reporting_errors, writing_into
 from virnucpro.interrupts import starting_out_of_reach
 from virnucpro.machine import usable_cores

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from virnucpro.errors import DataError, UsageError
-from virnucpro.fasta import Record, Rejected, normalise, rejection, scan_records
+from virnucpro.fasta import Record, Rejected, normalised, rejection, scan_records
 from virnucpro.fasta_source import nucleotide_share
 from virnucpro.plain_text import visible
 
@@ -36,15 +36,26 @@ def read_sequences(sequences: Sequences, *, gaps: str, alphabet: str) -> Iterato
     refuse_nucleotide = alphabet == "auto"
     if isinstance(sequences, str | os.PathLike):
         return scan_records(Path(sequences), refuse_nucleotide=refuse_nucleotide, gaps=gaps)
+    named = named_texts(sequences)
+    if refuse_nucleotide and (share := nucleotide_share(text.encode(errors="replace") for text in named.values())):
+        remedy = "give translate='genes' or translate='six_frame', or alphabet='protein' if that is what they are"
+        raise DataError(f"nucleotide sequences ({share}); {remedy}")
+    encoded = ((name, text.encode(errors="replace")) for name, text in named.items())
+    return (normalised(ordinal, name, "", text, 0, gaps) for ordinal, (name, text) in enumerate(encoded))
+
+
+def named_texts(sequences: Mapping[str, str] | Iterable[str]) -> Mapping[str, str]:
+    """Sequences by id, which is the place of one that has none.
+
+    Raises:
+        UsageError: an id or a sequence is no text.
+    """
     named = sequences if isinstance(sequences, Mapping) else {str(i): text for i, text in enumerate(sequences)}
     for name, text in named.items():
         if not isinstance(name, str) or not isinstance(text, str):
             kinds = f"{type(name).__name__} and {type(text).__name__}"
             raise UsageError(f"sequence '{name}': id and sequence are {kinds}; give both as str")
-    if refuse_nucleotide and (share := nucleotide_share(text.encode(errors="replace") for text in named.values())):
-        remedy = "translate them to protein first, or give alphabet='protein' if that is what they are"
-        raise DataError(f"nucleotide sequences ({share}); {remedy}")
-    return (_record(ordinal, name, text, gaps) for ordinal, (name, text) in enumerate(named.items()))
+    return named
 
 
 def in_words(rejected: Iterable[Rejected]) -> str:
@@ -52,11 +63,3 @@ def in_words(rejected: Iterable[Rejected]) -> str:
     records = iter(rejected)
     shown = [visible(rejection(each.id, each.reason)) for each in islice(records, _REASONS_SHOWN)]
     return "; ".join(shown) + (" and so on" if next(records, None) else "")
-
-
-def _record(ordinal: int, name: str, text: str, gaps: str) -> Record | Rejected:
-    try:
-        found = normalise(text.encode(errors="replace"), gaps)
-    except ValueError as error:
-        return Rejected(ordinal, name, "", 0, str(error))
-    return Record(ordinal, name, "", found.residues.decode("ascii"), 0, found.unknown_residues, found.gaps_removed)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from virnucpro.api.config import RunConfig
 from virnucpro.cli.program import run_program
-from virnucpro.config import RunConfig
 from virnucpro.plain_text import visible
 
 

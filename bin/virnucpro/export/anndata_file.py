@@ -11,7 +11,6 @@ import numpy as np
 from virnucpro.export.config import ExportConfig
 from virnucpro.export.layout import Layout, require
 from virnucpro.export.results import Records, Results
-from virnucpro.output.schema import LEDGER_FACTS
 
 #: Values of a column written together.
 _CHUNK_VALUES = 1 << 18
@@ -36,7 +35,7 @@ class AnnDataFile(Layout):
 
     def add(self, records: Records) -> None:
         arrays = {"X": _single(records.vectors[self._first]), "obs/_index": np.array(records.names, object)}
-        for name in LEDGER_FACTS:
+        for name in self.results.facts:
             arrays[f"obs/{name}"] = records.facts[name].to_numpy(zero_copy_only=False)
         for column, vectors in records.vectors.items():
             if column != self._first:

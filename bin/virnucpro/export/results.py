@@ -36,7 +36,7 @@ _REMEDY: Final = "run again, or fetch the results anew from where they are whole
 class Records:
     """Rows that follow each other, from ``first`` on.
 
-    ``facts`` has the columns of ``LEDGER_FACTS``; ``vectors`` holds (rows, dim) arrays by column; ``texts`` are the
+    ``facts`` has the columns of ``Results.facts``; ``vectors`` holds (rows, dim) arrays by column; ``texts`` are the
     proteins' ids or headers, and ``names`` what the layout calls them.
     """
 
@@ -50,7 +50,8 @@ class Records:
 class Results:
     """A results folder. Its ledger is proved by its digest here, each other file when its vectors are read.
 
-    ``rows`` is the number of vectors, ``columns`` maps their columns to dimensions, and ``dtype`` is their type.
+    ``rows`` is the number of vectors, ``columns`` maps their columns to dimensions, ``dtype`` is their type, and
+    ``facts`` are the columns of ``LEDGER_FACTS`` that they have.
 
     Raises:
         InputMissingError: there are no finished results.
@@ -68,6 +69,7 @@ class Results:
         self.rows = sum(map(_rows, self._parts))
         schema = _schema(self._parts[0])
         self.metadata = decode_metadata(schema, self._parts[0])
+        self.facts = [name for name in LEDGER_FACTS if name in schema.names]
         self.columns = required_vector_columns(schema, self._parts[0])
         self.dtype = np.dtype(schema.field(next(iter(self.columns))).type.value_type.to_pandas_dtype())
         self.layers: list[int] = self.metadata["layers"]
@@ -92,7 +94,7 @@ class Results:
     def facts_alone(self) -> Iterator[pa.RecordBatch]:
         """The rows without their vectors."""
         for part in self._parts:
-            yield from _batches(part, LEDGER_FACTS, _MOST_ROWS)
+            yield from _batches(part, self.facts, _MOST_ROWS)
 
     def vectors(self, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, dict[str, Vectors]]]:
         """The rows with the vectors of some columns, each (rows, dim).
@@ -104,8 +106,8 @@ class Results:
         rows = max(1, min(_MOST_ROWS, BATCH_BYTES // width))
         for part in self._parts:
             self._check(part)
-            for batch in _batches(part, (*LEDGER_FACTS, *columns), rows):
-                yield batch.select(list(LEDGER_FACTS)), {name: _matrix(batch[name]) for name in columns}
+            for batch in _batches(part, (*self.facts, *columns), rows):
+                yield batch.select(self.facts), {name: _matrix(batch[name]) for name in columns}
 
     def headers(self) -> Iterator[list[str]]:
         """The header lines of the rows, without ``>``, as the ledger has them."""
@@ -115,7 +117,7 @@ class Results:
 
     def files(self) -> Iterator[pa.RecordBatch]:
         """For each record, also the rejected ones, its file and its status."""
-        with LedgerReader(self.folder / MANIFEST_FILE) as ledger:
+        with LedgerReader(self.folder / MANIFEST_FILE, earlier=True) as ledger:
             yield from ledger.batches(["file", "status"])
 
     def residue_columns(self) -> dict[int, str]:
@@ -142,7 +144,7 @@ class Results:
         check_file(path, self._digests[path.relative_to(self.folder).as_posix()], _REMEDY)
 
     def _ledger(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        with LedgerReader(self.folder / MANIFEST_FILE) as ledger:
+        with LedgerReader(self.folder / MANIFEST_FILE, earlier=True) as ledger:
             for batch in ledger.batches([*columns, "status"]):
                 yield batch.filter(pc.not_equal(batch["status"].cast(pa.string()), "rejected"))
 

@@ -35,6 +35,7 @@ LAYOUT_COLUMNS: Final = (
     "ordinal",
     "length",
     "truncated",
+    "beyond_trained_length",
     "status",
     "reason",
     "sequence_key",
@@ -77,6 +78,7 @@ class Totals:
     reused: int = 0
     rejected: int = 0
     truncated: int = 0
+    beyond_trained_length: int = 0
     residues: int = 0
     tokens: int = 0
     squared_tokens: int = 0
@@ -203,7 +205,9 @@ class Layout:
         totals.reused += counts[REUSED]
         totals.rejected += counts[REJECTED]
         kept, lengths = codes != REJECTED, numbers(batch, "length")
-        totals.truncated += int((numbers(batch, "truncated")[kept] == 1).sum())
+        for name in ("truncated", "beyond_trained_length"):
+            told = int((numbers(batch, name)[kept] == 1).sum())
+            setattr(totals, name, getattr(totals, name) + told)
         totals.residues += int(lengths[kept].sum())
         embedded = lengths[codes == EMBEDDED]
         tokens = self.model_tokens(embedded)

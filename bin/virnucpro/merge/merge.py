@@ -58,6 +58,8 @@ GROUPS_WAITING: Final = 8
 #: Bytes of vectors, and of requests for them, that wait in memory before they are spilled.
 WANTED_BYTES: Final = 96 << 20
 REQUEST_BYTES: Final = 32 << 20
+#: What the split's summary tells of the ledger, and the ledger itself.
+_COUNTED: Final = ("records", "embedded", "duplicate", "reused", "rejected", "truncated", "beyond_trained_length")
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ def _scan(config: MergeConfig, inputs: _Inputs, ledger: LedgerReader, scratch: P
         SpillBuckets(scratch / "reuse_requests", REQUEST, REQUEST_BYTES),
     )
     layout.scan(ledger)
-    for name in ("records", "embedded", "duplicate", "reused", "rejected", "truncated"):
+    for name in _COUNTED:
         if getattr(layout.totals, name) != getattr(summary, name):
             raise LedgerError(
                 f"{config.manifest}: {getattr(layout.totals, name)} {name}, but {getattr(summary, name)} in "
@@ -280,12 +282,7 @@ def _run_summary(
             reuse=[entry.results for entry in inputs.summary.reuse],
         ),
         reuse=inputs.summary.reuse,
-        records=totals.records,
-        embedded=totals.embedded,
-        duplicate=totals.duplicate,
-        reused=totals.reused,
-        rejected=totals.rejected,
-        truncated=totals.truncated,
+        **{name: getattr(totals, name) for name in _COUNTED},
         unknown_residues=inputs.summary.unknown_residues,
         gaps_removed=inputs.summary.gaps_removed,
         comment_lines=inputs.summary.comment_lines,

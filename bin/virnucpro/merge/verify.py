@@ -34,7 +34,6 @@ from virnucpro.output.ledger import LedgerReader
 from virnucpro.output.schema import (
     EMBEDDED,
     IDENTITY_KEYS,
-    LEDGER_FACTS,
     LEDGER_SCHEMA,
     REJECTED,
     REUSED,
@@ -43,8 +42,6 @@ from virnucpro.output.schema import (
 )
 
 _ROWS_AT_ONCE: Final = 65_536
-#: As results hold them.
-_FACTS: Final = pa.schema([LEDGER_SCHEMA.field(name).with_nullable(False) for name in LEDGER_FACTS])
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def verify(results: Path) -> Proof:
     parts, residues = (listed_parts(results, digests, folder) for folder in (EMBEDDINGS_DIR, RESIDUES_DIR))
     for path in (*parts, *residues):
         _check_origin(path, summary)
-    with LedgerReader(results / MANIFEST_FILE) as ledger:
+    with LedgerReader(results / MANIFEST_FILE, earlier=True) as ledger:
         rows = _check_rows(ledger, parts)
         computed, rejected = _check_ledger(ledger, summary, rows, results)
     _check_rejected(results / REJECTED_FILE, rejected)
@@ -115,7 +112,8 @@ def _check_origin(path: Path, summary: RunSummary) -> None:
 def _check_rows(ledger: LedgerReader, parts: Sequence[Path]) -> int:
     """Compare the rows of the parts with the records that were not rejected, in order; returns how many there are."""
     rows = 0
-    facts = pa.schema([*_FACTS, *map(_plain, ledger.optional)])
+    held = [LEDGER_SCHEMA.field(name).with_nullable(False) for name in ledger.facts]
+    facts = pa.schema([*held, *map(_plain, ledger.optional)])
     batches = ledger.batches((*facts.names, "status"))
     kept = _Rows((batch.filter(pa.array(statuses(batch) != REJECTED)) for batch in batches), facts)
     for path in parts:

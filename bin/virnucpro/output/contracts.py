@@ -64,7 +64,7 @@ class ReuseEntry(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Tally(Record):
-    """What became of an input's records, and what of them was not read as it stands."""
+    """What became of an input's records, how many are cut or beyond the trained length, and what was changed."""
 
     pipeline_version: str = __version__
     records: int
@@ -74,6 +74,7 @@ class Tally(Record):
     reused: int
     rejected: int
     truncated: int
+    beyond_trained_length: int | None = field(default=None, metadata=ADDED_LATER)
     unknown_residues: int
     gaps_removed: int
     comment_lines: int

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.output.atomic import PartialParquet
 from virnucpro.output.damage import reading
-from virnucpro.output.schema import LEDGER_SCHEMA, OPTIONAL_FIELDS, encode_metadata
+from virnucpro.output.schema import LATER_FACTS, LEDGER_FACTS, LEDGER_SCHEMA, OPTIONAL_FIELDS, encode_metadata
 
 __all__ = ["LEDGER_SCHEMA", "LedgerReader", "LedgerWriter"]
 
@@ -144,25 +144,33 @@ _REMEDY: Final = "split the input again"
 class LedgerReader:
     """Reads a ledger one slice of a row group at a time.
 
+    Args:
+        path: the ledger.
+        earlier: take that of an earlier version too, which lacks ``LATER_FACTS``.
+
     Raises:
         InputMissingError: there is no such file.
         DataError: the file is no ledger.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, earlier: bool = False) -> None:
         if not path.is_file():
             raise InputMissingError(f"{path}: no ledger there; give the manifest.parquet that the split wrote")
         with reading(path, _REMEDY):
             self._file = pq.ParquetFile(path, pre_buffer=False)
-        missing = sorted(set(LEDGER_SCHEMA.names) - set(self._file.schema_arrow.names))
+        there = self._file.schema_arrow.names
+        missing = sorted(set(LEDGER_SCHEMA.names) - set(there) - set(LATER_FACTS if earlier else ()))
         if missing:
             raise DataError(f"{path}: not a ledger, it lacks the column {', '.join(missing)}; split the input again")
-        for name, kind in zip(LEDGER_SCHEMA.names, LEDGER_SCHEMA.types, strict=True):
-            if self._file.schema_arrow.field(name).type != kind:
-                raise DataError(f"{path}: not a ledger, its column {name} is not {kind}; split the input again")
+        for field in LEDGER_SCHEMA:
+            if field.name in there and self._file.schema_arrow.field(field.name).type != field.type:
+                what = f"not a ledger, its column {field.name} is not {field.type}"
+                raise DataError(f"{path}: {what}; split the input again")
         self.path = path
         self.rows: int = self._file.metadata.num_rows
         self.schema: pa.Schema = self._file.schema_arrow
+        #: Those of ``LEDGER_FACTS`` that the rows have.
+        self.facts: tuple[str, ...] = tuple(name for name in LEDGER_FACTS if name in there)
         #: Those of ``OPTIONAL_FIELDS`` that the rows have.
         self.optional: tuple[pa.Field, ...] = tuple(each for each in OPTIONAL_FIELDS if each.name in self.schema.names)
 

@@ -38,6 +38,7 @@ LEDGER_SCHEMA: Final = pa.schema(
         pa.field("file", pa.dictionary(pa.int32(), pa.string())),
         pa.field("length", pa.int32()),
         pa.field("truncated", pa.bool_()),
+        pa.field("beyond_trained_length", pa.bool_()),
         pa.field("unknown_residues", pa.int32()),
         pa.field("gaps_removed", pa.int32()),
         pa.field("status", pa.dictionary(pa.int32(), pa.string())),
@@ -102,7 +103,9 @@ WORST_OF: Final[Mapping[str, Callable[[Sequence[float]], float]]] = MappingProxy
 )
 
 #: What each row of results takes from its record in the ledger, before the vectors. For another column, a line here.
-LEDGER_FACTS: Final = ("ordinal", "id", "length", "truncated", "sequence_key")
+LEDGER_FACTS: Final = ("ordinal", "id", "length", "truncated", "beyond_trained_length", "sequence_key")
+#: Those that ledgers and results of earlier versions lack.
+LATER_FACTS: Final = ("beyond_trained_length",)
 #: What each row of results says of the batch that computed its vector, and the column of batches.parquet that it is.
 BATCH_FACTS: Final = {"device_utilization": "device_utilization", "batch_tokens_per_second": "tokens_per_second"}
 

@@ -150,9 +150,13 @@ def packing_section(tally: BatchTally) -> Section | None:
 def record_sections(tally: RecordTally) -> list[Section]:
     """What became of the records, why some were rejected, and how long they are."""
     fates = {name: tally.statuses.get(name, 0) for name in STATUSES}
-    bars = {name: {"records": count} for name, count in fates.items()} | {"truncated": {"records": tally.truncated}}
+    fates["truncated"] = tally.truncated
+    if tally.beyond_trained_length is not None:
+        fates["beyond the trained length"] = tally.beyond_trained_length
+    bars = {name: {"records": count} for name, count in fates.items()}
     text = (
-        "Every record has one vector or one reason. Truncated ones are also counted as embedded, duplicate or reused."
+        "Every record has one vector or one reason. Those truncated, or beyond the length that models are trained on, "
+        "are also counted as embedded, duplicate or reused."
     )
     sections = [_bars("records", "Records", text, "Records", bars, sort_samples=False, hide_zero_cats=False)]
     if tally.reasons:

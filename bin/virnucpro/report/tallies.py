@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from virnucpro.monitor.metrics import STARTUP
 from virnucpro.output.damage import REMEDY_OF_RESULTS, reading
+from virnucpro.output.schema import LATER_FACTS
 
 #: Longer sequences count as this long; the longest protein known has 45,000 residues.
 LONGEST: Final = 100_000
@@ -24,11 +25,15 @@ _PACKING_BINS: Final = 100
 
 @dataclass
 class RecordTally:
-    """The ledger in numbers; ``*_lengths`` hold the number of records at each length in residues."""
+    """The ledger in numbers; ``*_lengths`` hold the number of records at each length in residues.
+
+    ``beyond_trained_length`` is None of a ledger of an earlier version, which does not tell.
+    """
 
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     truncated: int = 0
+    beyond_trained_length: int | None = None
     record_lengths: np.ndarray = field(default_factory=lambda: np.zeros(LONGEST + 1, np.int64))
     embedded_lengths: np.ndarray = field(default_factory=lambda: np.zeros(LONGEST + 1, np.int64))
 
@@ -49,11 +54,14 @@ def tally_records(manifest: Path) -> RecordTally:
     """Count the ledger."""
     tally = RecordTally()
     with reading(manifest, REMEDY_OF_RESULTS), pq.ParquetFile(manifest) as ledger:
-        for batch in ledger.iter_batches(_BATCH_ROWS, columns=["length", "truncated", "status", "reason"]):
+        columns = ["length", "truncated", "status", "reason"]
+        later = [name for name in LATER_FACTS if name in ledger.schema_arrow.names]
+        for batch in ledger.iter_batches(_BATCH_ROWS, columns=[*columns, *later]):
             status = batch["status"].cast(pa.string())
             tally.statuses.update(_counts(status))
             tally.reasons.update(_counts(batch["reason"].drop_null().cast(pa.string())))
-            tally.truncated += pc.sum(batch["truncated"]).as_py() or 0
+            for name in ("truncated", *later):
+                setattr(tally, name, (getattr(tally, name) or 0) + (pc.sum(batch[name]).as_py() or 0))
             lengths = np.clip(pc.fill_null(batch["length"], 0).to_numpy(zero_copy_only=False), 0, LONGEST)
             accepted = pc.not_equal(status, "rejected").to_numpy(zero_copy_only=False)
             embedded = pc.equal(status, "embedded").to_numpy(zero_copy_only=False)

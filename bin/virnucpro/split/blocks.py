@@ -33,7 +33,6 @@ class ScannedBlock:
     columns: Extent
     records: int
     residues: int
-    truncated: int
     unknown_residues: int
     gaps_removed: int
     comment_lines: int
@@ -64,10 +63,10 @@ def scan_blocks(
             if isinstance(block, Fault):
                 return [*scanned, block]
             if proteins is None:
-                scanned.append(_spool_block(files, payload, text, block, residue_limit))
+                scanned.append(_spool_block(files, payload, text, block))
             else:
                 block = replace(block, **proteins.of_contigs(block))
-                scanned.append(_spool_block(files, b"", proteins.text, block, residue_limit, proteins))
+                scanned.append(_spool_block(files, b"", proteins.text, block, proteins))
     return scanned
 
 
@@ -100,11 +99,8 @@ def _spool_block(
     payload: Payload | Span,
     text: bytes,
     block: ParsedBlock,
-    residue_limit: int | None,
     proteins: Proteins | None = None,
 ) -> ScannedBlock:
-    lengths = np.maximum(block.lengths, 0)
-    truncated = 0 if residue_limit is None else int((lengths > residue_limit).sum())
     if isinstance(payload, Span) and block.rewritten is None:
         extent = Extent(str(payload.path.absolute()), payload.offset, payload.size)
     else:
@@ -112,8 +108,7 @@ def _spool_block(
     return ScannedBlock(
         columns=files.append("columns", block.keys + block.lengths.tobytes()),
         records=len(block.ids),
-        residues=int(lengths.sum()),
-        truncated=truncated,
+        residues=int(np.maximum(block.lengths, 0).sum()),
         unknown_residues=int(block.unknown_residues.sum()),
         gaps_removed=int(block.gaps_removed.sum()),
         comment_lines=block.comment_lines,

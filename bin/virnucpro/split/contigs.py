@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from virnucpro.config import SplitConfig
+from virnucpro.config import SequenceConfig
 from virnucpro.fasta import UPPER, parse_header
 from virnucpro.fasta_source import WHITE_SPACE
 from virnucpro.fasta_text import Fault, find_fault, without_comments
@@ -26,6 +26,16 @@ NO_NUCLEOTIDES: Final = "no nucleotide left"
 _TO_DNA: Final = bytes.maketrans(b"U", b"T")
 
 
+class Contig(NamedTuple):
+    """A record of a block: the line of its header, from 0, and its letters as ``letters_of`` gives them."""
+
+    line: int
+    id: str
+    description: str
+    letters: bytes
+    comment_lines: int
+
+
 @dataclass(frozen=True)
 class Translation:
     """How contigs become proteins; a task takes it along."""
@@ -36,7 +46,7 @@ class Translation:
     min_contig: int
 
     @classmethod
-    def of(cls, config: SplitConfig) -> Self | None:
+    def of(cls, config: SequenceConfig) -> Self | None:
         """As a run was told; None of one whose input is protein."""
         if config.translate is None:
             return None
@@ -135,11 +145,8 @@ def translate_block(contigs: bytes, translation: Translation) -> Proteins | Faul
     if (fault := find_fault(io.BytesIO(contigs))) is not None:
         return fault
     rows, comment_lines = _Rows(), 0
-    for line, header, body in _records(contigs):
-        contig, description = parse_header(header)
-        letters, comments = without_comments(body)
+    for line, contig, description, letters, comments in contigs_of(contigs):
         comment_lines += comments
-        letters = letters.translate(UPPER, WHITE_SPACE).translate(_TO_DNA)
         try:
             found, stopped = translation.proteins(contig, letters)
         except ValueError as error:
@@ -161,12 +168,18 @@ def translate_block(contigs: bytes, translation: Translation) -> Proteins | Faul
     )
 
 
-def _records(text: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Line (from 0), header without ``>``, and lines of the sequence, of each record."""
+def contigs_of(block: bytes) -> Iterator[Contig]:
+    """The records of a block that begins with ``>``, holds whole records and has no fault."""
     line = start = 0
-    while start < len(text):
-        stop = text.find(b"\n>", start) + 1 or len(text)
-        header, _, body = text[start + 1 : stop].partition(b"\n")
-        yield line, header, body
-        line += text.count(b"\n", start, stop)
+    while start < len(block):
+        stop = block.find(b"\n>", start) + 1 or len(block)
+        header, _, body = block[start + 1 : stop].partition(b"\n")
+        text, comment_lines = without_comments(body)
+        yield Contig(line, *parse_header(header), letters_of(text), comment_lines)
+        line += block.count(b"\n", start, stop)
         start = stop
+
+
+def letters_of(text: bytes) -> bytes:
+    """The nucleotides of a sequence as they are translated: capitals without blanks, T for U."""
+    return text.translate(UPPER, WHITE_SPACE).translate(_TO_DNA)

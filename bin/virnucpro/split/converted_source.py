@@ -1,4 +1,7 @@
-"""A file of proteins that is no FASTA, read as FASTA with two lines for each record: the parser never sees the file."""
+"""A file of proteins that is no FASTA, read as FASTA: the parser never sees the file.
+
+Each record takes two lines; where records have lines in their file, each of these takes two, so that a place is told.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from typing import BinaryIO, Final, NamedTuple
 from virnucpro.fasta_source import FastaSource, PlainFile
 
 TAIL_BYTES: Final = 1 << 10
+#: Of the header and of the sequence.
+_LINES: Final = 2
 #: Sequences looked at to tell nucleotides from proteins.
 _SAMPLE_RECORDS: Final = 1000
 #: What ends lines somewhere, and other characters that no header shows.
@@ -21,17 +26,18 @@ _MARKS: Final = str.maketrans(dict.fromkeys(">;\0", "?"))
 
 
 class Protein(NamedTuple):
-    """One record as its file has it; where a run translates, a contig."""
+    """One record as its file has it; where a run translates, a contig. ``line`` is where it begins, if it has one."""
 
     id: str
     description: str
     sequence: str
+    line: int | None = None
 
 
 class ConvertedSource(FastaSource):
     """A source whose file a subclass reads as proteins; errors as ``FastaSource``."""
 
-    record_lines = 2
+    record_lines = _LINES
     #: The last bytes that were read.
     tail = b""
 
@@ -51,13 +57,20 @@ class ConvertedSource(FastaSource):
         """Yield the records as FASTA, in pieces of at least ``size`` bytes but for the last."""
         with self._open() as stream:
             proteins = self.proteins(io.BufferedReader(_Chunks(self._remembered(stream, size)), size))
+            first = list(islice(proteins, _SAMPLE_RECORDS))
+            if first and first[0].line is not None:
+                self.first_line = first[0].line
             if self._expected:
-                first = list(islice(proteins, _SAMPLE_RECORDS))
                 self._check_letters((each.sequence.encode(errors="replace") for each in first), self.first_line)
-                proteins = chain(first, proteins)
             piece = bytearray()
-            for protein in proteins:
+            lines = 0
+            for protein in chain(first, proteins):
+                if protein.line is not None:
+                    between = _LINES * (protein.line - self.first_line) - lines
+                    piece += b"\n" * between
+                    lines += between
                 piece += _fasta(protein)
+                lines += _LINES
                 if len(piece) >= size:
                     yield self._counted(piece)
                     piece.clear()

@@ -45,7 +45,8 @@ def _finder() -> Any:
         from pyrodigal_gv import ViralGeneFinder
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"--translate genes needs pyrodigal-gv, which is not there for {sys.executable}; pip install pyrodigal-gv"
+            f"--translate genes needs pyrodigal-gv, which is not there for {sys.executable}; pip install pyrodigal-gv, "
+            "or install virnucpro-embed with its extra [contigs]"
         ) from error
 
     return ViralGeneFinder(meta=True)

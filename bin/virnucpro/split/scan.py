@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import BinaryIO, Final, TextIO
 
+import numpy as np
+
 from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, FastaFormatError
 from virnucpro.fasta import rejection
@@ -22,7 +24,7 @@ from virnucpro.split.contigs import Translation
 from virnucpro.split.cut import Span, cut_file, cut_stream, reopened
 from virnucpro.split.parse import KEY_BYTES
 from virnucpro.split.sources import open_source
-from virnucpro.split.spool import Spool, SpooledBlock
+from virnucpro.split.spool import Spool, SpooledBlock, above
 from virnucpro.split.workers import Payload, Workers
 
 #: Bytes of FASTA parsed at once: small enough to stay near the cache, large enough to hide what each block costs.
@@ -44,6 +46,7 @@ class ScanTotals:
 
     residues: int = 0
     truncated: int = 0
+    beyond_trained_length: int = 0
     unknown_residues: int = 0
     gaps_removed: int = 0
     comment_lines: int = 0
@@ -162,7 +165,8 @@ class _Account:
     def _add(self, scanned: ScannedBlock) -> None:
         columns = memoryview(self.spool.load(scanned.columns))
         self.keys.write(columns[: KEY_BYTES * scanned.records])
-        self.lengths.write(columns[KEY_BYTES * scanned.records :])
+        lengths = np.frombuffer(columns, np.int32, offset=KEY_BYTES * scanned.records)
+        self.lengths.write(lengths.data)
         self._reject(scanned)
         self.line += scanned.newlines
         block = SpooledBlock(
@@ -170,7 +174,8 @@ class _Account:
         )
         self.spool.blocks.append(block)
         self.totals.residues += scanned.residues
-        self.totals.truncated += scanned.truncated
+        self.totals.truncated += int(above(lengths, self.spool.residue_limit).sum())
+        self.totals.beyond_trained_length += int(above(lengths, self.spool.trained_limit).sum())
         self.totals.unknown_residues += scanned.unknown_residues
         self.totals.gaps_removed += scanned.gaps_removed
         self.totals.comment_lines += scanned.comment_lines

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virnucpro import unfinished
-from virnucpro.config import SplitConfig, absolute_layers
+from virnucpro.config import TRAINED_RESIDUES, SplitConfig, absolute_layers
 from virnucpro.errors import DataError
 from virnucpro.fasta_source import FastaSource
 from virnucpro.output.contracts import ModelDescription, PlannedShard, ReuseEntry, SplitSummary, VectorFacts
@@ -35,7 +35,7 @@ from virnucpro.split.spool import Spool
 from virnucpro.split.workers import Workers
 from virnucpro.split.write_ledger import write_ledger
 from virnucpro.split.write_shards import WINDOW_BYTES, ShardTask, ShardTotals, write_shard
-from virnucpro.windows import computed_tokens, window_counts
+from virnucpro.windows import computed_tokens, trained_limit, window_counts
 
 _TEMPORARY_PREFIX: Final = ".split-"
 
@@ -71,7 +71,8 @@ def _split_into(work: Path, config: SplitConfig, model: ModelDescription, vector
     spool_directory.mkdir()
     shards_directory.mkdir()
     files = config.names or tuple(FastaSource(path).name for path in config.inputs)
-    spool = Spool(spool_directory, config.residue_limit, files, config.samples, config.translate is not None)
+    limits = config.residue_limit, trained_limit(config.max_length, config.long_sequences)
+    spool = Spool(spool_directory, *limits, files, config.samples, config.translate is not None)
     with Workers(2 * BLOCK_BYTES, config.cpus) as workers:
         with (work / REJECTED_FILE).open("w", encoding="utf-8", newline="\n") as rejected:
             scanned = scan(config, spool, rejected, workers)
@@ -226,6 +227,7 @@ def _summary(
         reused=deduplicated.reused,
         rejected=scanned.rejected,
         truncated=scanned.truncated,
+        beyond_trained_length=scanned.beyond_trained_length,
         unknown_residues=scanned.unknown_residues,
         gaps_removed=scanned.gaps_removed,
         comment_lines=scanned.comment_lines,
@@ -263,6 +265,9 @@ def _in_words(summary: SplitSummary, config: SplitConfig) -> str:
     ]
     if summary.truncated:
         lines.append(f"{summary.truncated} cut to {summary.max_length} residues")
+    if summary.beyond_trained_length:
+        told = f"beyond the {TRAINED_RESIDUES} residues that models are trained on"
+        lines.append(f"{summary.beyond_trained_length} {told}")
     if summary.unknown_residues:
         letters = "J, inner *, gaps" if config.gaps == "unknown" else "J, inner *"
         lines.append(f"{summary.unknown_residues} letters without a token ({letters}) read as X")

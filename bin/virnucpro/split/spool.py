@@ -65,11 +65,13 @@ class SpooledBlock:
 
 @dataclass
 class Spool:
-    """A folder with the columns and the blocks; ``residue_limit`` cuts sequences, None leaves them whole; ``samples``
-    names that of each file, if any; the headers of ``translated`` contigs say where each protein lies."""
+    """A folder with the columns and the blocks; ``residue_limit`` cuts sequences, None leaves them whole; those above
+    ``trained_limit`` are beyond what models are trained on; ``samples`` names that of each file, if any; the headers of
+    ``translated`` contigs say where each protein lies."""
 
     directory: Path
     residue_limit: int | None
+    trained_limit: int | None
     files: tuple[str, ...]
     samples: tuple[str, ...] = ()
     translated: bool = False
@@ -123,6 +125,11 @@ class Spool:
         first = max(int(np.searchsorted(starts, first_unique, side="right")) - 1, 0)
         stop = int(np.searchsorted(starts, first_unique + count, side="left"))
         return replace(self, blocks=self.blocks[first:stop])
+
+
+def above(lengths: npt.NDArray[np.int32], limit: int | None) -> npt.NDArray[np.bool_]:
+    """Which lengths exceed a limit; none does where there is none."""
+    return lengths > (np.iinfo(np.int32).max if limit is None else limit)
 
 
 def write_all(stream: io.FileIO, data: memoryview) -> None:

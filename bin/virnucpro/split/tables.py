@@ -43,7 +43,6 @@ class TextTable(ConvertedSource):
 
     def __init__(self, path: Path, columns: Columns, delimiter: str, *, name: str, expected: str | None = None) -> None:
         super().__init__(path, name=name, expected=expected)
-        self.first_line = 2
         self._columns, self._delimiter = columns, delimiter
 
     def proteins(self, stream: BinaryIO) -> Iterator[Protein]:
@@ -57,13 +56,15 @@ class TextTable(ConvertedSource):
         try:
             header = next(rows)
             places = [header.index(name) for name in self._columns]
+            begin = rows.line_num + 1
             for row in rows:
+                line, begin = begin, rows.line_num + 1
                 if len(row) != len(header):
                     if not row:
                         continue
                     what = f"{len(row)} cells, but {len(header)} columns"
-                    raise FastaFormatError(what, file=self.name, line=rows.line_num, remedy="correct or remove the row")
-                yield Protein(row[places[0]], "", row[places[1]])
+                    raise FastaFormatError(what, file=self.name, line=line, remedy="correct or remove the row")
+                yield Protein(row[places[0]], "", row[places[1]], line)
         except csv.Error as error:
             raise FastaFormatError(str(error), file=self.name, line=rows.line_num, remedy=_AGAIN) from None
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from virnucpro.output.ledger import LEDGER_ROW_GROUP_ROWS, LedgerWriter
 from virnucpro.output.schema import CONTIG_FIELDS, REJECTED, REUSED, SAMPLE, STATUSES
 from virnucpro.split.columns import numbers, repeated, strings
-from virnucpro.split.spool import KEY_TYPE, Spool, SpooledBlock
+from virnucpro.split.spool import KEY_TYPE, Spool, SpooledBlock, above
 
 _KEY_DIGITS: Final = 2 * KEY_TYPE.itemsize
 
@@ -55,14 +55,14 @@ def _rows(spool: Spool, blocks: list[SpooledBlock], starts: npt.NDArray[np.int64
     rejected = status == REJECTED
     unplaced = rejected | (status == REUSED)
     headers = pa.concat_tables([pa.ipc.open_stream(spool.load(block.headers)).read_all() for block in blocks])
-    limit = np.iinfo(np.int32).max if spool.residue_limit is None else spool.residue_limit
     rows = {
         "ordinal": numbers(np.arange(span[0], sum(span))),
         "id": headers["id"],
         "description": headers["description"],
         "file": repeated(np.repeat([block.file_index for block in blocks], records), spool.files),
         "length": numbers(lengths, rejected),
-        "truncated": numbers(lengths > limit, rejected),
+        "truncated": numbers(above(lengths, spool.residue_limit), rejected),
+        "beyond_trained_length": numbers(above(lengths, spool.trained_limit), rejected),
         "unknown_residues": headers["unknown_residues"],
         "gaps_removed": headers["gaps_removed"],
         "status": repeated(status, STATUSES),
