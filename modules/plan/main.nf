@@ -78,7 +78,7 @@ def estimate(split, p) {
     def each = seconds / split.shards.size()
     def rounds = Math.ceil(split.shards.size() / (p.gpus as double))
     def together = p.gpus > 1 ? ", ${duration(each * rounds)} with all of them" : ''
-    def named = split.card ? split.card.toUpperCase() : 'a card of a fifth of an H100, as yours is not known'
+    def named = split.card ? split.card.toUpperCase() : 'a card of a fifth of an H100, as the card is not known'
     return "; about ${duration(seconds)} of GPU time on ${named}${together}; ${duration(each)} a shard"
 }
 

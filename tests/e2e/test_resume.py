@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fault_runs import assert_whole
-from launch import MODEL, PROJECT, Launch, copy_project, launch
+from fault_runs import assert_whole, options
+from launch import PROJECT, Launch, copy_project, launch
 
 STAND_INS = PROJECT / "tests" / "runtimes" / "stand_ins"
 LOCKS = Path("/tmp/virnucpro-gpu-locks")
@@ -121,12 +121,16 @@ def test_every_parameter_has_its_place() -> None:
 
 
 @pytest.mark.usefixtures("first")
-@pytest.mark.parametrize("profile", ["", "slurm"])
-def test_what_may_change_keeps_every_shard(profile: str, project: Path, driver: dict[str, str], tmp_path: Path) -> None:
-    cards = {"CARDS": "4", "CARD": "NVIDIA H100 80GB HBM3", "VIRNUCPRO_TEST_CALLS": str(tmp_path / "calls")}
+@pytest.mark.parametrize(("profile", "gpus"), [("", "4"), ("slurm", "3")])
+def test_what_may_change_keeps_every_shard(
+    profile: str, gpus: str, project: Path, driver: dict[str, str], tmp_path: Path
+) -> None:
+    cards = {"CARDS": gpus, "CARD": "NVIDIA H100 80GB HBM3", "VIRNUCPRO_TEST_CALLS": str(tmp_path / "calls")}
     environment = {**cards, "PATH": f"{STAND_INS}:{driver['PATH']}"}
     options = ["-profile", profile] if profile else []
-    statuses = resumed(project, environment, KEPT, "-resume", *options)
+    # Other values each time: a task that any earlier run has done is not done again.
+    changed = {**KEPT, "gpus": gpus, "token_budget": f"{gpus}000"}
+    statuses = resumed(project, environment, changed, "-resume", *options)
     kept = {"DESCRIBE_MODEL", "SPLIT_FASTA", "EMBED_SHARD", "MERGE_EMBEDDINGS"}
     assert {name: seen for name, seen in statuses.items() if name in kept} == {name: {"CACHED"} for name in kept}
     assert statuses.keys() - kept == {"NEIGHBOURS"}
@@ -144,26 +148,25 @@ def test_what_decides_of_the_vectors_computes_them_again(name: str, project: Pat
 
 @pytest.fixture(scope="module")
 def on_the_cpu(tmp_path_factory: pytest.TempPathFactory, driver: dict[str, str]) -> dict[str, str]:
-    """The driver, and an embed_shard.py that computes on the CPU what is for a GPU, and fails for the shard $FAILS."""
+    """The driver, and an embed_shard.py that computes on the CPU what is for a GPU; shards like $FAILS fail."""
     stand_in = tmp_path_factory.mktemp("programs") / "embed_shard.py"
     real = PROJECT / "bin" / "embed_shard.py"
-    stand_in.write_text(f'#!/bin/bash\n[[ $2 == "${{FAILS:-}}.fasta" ]] && exit 1\nexec {real} "${{@/#cuda/cpu}}"\n')
+    stand_in.write_text(f'#!/bin/bash\n[[ $2 == ${{FAILS:-}}.fasta ]] && exit 1\nexec {real} "${{@/#cuda/cpu}}"\n')
     stand_in.chmod(0o755)
     return {**driver, "PATH": f"{stand_in.parent}:{driver['PATH']}"}
 
 
-def test_finished_shards_are_kept_when_there_are_more_gpus(tmp_path: Path, on_the_cpu: dict[str, str]) -> None:
-    arguments = ("-profile", "test", "--model", MODEL, "--report", "false", "--precision", "fp32")
+def test_finished_shards_are_kept_when_there_are_more_gpus(
+    tmp_path: Path, model: Path, whole: Launch, on_the_cpu: dict[str, str]
+) -> None:
+    arguments = (*options(model), "--shard_residues", "100000", "--report", "false", "--precision", "fp32")
     first = launch(tmp_path, *arguments, "--gpus", "2", environment={**on_the_cpu, "FAILS": "shard-00001"})
     assert (first.code, first.statuses()["EMBED_SHARD"]) == (1, {"COMPLETED", "FAILED"}), first.output
-    assert "Cut for" not in first.output
+    assert "in 2 shards on 2 GPUs" in first.output and "Cut for" not in first.output
 
-    again = launch(
-        tmp_path,
-        *(*arguments, "-resume", "--gpus", "4"),
-        environment={**on_the_cpu, "CARDS": "4", "CARD": "NVIDIA H100 80GB HBM3"},
-    )
-    assert again.code == 0, again.output
+    four = {**on_the_cpu, "CARDS": "4", "CARD": "NVIDIA H100 80GB HBM3"}
+    again = launch(tmp_path, *arguments, "-resume", "--gpus", "4", "--token_budget", "4000", environment=four)
+    assert_whole(again, whole)
     assert again.statuses() == {
         "DESCRIBE_MODEL": {"CACHED"},
         "SPLIT_FASTA": {"CACHED"},
@@ -172,12 +175,11 @@ def test_finished_shards_are_kept_when_there_are_more_gpus(tmp_path: Path, on_th
     }
     told = "Cut for the fewer GPUs of the run that goes on, so that its finished shards are kept: 2 of 4 GPUs work"
     assert f"{told}; without -resume all do" in again.output.splitlines()
+    (summary,) = tmp_path.glob("work/*/*/shard-00001/summary.json")
+    assert json.loads(summary.read_text())["token_budget"] == 4000
 
-    fresh = launch(tmp_path / "fresh", *arguments, "--gpus", "4", environment=on_the_cpu)
-    assert "Cut for" not in fresh.output
-    summaries = [run.results / "metrics" / "run_summary.json" for run in (again, fresh)]
-    assert [json.loads(path.read_text())["shards"] for path in summaries] == [2, 4]
-    assert_whole(again, fresh)
+    fresh = launch(tmp_path / "fresh", *arguments, "--gpus", "4", environment={**four, "FAILS": "*"})
+    assert "in 4 shards on 4 GPUs" in fresh.output and "Cut for" not in fresh.output
 
 
 def test_the_documentation_lists_what_may_change() -> None:

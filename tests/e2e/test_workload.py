@@ -41,7 +41,7 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         summary([TEN_MINUTES], embedded=1, card=None, card_teraflops=53.5),
         {"gpus": 8},
         "3 records: 1 distinct sequence to embed in 1 shard on 8 GPUs; about 100 minutes of GPU time on a card "
-        "of a fifth of an H100, as yours is not known, 100 minutes with all of them; 100 minutes a shard",
+        "of a fifth of an H100, as the card is not known, 100 minutes with all of them; 100 minutes a shard",
     ),
     (
         summary([TEN_MINUTES] * 2),

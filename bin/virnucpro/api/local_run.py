@@ -73,10 +73,7 @@ def run(config: RunConfig) -> RunSummary:
         parts = {"model_json": model_json, "split_summary": work / SPLIT_SUMMARY_FILE}
         if not parts["split_summary"].exists():
             split(_told(SplitConfig, config, model_json=model_json, outdir=work, shards_at_least=max(len(gpus), 1)))
-        planned = SplitSummary.read(parts["split_summary"])
-        shards = [shard.shard for shard in planned.shards]
-        if len(shards) < min(len(gpus), planned.embedded):
-            print(f"{len(shards)} of {len(gpus)} GPUs work: cut for the fewer of the run that goes on", file=sys.stderr)
+        shards = [shard.shard for shard in SplitSummary.read(parts["split_summary"]).shards]
         waiting = [shard for shard in shards if not (work / shard_name(shard)).exists()]
         _embed_shards([_shard_task(config, work, model, shard, gpus) for shard in waiting], gpus)
         inputs = {"manifest": work / MANIFEST_FILE, "rejected": work / REJECTED_FILE, "outdir": results}
