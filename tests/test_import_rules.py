@@ -32,6 +32,7 @@ ROOT = {
     "path_lists",
     "plain_text",
     "shards",
+    "unfinished",
     "windows",
 }
 #: Part -> parts of ours that it may import, beside itself and (all but the kernels) the root modules.

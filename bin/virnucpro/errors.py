@@ -14,6 +14,7 @@ from typing import Final
 from virnucpro.device_errors import device_fault
 from virnucpro.interrupts import interrupted, tell_interrupted
 from virnucpro.plain_text import visible
+from virnucpro.unfinished import none_left
 
 
 class ExitCode(IntEnum):
@@ -104,7 +105,8 @@ def run_reporting_errors(program: str, main: Callable[[], None]) -> int:
     An unforeseen exception keeps its traceback: it is a fault of ours, not of the user.
     """
     try:
-        main()
+        with none_left():
+            main()
     except (Exception, KeyboardInterrupt) as error:
         if interrupted() or isinstance(error, KeyboardInterrupt):
             return tell_interrupted(program)

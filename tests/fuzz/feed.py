@@ -7,10 +7,14 @@ and ends with 1 and the bytes in a file where the target raised.
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+#: Seconds after which a new process goes on: atheris keeps some tens of kilobytes of each input.
+TURN = 120
 
 
 def mutated(seeds: Sequence[bytes], rng: random.Random) -> bytes:
@@ -55,7 +59,17 @@ def at_random(name: str, seconds: float, folder: Path) -> int:
     return 0
 
 
-def by_coverage(name: str, seconds: int, folder: Path) -> None:
+def by_coverage(name: str, seconds: int, folder: Path) -> int:
+    """With atheris, in processes one after the other; what they found goes on from one to the next."""
+    end = time.monotonic() + seconds
+    while (left := int(end - time.monotonic())) > 0:
+        command = [sys.executable, "-m", "fuzz.feed", name, str(min(left, TURN)), str(folder), "one turn"]
+        if code := subprocess.run(command, check=False).returncode:
+            return code
+    return 0
+
+
+def one_turn(name: str, seconds: int, folder: Path) -> None:
     """With atheris, which ends the process."""
     import atheris
 
@@ -74,8 +88,9 @@ def main() -> int:
         import atheris  # noqa: F401
     except ImportError:
         return at_random(name, seconds, folder)
-    by_coverage(name, seconds, folder)
-    return 0
+    if sys.argv[4:]:
+        one_turn(name, seconds, folder)
+    return by_coverage(name, seconds, folder)
 
 
 if __name__ == "__main__":

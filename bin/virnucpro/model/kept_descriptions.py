@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from virnucpro import unfinished
 from virnucpro.errors import VirnucproError
 from virnucpro.file_identity import identity_of
 from virnucpro.model.checkpoint_files import locate
@@ -63,7 +64,7 @@ def _keep(described: ModelDescription, kept: Path) -> None:
     """A home that cannot be written to costs the next run the time that it saves this one: no reason to say so."""
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=kept.parent)
-        os.close(handle)
-        described.write(Path(name))
-        Path(name).replace(kept)
+        written = unfinished.begin(kept.with_name(f".{secrets.token_hex(4)}.partial"))
+        described.write(written)
+        written.replace(kept)
+        unfinished.end(written)

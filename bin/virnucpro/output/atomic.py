@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from virnucpro import unfinished
 from virnucpro.errors import UsageError
 from virnucpro.output.following import Following
 
@@ -51,6 +52,7 @@ def prepare_new_directory(outdir: Path, *, replaced: bool = False) -> Path:
         raise UsageError(f"{outdir}: exists already and is not empty; remove it or name another --outdir")
     temporary = outdir.with_name(f".{outdir.name}.partial")
     remove_tree(temporary)
+    unfinished.begin(temporary)
     temporary.mkdir(parents=True)
     return temporary
 
@@ -60,6 +62,7 @@ def publish_directory(temporary: Path, outdir: Path) -> None:
     for folder in (temporary, *(path for path in temporary.rglob("*") if path.is_dir())):
         sync(folder)
     temporary.replace(outdir)
+    unfinished.end(temporary)
     sync(outdir.parent)
 
 
@@ -67,6 +70,7 @@ def remove_tree(path: Path) -> None:
     """Remove a folder and all in it, if it is there."""
     if path.exists():
         shutil.rmtree(path)
+    unfinished.end(path)
 
 
 def link_or_copy(source: Path, target: Path) -> bool:
@@ -91,7 +95,7 @@ class PartialParquet:
 
     def __init__(self, path: Path, schema: pa.Schema, **storage: Any) -> None:
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.partial")
+        self._temporary = unfinished.begin(path.with_name(f".{path.name}.partial"))
         self._sink = pa.OSFile(str(self._temporary), "wb")
         self._following = Following(self._temporary)
         self._writer: pq.ParquetWriter | None = pq.ParquetWriter(self._sink, schema, **storage)
@@ -132,6 +136,7 @@ class PartialParquet:
         self._following.close()
         self._writer = None
         self._temporary.replace(self._path)
+        unfinished.end(self._temporary)
 
     def abort(self) -> None:
         """Drop the unfinished file; harmless when closed."""
@@ -145,3 +150,4 @@ class PartialParquet:
             self._following.close()
             self._writer = None
             self._temporary.unlink(missing_ok=True)
+            unfinished.end(self._temporary)

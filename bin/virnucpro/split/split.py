@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import sys
-import tempfile
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from virnucpro import unfinished
 from virnucpro.config import SplitConfig, absolute_layers
 from virnucpro.errors import DataError
 from virnucpro.fasta_source import FastaSource
@@ -53,12 +54,14 @@ def split(config: SplitConfig) -> SplitSummary:
     config.outdir.mkdir(parents=True, exist_ok=True)
     for stale in config.outdir.glob(f"{_TEMPORARY_PREFIX}*"):
         shutil.rmtree(stale, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=config.outdir))
+    work = unfinished.begin(config.outdir / f"{_TEMPORARY_PREFIX}{secrets.token_hex(4)}")
     try:
+        work.mkdir(0o700)
         summary = _split_into(work, config, model, vectors)
         _publish(work, config.outdir)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        unfinished.end(work)
     print(_in_words(summary, config))
     return summary
 
