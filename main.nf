@@ -7,7 +7,7 @@ include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
 include { cacheToFill ; checkName ; fetchedModel ; hubFolder ; keptModel ; modelCache } from './modules/model_cache/main.nf'
 include { checkParameters ; codeFingerprint ; help ; lastWord ; optionsOf } from './modules/parameters/main.nf'
 include { existingPaths ; inputFiles ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
-include { card ; closing ; extent ; plan ; shardSizes ; splitIn ; workload } from './modules/plan/main.nf'
+include { closing ; extent ; plan ; shardSizes ; splitIn ; workload } from './modules/plan/main.nf'
 include { NEIGHBOURS } from './modules/neighbours/main.nf'
 include { claimed ; published } from './modules/outdir/main.nf'
 include { REPORT } from './modules/report/main.nf'
@@ -40,7 +40,7 @@ workflow {
     def device = p.device == 'mps' ? 'mps' : (p.gpus > 0 ? 'cuda' : 'cpu')
     def precision = device == 'cpu' ? 'fp32' : p.precision
     def chosen = p + [precision: precision]
-    def splitOptions = ["--shards-at-least=${Math.max(p.gpus, 1)}", "--card=${card(p)}"] + (p.dedup ? [] : ['--no-dedup'])
+    def splitOptions = optionsOf('split_fasta.py', chosen, schema) + (p.dedup ? [] : ['--no-dedup'])
     def embedOptions = optionsOf('embed_shard.py', chosen, schema) + (p.self_check ? [] : ['--no-self-check'])
 
     log.info(plan(p, inputs, precision, model ?: "${p.model}, to be fetched${models ? " into ${models}" : ''}"))
@@ -67,7 +67,8 @@ workflow {
         DESCRIBE_MODEL.out,
         reuse,
         reuse_list,
-        shellWords(optionsOf('split_fasta.py', chosen, schema) + splitOptions),
+        device,
+        shellWords(splitOptions),
         codeFingerprint('split_fasta.py'),
     )
 

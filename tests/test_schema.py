@@ -55,7 +55,7 @@ PASSED = {name: rule["tools"] for name, rule in PROPERTIES.items() if "tools" in
 CONFIGURATIONS = {"split_fasta.py": SplitConfig, "embed_shard.py": EmbedConfig, "merge_embeddings.py": MergeConfig}
 
 
-@pytest.mark.parametrize("name", [*PASSED, "dedup"])
+@pytest.mark.parametrize("name", [*PASSED, "dedup", "token_budget"])
 def test_defaults_are_those_of_the_tools(name: str) -> None:
     assert PROPERTIES[name].get("default") == python_defaults()[name]
 

@@ -1,3 +1,9 @@
+/** What a function returns is no part of what -resume compares: finished shards are kept whatever the next batches hold. */
+def batches() {
+    def budget = workflow.session.params.token_budget
+    return budget ? "--token-budget=${budget}" : ''
+}
+
 process EMBED_SHARD {
     tag "${shard.baseName}, ${size}"
     label 'gpu'
@@ -21,7 +27,7 @@ process EMBED_SHARD {
     script:
     """
     embed_shard.py --shard ${shard} --model ${model} --model-json ${model_json} --outdir ${shard.baseName} \\
-        --device ${device} --threads ${task.cpus} --attempt ${task.attempt} ${options}
+        --device ${device} --threads ${task.cpus} --attempt ${task.attempt} ${batches()} ${options}
     """
 
     stub:

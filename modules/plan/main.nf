@@ -52,7 +52,14 @@ def workload(split, p) {
     } else {
         told += '; nothing is computed'
     }
-    return ([told] + refusals(split)).join('\n')
+    return ([told] + idle(split, p) + refusals(split)).join('\n')
+}
+
+/** The cut of a run that had fewer GPUs, which -resume keeps; a new one has a shard for each. */
+def idle(split, p) {
+    def shards = split.shards.size()
+    def wanted = Math.min(p.gpus as long, split.embedded as long)
+    return p.device != 'mps' && shards < wanted ? ["Cut for the fewer GPUs of the run that goes on, so that its finished shards are kept: ${shards} of ${p.gpus} GPUs work; without -resume all do"] : []
 }
 
 /** One line for each of --reuse whose vectors could not be taken over. */
@@ -71,17 +78,8 @@ def estimate(split, p) {
     def each = seconds / split.shards.size()
     def rounds = Math.ceil(split.shards.size() / (p.gpus as double))
     def together = p.gpus > 1 ? ", ${duration(each * rounds)} with all of them" : ''
-    def named = split.card ? split.card.toUpperCase() : 'a card of a fifth of an H100, as yours is not known'
+    def named = split.card ? split.card.toUpperCase() : 'a card of a fifth of an H100, as the card is not known'
     return "; about ${duration(seconds)} of GPU time on ${named}${together}; ${duration(each)} a shard"
-}
-
-/** What the shards are for, in the words of whoever names it: a cloud's type, Slurm's request, this machine's driver. */
-def card(p) {
-    if (p.device == 'mps' || p.gpus == 0) {
-        return p.device == 'mps' ? 'apple' : 'cpu'
-    }
-    def asked = "${p.gpu_type ?: ''} ${p.gpu_request == 'gres=gpu:1' ? '' : p.gpu_request}".trim()
-    return asked ?: (['bash', "${projectDir}/conf/count_gpus.sh"].execute().text.readLines()[1] ?: '')
 }
 
 def duration(seconds) {

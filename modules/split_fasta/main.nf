@@ -1,3 +1,20 @@
+include { shellWords } from '../paths/main.nf'
+
+/**
+ * What the shards are cut for: the number of GPUs, and the card in the words of whoever names it, a cloud's type, Slurm's
+ * request, this machine's driver. What a function returns is no part of what -resume compares: a run that goes on with
+ * other GPUs keeps its shards.
+ */
+def cutFor(device) {
+    if (device != 'cuda') {
+        return "--card=${device == 'mps' ? 'apple' : 'cpu'}"
+    }
+    def p = workflow.session.params
+    def asked = "${p.gpu_type ?: ''} ${p.gpu_request == 'gres=gpu:1' ? '' : p.gpu_request}".trim()
+    def card = asked ?: (['bash', "${projectDir}/conf/count_gpus.sh"].execute().text.readLines()[1] ?: '')
+    return shellWords(["--shards-at-least=${p.gpus}", "--card=${card}"])
+}
+
 process SPLIT_FASTA {
     tag "${extent}"
 
@@ -8,6 +25,7 @@ process SPLIT_FASTA {
     path model_json
     path reuse, stageAs: 'reuse?'
     path reuse_list
+    val device
     val options
     val code
 
@@ -19,7 +37,7 @@ process SPLIT_FASTA {
 
     script:
     """
-    split_fasta.py --model-json ${model_json} --outdir . --cpus ${task.cpus} ${options} \\
+    split_fasta.py --model-json ${model_json} --outdir . --cpus ${task.cpus} ${cutFor(device)} ${options} \\
         --inputs-from ${inputs_list} --reuse-from ${reuse_list}
     """
 

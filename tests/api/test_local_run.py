@@ -114,7 +114,7 @@ def test_it_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     written = (first / "embeddings.parquet").stat().st_mtime_ns
     shards = len(list((work / "shards").iterdir()))
     again = time.time()
-    done = run(tmp_path, *arguments)
+    done = run(tmp_path, *arguments, "--token_budget", "4000", "--neighbours", "3", "--cpus", "1")
     assert done.returncode == 0, done.stderr
     assert "distinct sequences to embed" not in done.stdout
     assert shards > 2
@@ -123,4 +123,5 @@ def test_it_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     assert shown[0]["finished"] * 1e9 <= written + 1e9
     assert 0 < sum(row["finished"] > again for row in shown) < shards
     assert pq.read_table(tmp_path / "out" / "embeddings").num_rows == 351
+    assert (tmp_path / "out" / "neighbours.parquet").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -41,7 +41,15 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         summary([TEN_MINUTES], embedded=1, card=None, card_teraflops=53.5),
         {"gpus": 8},
         "3 records: 1 distinct sequence to embed in 1 shard on 8 GPUs; about 100 minutes of GPU time on a card "
-        "of a fifth of an H100, as yours is not known, 100 minutes with all of them; 100 minutes a shard",
+        "of a fifth of an H100, as the card is not known, 100 minutes with all of them; 100 minutes a shard",
+    ),
+    (
+        summary([TEN_MINUTES] * 2),
+        {"gpus": 8},
+        "3 records: 3 distinct sequences to embed in 2 shards on 8 GPUs; about 20 minutes of GPU time on H100, "
+        "10 minutes with all of them; 10 minutes a shard\n"
+        "Cut for the fewer GPUs of the run that goes on, so that its finished shards are kept: 2 of 8 GPUs work; "
+        "without -resume all do",
     ),
     (summary([0]), {"gpus": 1}, "3 records: 3 distinct sequences to embed in 1 shard on 1 GPU"),
     (summary([5]), {"gpus": 0, "dedup": False}, "3 records: 3 sequences to embed in 1 shard on CPU"),

@@ -43,6 +43,8 @@ Told = TypeVar("Told", bound=Config)
 TRIES: Final = 4
 CORES: Final = {"cuda": 4, "cpu": 8}
 _FACTS_FILE: Final = "run.json"
+#: What a run that goes on may be told otherwise: no finished shard would be another.
+_MAY_CHANGE: Final = frozenset({"cpus", "gpus", "model_cache", "neighbours", "reference", "report", "token_budget"})
 #: Between two looks at whether the run was interrupted.
 _POLL_SECONDS: Final = 0.2
 
@@ -65,7 +67,8 @@ def run(config: RunConfig) -> RunSummary:
     config = replace(with_files(config), precision=precision_on("cuda" if gpus else "cpu", config.precision))
     model = find_model(config.model, config.model_cache, config.model_revision)
     described = describe_once(model)
-    with _work_folder(config, described.weights_sha256) as work:
+    device = "cuda" if gpus else "cpu"
+    with _work_folder(config, device, described.weights_sha256) as work:
         model_json, results = work / "model.json", work / "results"
         described.write(model_json)
         parts = {"model_json": model_json, "split_summary": work / SPLIT_SUMMARY_FILE}
@@ -79,7 +82,6 @@ def run(config: RunConfig) -> RunSummary:
         remove_tree(results)
         summary = merge(_told(MergeConfig, config, shard_dirs=folders, **parts, **inputs))
         if config.neighbours is not None:
-            device = "cuda" if gpus else "cpu"
             neighbours(NeighboursConfig(results, config.neighbours, results, config.reference, device=device))
         if config.report:
             report(results, results / "report", config.reference)
@@ -111,7 +113,7 @@ def _gpus(config: RunConfig) -> list[str]:
 
 
 @contextmanager
-def _work_folder(config: RunConfig, weights_sha256: str) -> Iterator[Path]:
+def _work_folder(config: RunConfig, device: str, weights_sha256: str) -> Iterator[Path]:
     """The folder of what is not finished: a new one, or that of an interrupted run of the same facts."""
     outdir = config.outdir.absolute()
     work = outdir.with_name(f".{outdir.name}.run")
@@ -121,7 +123,7 @@ def _work_folder(config: RunConfig, weights_sha256: str) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(f"{outdir}: another run is at work on it; wait, or name another --outdir") from None
-        facts = _facts(config, weights_sha256)
+        facts = _facts(config, device, weights_sha256)
         if not (work / _FACTS_FILE).exists() or (work / _FACTS_FILE).read_text() != facts:
             remove_tree(work)
             work.mkdir()
@@ -130,12 +132,13 @@ def _work_folder(config: RunConfig, weights_sha256: str) -> Iterator[Path]:
         Path(lock.name).unlink()
 
 
-def _facts(config: RunConfig, weights_sha256: str) -> str:
+def _facts(config: RunConfig, device: str, weights_sha256: str) -> str:
     """What two runs have in common if one can go on where the other ended; input from a pipe never has."""
     files = [path.absolute() for path in config.inputs if path.is_file()]
     states = [(facts.st_size, facts.st_mtime_ns) for facts in (path.stat() for path in files)]
     piped = None if len(files) == len(config.inputs) else os.getpid()
-    return json.dumps([__version__, weights_sha256, asdict(config), files, states, piped], default=str)
+    told = {name: value for name, value in asdict(config).items() if name not in _MAY_CHANGE}
+    return json.dumps([__version__, device, weights_sha256, told, files, states, piped], default=str)
 
 
 def _told(kind: type[Told], config: RunConfig, **others: Any) -> Told:
