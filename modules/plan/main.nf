@@ -90,7 +90,6 @@ def duration(seconds) {
     return counted(Math.round((seconds as double) / unit[1]), unit[0])
 }
 
-/** [shard-00000.fasta, '12 sequences, 3,456 residues'] of each shard. */
 /** What a split found. One of an earlier run may have lost shards since, which Nextflow does not see: it is not kept then. */
 def splitIn(summary) {
     def split = readRecord(summary)
@@ -102,6 +101,7 @@ def splitIn(summary) {
     return split
 }
 
+/** [shard-00000.fasta, '12 sequences, 3,456 residues'] of each shard. */
 def shardSizes(split) {
     return split.shards.collect { shard ->
         [shard.file, "${counted(shard.sequences, 'sequence')}, ${counted(shard.residues, 'residue')}"]
