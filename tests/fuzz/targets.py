@@ -11,6 +11,7 @@ import contextlib
 import io
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -45,8 +46,10 @@ def scratch() -> Path:
 
 def ending(read: Callable[[], object]) -> int:
     """The exit code of a program that does this, which says one line or nothing."""
-    with contextlib.redirect_stderr(io.StringIO()) as told:
+    with contextlib.redirect_stderr(io.StringIO()) as told, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", UserWarning)
         code = run_reporting_errors("fuzz", lambda: read() and None)
+    assert not [each for each in warned if each.category is UserWarning], warned[0].message
     assert code in _ENDS, f"{code}: {told.getvalue()}"
     assert told.getvalue().count("\n") == (code != 0), told.getvalue()
     return code

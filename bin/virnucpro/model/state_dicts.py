@@ -96,7 +96,12 @@ class EncoderWeights:
 
 def holds_encoder(keys: Iterable[object]) -> bool:
     """Whether weights of these names have the table of embeddings of an encoder."""
-    return bool(_anchors([str(key) for key in keys]))
+    return bool(_anchors([_name(key) for key in keys]))
+
+
+def _name(key: object) -> str:
+    """A foreign key as a name. What is neither text nor number is not asked for its text, which may be anything."""
+    return str(key) if isinstance(key, str | int) else f"<{type(key).__name__}>"
 
 
 def find_encoder(path: Path, pairs: Iterable[tuple[str, object]]) -> EncoderWeights:
@@ -107,7 +112,7 @@ def find_encoder(path: Path, pairs: Iterable[tuple[str, object]]) -> EncoderWeig
     Raises:
         ModelError: another family, an adapter, quantised weights, or no encoder, or several.
     """
-    named = [(_TRANSPARENT.sub("", str(key)), value) for key, value in pairs]
+    named = [(_TRANSPARENT.sub("", _name(key)), value) for key, value in pairs]
     layout, prefix = _only_anchor(path, [key for key, _ in named])
     found = EncoderWeights(layout.source)
     heads, inside = set(), []
