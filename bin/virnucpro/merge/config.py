@@ -26,7 +26,7 @@ class MergeConfig(Config):
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """What all EMBED_SHARD tasks left, where it lies: an error names the folder to remove, and no link to it."""
+        """What all EMBED_SHARD tasks left."""
         from virnucpro.path_lists import shard_folders
 
-        return tuple(folder.resolve() for folder in (*self.shard_dirs, *shard_folders(self.shards_in)))
+        return (*self.shard_dirs, *shard_folders(self.shards_in))

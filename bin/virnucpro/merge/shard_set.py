@@ -76,7 +76,8 @@ def open_shards(folders: Sequence[Path], split: SplitSummary, expected: Mapping[
             raise DataError(f"{folder}: not a shard's folder, which is named like shard-00000")
         if number in found:
             raise LedgerError(f"shard {number} is there twice: {found[number]} and {folder}; give it once")
-        found[number] = folder
+        # An error names the folder to remove, and no link to it.
+        found[number] = folder.resolve()
     planned = {entry.shard: entry for entry in split.shards}
     _expect_none(sorted(set(planned) - set(found)), "missing; embed it and merge again")
     _expect_none(sorted(set(found) - set(planned)), "not of this split; merge the shards of one split only")
