@@ -18,7 +18,7 @@ from virnucpro.model.families import FAIR_ESM, FAMILIES, HUGGING_FACE, Family, c
 from virnucpro.model.hugging_face import SHARED_INV_FREQ
 from virnucpro.model.parameters import inv_freq_key, trained_inv_freq
 from virnucpro.model.registry import MODELS, Esm2Config
-from virnucpro.model.strangers import ADVICE, adapter_of, family_of, has_prompts, quantised_by
+from virnucpro.model.strangers import ADVICE, adapter_of, family_of, has_prompts, name_of, quantised_by
 
 _ONE_MODEL: Final = "so that it is not clear which counts; save the state_dict() of one model"
 
@@ -96,12 +96,7 @@ class EncoderWeights:
 
 def holds_encoder(keys: Iterable[object]) -> bool:
     """Whether weights of these names have the table of embeddings of an encoder."""
-    return bool(_anchors([_name(key) for key in keys]))
-
-
-def _name(key: object) -> str:
-    """A foreign key as a name. What is neither text nor number is not asked for its text, which may be anything."""
-    return str(key) if isinstance(key, str | int) else f"<{type(key).__name__}>"
+    return bool(_anchors([name_of(key) for key in keys]))
 
 
 def find_encoder(path: Path, pairs: Iterable[tuple[str, object]]) -> EncoderWeights:
@@ -112,7 +107,7 @@ def find_encoder(path: Path, pairs: Iterable[tuple[str, object]]) -> EncoderWeig
     Raises:
         ModelError: another family, an adapter, quantised weights, or no encoder, or several.
     """
-    named = [(_TRANSPARENT.sub("", _name(key)), value) for key, value in pairs]
+    named = [(_TRANSPARENT.sub("", name_of(key)), value) for key, value in pairs]
     layout, prefix = _only_anchor(path, [key for key, _ in named])
     found = EncoderWeights(layout.source)
     heads, inside = set(), []

@@ -80,3 +80,8 @@ def quantised_by(keys: Iterable[str]) -> str | None:
     """The package that has quantised weights of these names."""
     names = list(keys)
     return next((package for pattern, package in _QUANTISED if any(map(pattern.search, names))), None)
+
+
+def name_of(key: object) -> str:
+    """A foreign key as a name. What is neither text nor number is not asked for its text, which may be anything."""
+    return str(key) if isinstance(key, str | int) else f"<{type(key).__name__}>"
