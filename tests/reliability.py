@@ -39,8 +39,9 @@ _TAIL = """
   run of them found one that was neither: a flipped bit in the name of a column of residues ended with a traceback.
 - **Readers** (`make fuzz`): foreign bytes for both readers of FASTA, which must agree, for checkpoints, for the records
   that processes hand to each other, and for the merge's inputs. Found and mended: a zip archive that says that it is
-  of several disks ended with a traceback; an object for a name in a checkpoint had PyTorch warn before the line. What
-  was found is in the corpus, `tests/fuzz/corpus`.
+  of several disks ended with a traceback; an object for a name in a checkpoint had PyTorch warn before the line;
+  a folder in a folder, in the list of digests of earlier results, ended with a traceback. What was found is in the
+  corpus, `tests/fuzz/corpus`.
 """
 _LAST = """
 Not looked at here: a real lost device and real lack of memory on a GPU (raised in its place), and a memory limit so low

@@ -11,7 +11,8 @@ from virnucpro.errors import DataError, InputMissingError
 from virnucpro.output.digests import file_digest
 from virnucpro.output.files import DIGESTS_FILE, EMBEDDINGS_DIR, RESIDUES_DIR
 
-_LINE: Final = re.compile(r"(?P<digest>[0-9a-f]{32})  (?P<name>[\w.-]+(?:/[\w.-]+)*)")
+#: Results have no folders in folders, and nothing outside.
+_LINE: Final = re.compile(r"(?P<digest>[0-9a-f]{32})  (?P<name>(?:[\w-][\w.-]*/)?[\w-][\w.-]*)")
 
 
 def write_digests(results: Path, written: Mapping[Path, str], expected: Mapping[str, str]) -> None:
