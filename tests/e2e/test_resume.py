@@ -140,6 +140,7 @@ def test_what_may_change_keeps_every_shard(
     assert statuses.keys() - kept == {"NEIGHBOURS"}
 
 
+@pytest.mark.one_engine
 @pytest.mark.usefixtures("first")
 @pytest.mark.parametrize("name", COMPUTED_AGAIN)
 def test_what_decides_of_the_vectors_computes_them_again(name: str, project: Path, driver: dict[str, str]) -> None:
