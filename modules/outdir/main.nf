@@ -1,6 +1,6 @@
 // Whose an output folder is, and how results come into it: whole, and what says so last.
 include { stop } from '../paths/main.nf'
-include { earlierTasks ; isLocal ; listedIn ; notWhole ; placeOf ; spoiled ; synced } from '../whole/main.nf'
+include { earlierTasks ; isLocal ; listedIn ; notWhole ; placeOf ; spoiled ; synced ; tasksOf } from '../whole/main.nf'
 
 /** All that results consist of, in the order in which they take their places: what claims that they are whole is last. */
 def placeNames() {
@@ -202,12 +202,13 @@ def placed(outdir, results) {
         def files = results.collectEntries { file -> [placeOf(file), file] }
         def before = listedFiles(outdir)
         def foreign = foreignFile(outdir, before)
-        if (!files || foreign) {
+        if (!files.containsKey('manifest.parquet') || foreign) {
             return unpublished(outdir, foreign ? "${foreign} is of no run" : 'no results were made')
         }
-        def wrong = spoiled(files, earlierTasks(files)) ?: notWhole(files, waiting)
-        if (wrong) {
-            return wrong
+        def spoiledBefore = spoiled(files, earlierTasks(files))
+        def partial = spoiledBefore ? null : notWhole(files, waiting)
+        if (spoiledBefore || partial) {
+            return spoiledBefore ?: spoiled(files, tasksOf(files)) ?: unpublished(outdir, "${partial} was not published whole")
         }
         def note = [session: workflow.sessionId.toString(), run: workflow.runName]
         def published = ownFolder(outdir).resolve('published.json')

@@ -43,24 +43,26 @@ def changedSince(file) {
     return isLocal(file) && ended.exists() && file.lastModified() > ended.lastModified()
 }
 
+def tasksOf(files) {
+    return files.values().collect { file -> taskOf(file) }.unique()
+}
+
 /** Of the tasks that made the results, those of an earlier run, whose files may be anything by now. */
 def earlierTasks(files) {
     def begun = workflow.start.toInstant().toEpochMilli()
-    return files.values().collect { file -> taskOf(file) }.unique().findAll { task -> isLocal(task) && task.resolve('.exitcode').lastModified() < begun }
+    return tasksOf(files).findAll { task -> isLocal(task) && task.resolve('.exitcode').lastModified() < begun }
 }
 
-/** The first file that did not arrive as its task made it, in words; those that did are on the disk. */
+/** The first file that did not arrive as its task made it, by its name, or null; those that did are on the disk. */
 def notWhole(files, waiting) {
-    def wrong = files.find { name, source ->
+    return files.find { name, source ->
         def copy = waiting.resolve(name)
         if (!copy.exists() || copy.size() != source.size()) {
             return true
         }
         synced(copy)
         return isLocal(copy) && isLocal(source) && java.nio.file.Files.mismatch(source, copy) >= 0
-    }
-    def all = files.values().collect { file -> taskOf(file) }
-    return wrong ? spoiled(files, all) ?: "${wrong.key} was not published whole; check free space and permissions, and run again with -resume" : null
+    }?.key
 }
 
 def synced(path) {

@@ -64,10 +64,10 @@ def run(config: RunConfig) -> RunSummary:
     if config.outdir.exists() and (not config.outdir.is_dir() or any(config.outdir.iterdir())):
         raise UsageError(f"{config.outdir}: exists already and is not empty; remove it or name another --outdir")
     gpus = _gpus(config)
-    config = replace(with_files(config), precision=precision_on("cuda" if gpus else "cpu", config.precision))
+    device = "cuda" if gpus else "cpu"
+    config = replace(with_files(config), precision=precision_on(device, config.precision))
     model = find_model(config.model, config.model_cache, config.model_revision)
     described = describe_once(model)
-    device = "cuda" if gpus else "cpu"
     with _work_folder(config, device, described.weights_sha256) as work:
         model_json, results = work / "model.json", work / "results"
         described.write(model_json)
