@@ -234,7 +234,7 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "python -m benchmarks.peers.bench_engines FASTA --size SIZE": Lacks(GPU, helped),
     "python -m benchmarks.measurements.bench_kernels --model SIZE --dtype bf16|fp16|fp8": Lacks(GPU, helped),
     "python -m benchmarks.measurements.bench_process FASTA CHECKPOINT --size SIZE": Lacks(GPU, helped),
-    "python -m benchmarks.measurements.bench_two_gpus FASTA --model CHECKPOINT --out benchmarks/results": Lacks(
+    "python -m benchmarks.measurements.bench_gpus FASTA --model CHECKPOINT --out benchmarks/results": Lacks(
         GPU, helped
     ),
     "python -m benchmarks.measurements.bench_sampling FASTA": Lacks(GPU, helped),
@@ -248,13 +248,12 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "benchmarks/measurements/bench_containers.py": Lacks(DAEMON, helped),
     "benchmarks/measurements/bench_head_node.py": Lacks(TIME, helped),
     "benchmarks/measurements/bench_dedup.py": Lacks(TIME, helped),
-    "benchmarks/measurements/bench_long_protein.py": Lacks(TIME, helped),
+    "python -m benchmarks.measurements.bench_long_protein CHECKPOINT FASTA": Lacks(GPU, helped),
     "benchmarks/measurements/bench_long_vectors.py": Lacks(TIME, helped),
     "benchmarks/measurements/bench_merge.py": Lacks(TIME, helped),
     "benchmarks/measurements/bench_neighbours.py": Lacks(TIME, helped),
     "benchmarks/measurements/bench_report.py": Lacks(TIME, helped),
     "python -m benchmarks.measurements.bench_self_check FASTA CHECKPOINT": Lacks(TIME, helped),
-    "benchmarks/measurements/bench_self_check.py": Lacks(TIME, helped),
     "benchmarks/measurements/bench_split.py": Lacks(TIME, helped),
     "python -m benchmarks.peers.bench_run FASTA --size SIZE": Lacks(GPU, helped),
     "benchmarks/peers/bench_notebook.py": Lacks(TIME, helped),

@@ -1,6 +1,6 @@
 """What the self-check costs a task and what it finds, on this machine's device: start-up with it and without, in turn.
 
-    python -m benchmarks.measurements.bench_self_check proteins.fasta model.pt --precision fp16
+    python -m benchmarks.measurements.bench_self_check proteins.fasta model.pt --precisions fp16,bf16,fp8
 
 Each start is a process of its own over the same short shard, whose longest, middle and shortest sequence are those of
 the input; the first, which fills the kernels' cache, is not counted. The share is that of a shard of ten minutes.
@@ -48,19 +48,10 @@ def ends_and_middle(sequences: list[str], count: int) -> list[str]:
     return [ordered[place] for place in sorted(places)]
 
 
-def main() -> None:
-    """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("fasta", type=Path)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--precision", default="fp16")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--sequences", type=int, default=9)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--max-length", type=int, default=1022)
-    options = parser.parse_args()
+def measure(options: argparse.Namespace, precision: str) -> dict[str, Any]:
+    """Starts with the check and without, in turn; the row of their medians."""
     checkpoint = options.checkpoint.absolute()
-    arguments = ["--device", options.device, "--precision", options.precision]
+    arguments = ["--device", options.device, "--precision", precision]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sequences = ends_and_middle(read_sequences(options.fasta, options.max_length), options.sequences)
@@ -73,7 +64,7 @@ def main() -> None:
             off.append(start(folder, checkpoint, description, [*arguments, "--no-self-check"], 2 * number + 1))
     checked, unchecked = (median(each["startup_seconds"] for each in runs) for runs in (on, off))
     used, unchecked_used = (median(each["processor_seconds"] for each in runs) for runs in (on, off))
-    row = {
+    return {
         "model": checkpoint.stem,
         "precision": on[0]["metadata"]["precision"],
         "self_check": on[0]["self_check"],
@@ -89,10 +80,29 @@ def main() -> None:
         "repeats": options.repeats,
         "data": options.fasta.name,
         **conditions(),
+        "on_gpu": on[0]["device_uuid"] is not None,
     }
-    device = "cpu" if on[0]["device_uuid"] is None else "gpu"
-    write_csv(RESULTS / f"self-check-{device}.csv", [row])
-    print(json.dumps(row, indent=2))
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("fasta", type=Path)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--precisions", default="fp16", help="comma-separated; a CPU computes in fp32")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--sequences", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--max-length", type=int, default=1022)
+    options = parser.parse_args()
+    rows = []
+    for precision in options.precisions.split(","):
+        row = measure(options, precision)
+        print(json.dumps(row, indent=2), flush=True)
+        device = "gpu" if row.pop("on_gpu") else "cpu"
+        # After each, so that a run cut short leaves what it has.
+        rows.append(row)
+        write_csv(RESULTS / f"self-check-{device}.csv", rows)
 
 
 if __name__ == "__main__":

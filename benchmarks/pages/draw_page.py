@@ -39,7 +39,7 @@ def draw(saved: Path, page: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw and say where."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("saved", type=Path, help="what bench_two_gpus.py wrote")
+    parser.add_argument("saved", type=Path, help="what bench_gpus.py wrote")
     parser.add_argument("page", type=Path, help="the HTML file to write")
     options = parser.parse_args(argv)
     draw(options.saved, options.page)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.pages.long_sections import self_check_costs
 from benchmarks.pages.result_tables import (
     ABSENT,
     Goal,
@@ -171,7 +172,7 @@ def low_parts_text() -> str:
     )
 
 
-def self_check_text() -> list[str]:
+def self_check_text(results: Path) -> list[str]:
     """What the figures of a run mean, with the limits that the code holds them to."""
     source = "bin/virnucpro/pipeline/self_check.py"
     most, batch = constant(source, "MOST_TOKENS"), constant(source, "MOST_BATCH_TOKENS")
@@ -187,9 +188,10 @@ def self_check_text() -> list[str]:
         "weights that has nothing else in common with the model: PyTorch's own operations, one layer on the device at "
         "a time, so that a model of any size finds room beside itself. Pooling of all layers kept is compared with "
         "PyTorch's of the same states. Which sequences are taken is told by the shard alone. Long ones are cut to "
-        "what the twin computes in about a second on two cores (8M; on a GPU it was not timed yet): "
+        "what the twin computes in about a second on two cores with 8M: "
         f"{most:,} tokens together at most, and {batch:,} with the copies. `python -m "
-        "benchmarks.measurements.bench_self_check FASTA CHECKPOINT` measures what that costs a task.",
+        "benchmarks.measurements.bench_self_check FASTA CHECKPOINT` measures what that costs a task:",
+        *self_check_costs(results),
         "`self_check` says what came of it. `met`: the bounds above are kept. `plain`: they were not, the task said so "
         "in a line and went on by PyTorch's operations alone, measured anew and then within them. `missed`: PyTorch's "
         "operations in this precision are beyond the bounds as well, by no more than rounding explains "
@@ -234,7 +236,7 @@ def parity_page(results: Path) -> str:
         *tables(results),
         *eight_bits(results),
         "## Every run checks itself",
-        *self_check_text(),
+        *self_check_text(results),
         "## What the figures can and cannot show",
         weights_text(results),
         "## Why small models keep low parts",

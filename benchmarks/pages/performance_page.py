@@ -8,7 +8,9 @@ from pathlib import Path, PurePosixPath
 from benchmarks import ROOT
 from benchmarks.environment import RESULTS
 from benchmarks.pages.attention_sections import attention_section, paths_section
+from benchmarks.pages.gpus_section import gpus_section
 from benchmarks.pages.kernel_sections import kernels_section, limits_section
+from benchmarks.pages.long_sections import long_protein_section
 from benchmarks.pages.rate_sections import (
     engine_rows,
     engines_section,
@@ -30,7 +32,6 @@ from benchmarks.pages.result_tables import (
     table,
 )
 from benchmarks.pages.run_section import run_section
-from benchmarks.pages.two_gpus_section import two_gpus_section
 
 
 def recording_section(results: Path) -> Iterator[str]:
@@ -123,11 +124,13 @@ def other_section(results: Path) -> Iterator[str]:
         "sampling-",
         "monitor",
         "cpu",
-        "two-gpus",
+        "gpus",
         "attention-",
         "paths",
         "residues",
         "run-",
+        "long-protein-",
+        "self-check-",
     )
     names = [path.stem for path in sorted(results.glob("*.csv")) if not path.stem.startswith(shown)]
     if names:
@@ -155,7 +158,8 @@ def performance_page(results: Path, plot: str) -> str:
         *process_section(results),
         *pipeline_section(results),
         *residues_section(results),
-        *two_gpus_section(results),
+        *long_protein_section(results),
+        *gpus_section(results, str(PurePosixPath(plot).parent)),
         *limits_section(results),
         *recording_section(results),
         *cpu_section(results),

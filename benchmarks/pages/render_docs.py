@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.environment import RESULTS, ROOT
 from benchmarks.pages.engines_plot import engines_svg
+from benchmarks.pages.gpus_section import gpus_svg
 from benchmarks.pages.parity_page import parity_page
 from benchmarks.pages.performance_page import performance_page
 from benchmarks.pages.result_tables import files
@@ -26,6 +27,7 @@ def render(results: Path) -> dict[str, str]:
         PLOT: engines_svg(results),
         "docs/performance.md": performance_page(results, f"../{PLOT}"),
         "docs/parity.md": parity_page(results),
+        **{f"benchmarks/results/{path.stem}.svg": gpus_svg(results) for path in files(results, "gpus.csv")},
         **{f"benchmarks/results/{path.stem}.svg": waterfall(path) for path in files(results, "run-*.csv")},
     }
 

@@ -85,12 +85,14 @@ def one_file(path: Path, pictures: str) -> Iterator[str]:
         seconds = whole_seconds(steps)
         ratio = seconds / peer_of(contender, runs) if contender.program == OURS else None
         repeats = len(distinct(steps, "repeat"))
-        lines.append([contender.label, f"{seconds:.1f}", "" if ratio is None else f"{ratio:.2f}", str(repeats)])
+        told = "" if ratio is None else f"{ratio:.2f}"
+        device = " and ".join(distinct(steps, "device"))
+        lines.append([contender.label, f"{seconds:.1f}", told, str(repeats), device])
         bound = GOALS.get((path.stem, contender.proteins, contender.kernels)) if ratio is not None else None
         if bound is not None:
             goals.append(Goal(contender.label, bound, most=True).row(ratio))
     yield f"### {', '.join(distinct(rows, 'model'))}"
-    yield table(["run", "seconds", "of the other's time", "repeats"], lines)
+    yield table(["run", "seconds", "of the other's time", "repeats", "device"], lines)
     if goals:
         yield table(["share of the other's time", "goal", "measured", ""], goals)
     yield f"![Steps of each run]({pictures}/{path.stem}.svg)"

@@ -124,16 +124,19 @@ def main() -> None:
     sequences = sample_proteins(options.fasta, options.sequences)
     reference, spread = reference_of(options.size, options.checkpoint, sequences, device)
     truth = reference_states(reference, sequences, device)
+    # Both of 15B do not fit onto one card.
+    reference.cpu()
     batches = packed_batches(sequences, options.budget, pinned=False)
     alone = [batch for s in sequences[:20] for batch in packed_batches([s], options.budget, pinned=False)]
     alone = [PackedBatch(b.input_ids, b.cu_seqlens, b.max_seqlen, (str(i),)) for i, b in enumerate(alone)]
-    rows = []
+    rows: list[dict[str, object]] = []
+    name = options.checkpoint.name if options.checkpoint else options.size
     for precision in options.precisions.split(","):
         model = PackedEsm2.from_fair_esm(reference, precision, device)
         packed = packed_states(model, batches, len(sequences))
         mates = compare(packed_states(model, alone, len(alone)), packed[: len(alone)])
         row = {
-            "model": options.checkpoint.name if options.checkpoint else options.size,
+            "model": name,
             "weights": "trained" if options.checkpoint else "random, sharpened",
             "logit_deviation": spread,
             "precision": precision,
@@ -150,8 +153,8 @@ def main() -> None:
             flush=True,
         )
         del model
-    name = options.checkpoint.name if options.checkpoint else options.size
-    write_csv(options.out or RESULTS / f"parity-{name}.csv", rows)
+        # After each, so that a run cut short leaves what it has.
+        write_csv(options.out or RESULTS / f"parity-{name}.csv", rows)
 
 
 if __name__ == "__main__":

@@ -167,10 +167,11 @@ def moved(steps: Sequence[Step], begun: float) -> list[Step]:
 
 def measure(options: argparse.Namespace, contest: Contest, scratch: Path) -> Iterator[dict[str, object]]:
     """Rows of all runs: of each size the programs in turns, then from an empty cache of kernels."""
-    for count, repeats in zip(options.proteins, options.repeats, strict=True):
+    for place, (count, repeats) in enumerate(zip(options.proteins, options.repeats, strict=True)):
         proteins = scratch / f"{count}.fasta"
         write_proteins(options.fasta, count, proteins)
-        if options.on_gpu:
+        if options.on_gpu and place == 0:
+            # Compiles the kernels, which are those of any number of proteins.
             contest.pipeline(proteins, cold=False)
         for repeat in range(repeats):
             runs = {("plain script", "-"): contest.peer(proteins)}
@@ -219,10 +220,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if options.checkpoint is None:
             write_model(options.size, model)
         contest = Contest(model, scratch, on_gpu=options.on_gpu, settings=options.config)
-        rows = list(measure(options, contest, scratch))
-    for row in rows:
-        row |= {"model": name, "data": options.fasta.name} | common
-    write_csv(options.out or RESULTS / f"run-{options.size if options.on_gpu else 'cpu'}.csv", rows)
+        rows: list[dict[str, object]] = []
+        for row in measure(options, contest, scratch):
+            # After each, so that a run cut short leaves what it has.
+            rows.append(row | {"model": name, "data": options.fasta.name} | common)
+            write_csv(options.out or RESULTS / f"run-{options.size if options.on_gpu else 'cpu'}.csv", rows)
 
 
 if __name__ == "__main__":

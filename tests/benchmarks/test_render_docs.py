@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from benchmarks.pages.long_sections import long_protein_section, self_check_costs
 from benchmarks.pages.render_docs import PLOT, render
 from benchmarks.pages.result_tables import Goal, constant, cut, parameters_of
 
@@ -210,3 +211,21 @@ def test_constants_are_read_from_the_source() -> None:
     assert constant("bin/virnucpro/model/parameters.py", "LOW_QUERIES_HEAD_DIM") == LOW_QUERIES_HEAD_DIM
     with pytest.raises(LookupError, match="no constant NONE"):
         constant("benchmarks/inputs.py", "NONE")
+
+
+def test_long_proteins_and_the_self_check_have_a_row_for_each_device(tmp_path: Path) -> None:
+    assert not [*long_protein_section(tmp_path), *self_check_costs(tmp_path)]
+    common = {"model": "m", "device": "H100", "precision": "fp16"}
+    sizes = {"residues": 34350, "seconds": 0.475, "peak_memory_bytes": 3 << 30, "error": ""}
+    failed = {"residues": 34350, "seconds": "", "peak_memory_bytes": "", "error": "out of memory"}
+    write(
+        tmp_path / "long-protein-m-cuda.csv",
+        [common | {"mode": "full"} | sizes, common | {"mode": "window"} | failed],
+    )
+    page = "\n".join(long_protein_section(tmp_path))
+    assert "| m | full | 34,350 | fp16 | 0.47 | 3.00 | H100 |" in page
+    assert "| m | window | 34,350 | fp16 | out of memory | - | H100 |" in page
+    checked = {"check_seconds": 2.98, "share_of_ten_minutes": 0.00497}
+    found = {"greatest_residue_l2": 0.0018, "least_pooled_cosine": 0.99999968}
+    write(tmp_path / "self-check-gpu.csv", [common | checked | found])
+    assert "| m | fp16 | 3.0 | 0.5 % | 1.8e-3 | 0.9999996 | H100 |" in "\n".join(self_check_costs(tmp_path))

@@ -1,4 +1,4 @@
-"""What bench_two_gpus.py reads off a finished run: tasks by device, rates, gaps, and whether vectors are equal."""
+"""What bench_gpus.py reads off a finished run: tasks by device, rates, gaps, and whether vectors are equal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What bench_two_gpus.py concludes from metrics, traces, vectors and processes; the runs themselves need two GPUs."""
+"""What bench_gpus.py concludes from metrics, traces, vectors and processes; the runs themselves need several GPUs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from benchmarks.environment import write_csv
-from benchmarks.measurements.two_gpus_checks import (
+from benchmarks.measurements.bench_gpus import efficiencies, efficiency_checks
+from benchmarks.measurements.gpus_checks import (
     Likeness,
     Task,
     by_device,
@@ -28,10 +28,9 @@ from benchmarks.measurements.two_gpus_checks import (
     task_rows,
     tries,
 )
-from benchmarks.measurements.two_gpus_kill import WRITTEN_SHARE, kill_one, shard_of, vectors_written
-from benchmarks.measurements.two_gpus_runs import repeat_fasta
+from benchmarks.measurements.gpus_kill import WRITTEN_SHARE, Killed, kill_one, shard_of, vectors_written
+from benchmarks.measurements.gpus_runs import Run, repeat_fasta
 from benchmarks.pages import draw_page
-from benchmarks.pages.two_gpus_section import two_gpus_section
 
 from virnucpro.fasta import read_records
 from virnucpro.output.writer import ShardWriter
@@ -252,34 +251,37 @@ def test_a_saved_page_is_drawn_from_the_same_content(tmp_path: Path, monkeypatch
     assert [path.name for path in (tmp_path / "two").iterdir()] == ["report.html"]
 
 
-def line_of(page: str, start: str) -> str:
-    """The only line of a page that starts so."""
-    (line,) = [line for line in page.splitlines() if line.startswith(start)]
-    return line
+def test_efficiency_is_a_share_of_as_many_times_one_gpu(tmp_path: Path) -> None:
+    def run(name: str, gpus: int, records: int, seconds: float, joules: float | None) -> Run:
+        folder = tmp_path / name
+        metrics = folder / "results" / "metrics"
+        metrics.mkdir(parents=True)
+        spans = [(10.0 + batch, 11.0 + batch) for batch in range(4)]
+        write_metrics(metrics, dict.fromkeys(range(gpus), spans), {shard: f"GPU-{shard}" for shard in range(gpus)})
+        summary = {"energy_joules": joules, "tokens": 400 * gpus}
+        (metrics / "run_summary.json").write_text(json.dumps(summary))
+        return Run(name, folder, gpus, 9.0, seconds, records)
+
+    one, four = run("one", 1, 50, 20.0, 40.0), run("four", 4, 200, 25.0, 176.0)
+    assert efficiencies(four, one) == {
+        "speed_up": 4.0,
+        "efficiency": 1.0,
+        "whole_efficiency": pytest.approx(0.8),
+        "energy_ratio": pytest.approx(1.1),
+    }
+    assert [check.holds for check in efficiency_checks(efficiencies(four, one), four, one)] == [True, False, False]
+    two = run("two", 2, 50, 20.0, None)
+    assert [check.holds for check in efficiency_checks(efficiencies(two, one), two, one)] == [True, False]
 
 
-def test_the_page_says_what_holds(tmp_path: Path) -> None:
-    assert list(two_gpus_section(tmp_path)) == []
-    common = {"shards": 4, "tokens": 8000, "copies": 16, "token_budget": 65536, "checks": 3, "failed": ""}
-    rows = [
-        {"run": "one", "gpus": 1, "embedding_seconds": 84.0, "tokens_per_second": 370000.0} | common,
-        {"run": "two", "gpus": 2, "speed_up": 1.9497, "vectors_equal": 71200, "vectors_compared": 71200} | common,
-        {"run": "kill", "gpus": 2, "gap_seconds_after_kill": 0.2, "killed_rows": 1042} | common,
-    ]
-    rows[1]["failed"] = "too slow"
-    rows = [dict.fromkeys([key for row in rows for key in row], "") | row for row in rows]
-    write_csv(tmp_path / "two-gpus.csv", rows)
-    (tmp_path / "two-gpus").mkdir()
-    (tmp_path / "two-gpus" / "report.html").touch()
-    page = "\n\n".join(two_gpus_section(tmp_path))
-    assert line_of(page, "| one |").startswith("| one | 1 | 4 | 8,000 | 84.0 | 370,000 |")
-    assert line_of(page, "| throughput of two GPUs").endswith("| ≥ 1.950 | 1.950 | **missed** |")
-    assert line_of(page, "| kill: longest").endswith("| 0.200 | met |")
-    assert line_of(page, "| kill: least").endswith("| - | not measured |")
-    assert "**Failed: two: too slow.**" in page
-    assert "71,200 of 71,200" in page and "1,042 vectors written" in page and "`report.html`" in page
-    write_csv(tmp_path / "two-gpus.csv", rows[:1])
-    assert "All 3 checks of the script hold." in "\n\n".join(two_gpus_section(tmp_path))
+def test_what_ended_is_not_run_again(tmp_path: Path) -> None:
+    run = Run("4", tmp_path, 4, 9.0, 2.5, 100)
+    assert Run.kept(tmp_path) is None
+    run.keep()
+    assert Run.kept(tmp_path) == run
+    killed = Killed(1, "GPU-a", 1.5, 3.5, 12, (0, 2))
+    killed.keep(tmp_path / "killed.json")
+    assert Killed.kept(tmp_path / "killed.json") == killed
 
 
 def joined_rows(results: Path, energy: list[float | None], total: float) -> Path:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
-from benchmarks.measurements.two_gpus_checks import Task
+from benchmarks.measurements.gpus_checks import Task
 
 LOOK_SECONDS = 0.25
 #: Share of its vectors that each task has written at the kill; the longest sequences come first.
@@ -28,6 +29,16 @@ class Killed:
     at: float
     rows: int
     others: tuple[int, ...]
+
+    def keep(self, path: Path) -> None:
+        """Write it for ``kept``."""
+        path.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def kept(cls, path: Path) -> Killed:
+        """What ``keep`` wrote."""
+        said = json.loads(path.read_text())
+        return cls(**said | {"others": tuple(said["others"])})
 
     def task(self, host: str) -> Task:
         """As a task of its device, named as the metrics name it."""

@@ -1,14 +1,17 @@
-"""The runs of bench_two_gpus.py: their inputs, and nextflow started so that they differ in input and GPUs only."""
+"""The runs of bench_gpus.py: their inputs, and nextflow started so that they differ in input and GPUs only."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.environment import ROOT
 
@@ -16,11 +19,27 @@ from virnucpro.config import DEFAULT_MAX_LENGTH
 from virnucpro.fasta import read_records
 
 BEGUN = time.monotonic()
+#: In the folder of a run that ended well: what it was.
+FINISHED = "run.json"
 
 
 def say(text: str) -> None:
     """Print with the seconds since the beginning."""
     print(f"[{time.monotonic() - BEGUN:6.1f} s] {text}", flush=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run to make: GPUs, and copies of the input for each."""
+
+    gpus: int
+    copies: int
+
+    @classmethod
+    def parse(cls, text: str) -> Plan:
+        """Of GPUS:COPIES."""
+        gpus, _, copies = text.partition(":")
+        return cls(int(gpus), int(copies))
 
 
 @dataclass(frozen=True)
@@ -56,13 +75,32 @@ class Run:
     def trace(self) -> Path:
         return self.results / "pipeline_info" / "trace.txt"
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        return dict(json.loads((self.metrics / "run_summary.json").read_text()))
+
+    def keep(self) -> None:
+        """Note that it ended, for ``kept``."""
+        (self.folder / FINISHED).write_text(json.dumps(asdict(self) | {"folder": str(self.folder)}))
+
+    @classmethod
+    def kept(cls, folder: Path) -> Run | None:
+        """The run that ended in a folder, if one did."""
+        if not (folder / FINISHED).is_file():
+            return None
+        said = json.loads((folder / FINISHED).read_text())
+        return cls(**said | {"folder": Path(said["folder"])})
+
     def shard_text(self, shard: int) -> bytes:
         (path,) = self.folder.glob(f"work/*/*/shards/shard-{shard:05d}.fasta")
         return path.read_bytes()
 
 
 def repeat_fasta(fasta: Path, copies: int, shards: int, out: Path) -> Input:
-    """Write every record ``copies`` times, copy after copy, with fresh ids; each shard gets whole copies."""
+    """Write every record ``copies`` times, copy after copy, with fresh ids; each shard gets whole copies.
+
+    A file of fewer copies has the first records of one of more.
+    """
     records = list(read_records(fasta))
     kept = sum(min(len(record.sequence), DEFAULT_MAX_LENGTH) for record in records)
     with out.open("w") as handle:
@@ -72,7 +110,7 @@ def repeat_fasta(fasta: Path, copies: int, shards: int, out: Path) -> Input:
 
 
 class Pipeline:
-    """Starts runs that differ in input and GPUs only."""
+    """Starts runs that differ in input and GPUs only, each in a folder of its own, and none that ended there before."""
 
     def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
         self._scratch = scratch
@@ -84,13 +122,24 @@ class Pipeline:
         self._environment = {"NXF_OFFLINE": "true", "NXF_DISABLE_CHECK_LATEST": "true", **os.environ, "PATH": path}
 
     def run(self, name: str, given: Input, gpus: int) -> Run:
-        """Run to the end."""
+        """Run to the end, unless it did before."""
+        kept = self.kept(name)
+        if kept is not None:
+            return kept
         run, process = self.start(name, given, gpus)
         return self.finish(run, process)
 
+    def kept(self, name: str) -> Run | None:
+        """What ended before."""
+        kept = Run.kept(self._scratch / name)
+        if kept is not None:
+            say(f"{name}: ran before, {kept.seconds:.1f} s")
+        return kept
+
     def start(self, name: str, given: Input, gpus: int) -> tuple[Run, subprocess.Popen[bytes]]:
         folder = self._scratch / name
-        folder.mkdir()
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         command = [*self._nextflow, "run", str(ROOT / "main.nf"), "-ansi-log", "false", "--gpus", str(gpus)]
         command += ["--input", str(given.fasta), "--shard_residues", str(given.shard_residues), *self._shared]
         say(f"{name}: {given.records:,} records in {given.shards} shards, --gpus {gpus}")
@@ -110,4 +159,6 @@ class Pipeline:
         say(f"{run.name}: ended with {code} after {seconds:.1f} s")
         if code:
             raise RuntimeError((run.folder / "log").read_text(errors="replace")[-4000:])
-        return replace(run, seconds=seconds)
+        finished = replace(run, seconds=seconds)
+        finished.keep()
+        return finished
