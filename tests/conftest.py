@@ -25,6 +25,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Observer())
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that needs a GPU is skipped where there is none."""
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in on_gpu:
+                item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reliability", action="store_true", help="make docs/reliability.md of what is seen")
 
@@ -67,4 +78,4 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip("mounting a tmpfs is not permitted here")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

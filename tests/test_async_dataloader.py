@@ -255,7 +255,6 @@ class TestAsyncInference:
         assert all(value > 0 for value in statistics["throughput"].values())
 
     @pytest.mark.gpu
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA not available")
     def test_the_gpu_is_watched_during_inference(self, loader, esm_model_and_converter) -> None:
         model, _, device = esm_model_and_converter
         runner = AsyncInferenceRunner(model=model, device=device, monitor_interval=0.01)
@@ -288,7 +287,6 @@ class TestCUDASafety:
             list(loader)
 
     @pytest.mark.gpu
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA not available")
     def test_workers_start_beside_an_open_gpu(self, test_fasta_files) -> None:
         torch.zeros(1, device="cuda")
         before = os.environ.get("CUDA_VISIBLE_DEVICES")

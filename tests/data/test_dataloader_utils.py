@@ -243,7 +243,6 @@ def test_defaults_are_the_interfaces() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs CUDA")
 def test_batches_arrive_in_page_locked_memory(rewritable) -> None:
     loader, path = rewritable
     items = items_of([18] * 26)

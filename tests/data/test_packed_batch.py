@@ -82,7 +82,6 @@ def test_what_does_not_belong_together_is_refused() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs CUDA")
 def test_pin_memory() -> None:
     pinned = batch_of(4, 2).pin_memory()
     assert pinned.input_ids.is_pinned() and pinned.cu_seqlens.is_pinned()

@@ -241,7 +241,7 @@ def read_only(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", folder], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path, model: Path) -> None:

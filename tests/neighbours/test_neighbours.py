@@ -209,7 +209,6 @@ def test_the_command(real: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_on_a_gpu_as_on_a_cpu(real: Path, tmp_path: Path) -> None:
     path = neighbours(NeighboursConfig(real, 10, tmp_path, device="cuda"))
     check(path, brute_force(real, None, 10))

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 BIN = Path(__file__).parents[2] / "bin"
 TESTS = Path(__file__).parents[1]
@@ -78,13 +77,12 @@ def test_a_full_disk_is_told_once_and_replaced(tmp_path: Path) -> None:
     try:
         done = program(FIND, cache=tmp_path)
     finally:
-        subprocess.run(["umount", tmp_path], check=True)
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
     assert f"cannot keep compiled kernels in {tmp_path} (No space left on device)" in done.stderr
     assert Path(done.stdout.strip()).name.startswith("virnucpro-kernels-")
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA not available")
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 @pytest.mark.parametrize(("dim", "heads"), [(320, 20), (480, 20), (1280, 20)])
 def test_no_batch_waits_for_a_kernel(dim: int, heads: int, precision: str, tmp_path: Path) -> None:

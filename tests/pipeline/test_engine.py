@@ -167,7 +167,6 @@ def test_a_pooling_that_there_is_not_is_named() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_streams_change_no_number_of_any_batch() -> None:
     device = torch.device("cuda")
     model = PackedEsm2.from_fair_esm(small_esm2(layers=4, dim=128, heads=4), "fp16", device)

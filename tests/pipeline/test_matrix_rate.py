@@ -58,7 +58,6 @@ def test_a_precision_that_there_is_not_has_no_rate(device: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA not available")
 def test_a_gpu_repeats_its_rate() -> None:
     device = torch.device("cuda", 0)
     first, second = (matrix_teraflops(device, "fp16") for _ in range(2))
@@ -78,7 +77,6 @@ def test_the_limit_of_fp8_is_that_of_e4m3_products() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA not available")
 def test_the_measurement_is_no_part_of_the_peak_of_memory() -> None:
     device = torch.device("cuda", 0)
     matrix_teraflops(device, "fp16")
