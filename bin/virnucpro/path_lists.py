@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -71,7 +72,9 @@ def read_sample_sheet(path: Path) -> PathList:
     except ValueError as error:
         raise DataError(f"{path}: not a sample sheet ({error}); {_SHEET}") from None
     delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
-    rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
+    if any(line.count('"') % 2 for line in text.split("\n")):
+        raise DataError(f"{path}: a line that ends within quotes; {_SHEET}")
+    rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
     pairs = [(row.get("sample"), row.get("file")) for row in rows]
     found = [(file, sample) for sample, name in pairs if sample and name for file in files_of([Path(name)])]
     if not found or not all(sample and name for sample, name in pairs):

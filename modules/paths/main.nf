@@ -45,7 +45,11 @@ def inputFiles(input, sheet) {
         return existingPaths('input', input, [type: 'file']).collect { path -> [path: path, sample: null] }
     }
     def table = existingPaths('sample_sheet', sheet, [type: 'file'])[0]
-    def tabs = table.readLines().find { true }?.contains('\t')
+    def lines = table.readLines()
+    def tabs = lines.find { true }?.contains('\t')
+    if (lines.any { line -> line.count('"') % 2 }) {
+        stop(65, "--sample_sheet ${sheet}: a line that ends within quotes; give a table with the columns sample and file")
+    }
     // Excel writes a byte order mark before the first name.
     def rows = table.splitCsv(header: true, strip: true, quote: '"', sep: tabs ? '\t' : ',')
         .collect { row -> row.collectEntries { name, value -> [name.toString().replace('\uFEFF', ''), value] } }

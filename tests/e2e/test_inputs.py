@@ -73,6 +73,7 @@ def test_samples(tmp_path: Path) -> None:
         ("sample,file\na,none.fasta\n", [], 66, "--sample_sheet none.fasta: no such file; check the path"),
         ("sample,path\na,in.fasta\n", [], 65, "--sample_sheet samples.csv: a row without sample or file"),
         ("sample,file\n", [], 65, "--sample_sheet samples.csv: a row without sample or file"),
+        ('sample,file\n"a\nb",in.fasta\n', [], 65, "--sample_sheet samples.csv: a line that ends within quotes"),
         ("sample,file\na,in.fasta\n", ["--input", "in.fasta"], 2, "give no --input beside it"),
     ],
 )

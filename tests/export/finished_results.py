@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,14 +54,14 @@ def program(name: str, *arguments: str | Path, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def make_results(folder: Path, *options: str) -> Path:
-    """Embed ``RECORDS`` on the CPU; ``input.fasta`` lies beside the results."""
+def make_results(folder: Path, *options: str, inputs: Sequence[str | Path] | None = None) -> Path:
+    """Embed on the CPU ``RECORDS``, of which ``input.fasta`` beside the results is made, or what the split is told."""
     fasta = folder / "input.fasta"
     fasta.write_text("".join(f">{header}\n{sequence}\n" for header, sequence in RECORDS))
     vectors = [f"--max-length={LIMIT}", *options]
     model_json = folder / "model.json"
     program("fetch_model.py", "--model", MODEL, "--outdir", folder)
-    program("split_fasta.py", "--model-json", model_json, "--outdir", folder, *vectors, fasta)
+    program("split_fasta.py", "--model-json", model_json, "--outdir", folder, *vectors, *(inputs or [fasta]))
     shard = ("--shard", folder / "shards" / "shard-00000.fasta", "--outdir", folder / "shard-00000")
     program("embed_shard.py", *shard, "--model", MODEL, "--model-json", model_json, "--device=cpu", *vectors)
     split = [folder / name for name in ("manifest.parquet", "rejected.tsv", "split_summary.json")]

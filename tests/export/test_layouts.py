@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished_results import IDS, KEPT, LIMIT, Embedded, identical, program
+from finished_results import IDS, KEPT, LIMIT, Embedded, identical, make_results, program
 
 
 def export(results: Path, to: str, folder: Path, *options: str) -> Path:
@@ -133,6 +133,19 @@ def test_anndata(results: Path, several: Path, tmp_path: Path) -> None:
     assert sorted(data.obsm) == ["embedding_bos_layer0", "embedding_mean_layer0", "embedding_mean_layer6"]
     for column, matrix in data.obsm.items():
         assert identical(matrix, embedded.vectors(column).astype(np.float32))
+
+
+def test_anndata_says_where_a_protein_lies_and_of_which_sample(tmp_path: Path) -> None:
+    anndata = pytest.importorskip("anndata")
+    (tmp_path / "in.fasta").write_text(">c1\n" + "ATGGCCAAAGGT" * 30 + "\n")
+    (tmp_path / "sheet.csv").write_text(f"sample,file\ndeep sea,{tmp_path / 'in.fasta'}\n")
+    told = ("--translate=six_frame", "--chunk=300", "--sample-sheet", tmp_path / "sheet.csv")
+    results = make_results(tmp_path, inputs=told)
+    data = anndata.read_h5ad(export(results, "h5ad", tmp_path / "one") / "embeddings.h5ad")
+    table = Embedded.read(results).table
+    assert set(data.obs["sample"]) == {"deep sea"} and set(data.obs["contig"]) == {"c1"}
+    for name in ("sample", "contig", "strand", "frame", "start", "end"):
+        assert data.obs[name].tolist() == table[name].to_pylist()
 
 
 def read_as_model(sequence: str) -> str:

@@ -32,5 +32,18 @@ def test_what_is_no_sample_sheet(tmp_path: Path, text: str) -> None:
     assert "sheet.csv: a row without sample or file, or no row; give a table with the columns sample and file" in said
 
 
+def test_a_cell_with_a_line_break_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sheet.csv").write_text('sample,file\r\n"a\r\nb",in.fasta\r\n')
+    said = split(tmp_path, "--sample-sheet", tmp_path / "sheet.csv", code=65)
+    assert "sheet.csv: a line that ends within quotes; give a table with the columns sample and file" in said
+
+
+def test_only_line_ends_end_a_line(tmp_path: Path) -> None:
+    (tmp_path / "a.fasta").write_text(">a\nMK\n")
+    (tmp_path / "sheet.csv").write_text(f"sample,file\n\ndeep\u2028sea,{tmp_path / 'a.fasta'}\n\n")
+    split(tmp_path, "--sample-sheet", tmp_path / "sheet.csv")
+    assert [row["sample"] for row in ledger(tmp_path)] == ["deep\u2028sea"]
+
+
 def test_a_sample_sheet_that_is_not_there(tmp_path: Path) -> None:
     assert "no such sample sheet; check the path" in split(tmp_path, "--sample-sheet", tmp_path / "none", code=66)

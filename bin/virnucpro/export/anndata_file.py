@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from virnucpro.export.config import ExportConfig
 from virnucpro.export.layout import Layout, require
@@ -36,7 +38,7 @@ class AnnDataFile(Layout):
     def add(self, records: Records) -> None:
         arrays = {"X": _single(records.vectors[self._first]), "obs/_index": np.array(records.names, object)}
         for name in self.results.facts:
-            arrays[f"obs/{name}"] = records.facts[name].to_numpy(zero_copy_only=False)
+            arrays[f"obs/{name}"] = _observed(records.facts[name])
         for column, vectors in records.vectors.items():
             if column != self._first:
                 arrays[f"obsm/{column}"] = _single(vectors)
@@ -66,6 +68,16 @@ class AnnDataFile(Layout):
             shape = {"maxshape": (None, *array.shape[1:]), "chunks": (max(1, _CHUNK_VALUES // width), *array.shape[1:])}
             parent, _, name = path.rpartition("/")
             self._anndata.io.write_elem(self._file[parent or "/"], name, array, dataset_kwargs=shape)
+
+
+def _observed(column: pa.Array) -> npt.NDArray[Any]:
+    """Whole texts and numbers, that later rows can be appended to: nothing is an empty text or 0, which none has."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if column.null_count:
+        column = column.fill_null("" if pa.types.is_string(column.type) else 0)
+    found: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return found
 
 
 def _single(vectors: Any) -> Any:

@@ -21,7 +21,13 @@ from virnucpro.output.files import EMBEDDINGS_DIR, MANIFEST_FILE, RESIDUES_DIR
 from virnucpro.output.keys import key_words
 from virnucpro.output.ledger import LedgerReader
 from virnucpro.output.residue_reader import read_residues
-from virnucpro.output.schema import LEDGER_FACTS, decode_metadata, required_vector_columns, residue_columns
+from virnucpro.output.schema import (
+    LEDGER_FACTS,
+    OPTIONAL_FIELDS,
+    decode_metadata,
+    required_vector_columns,
+    residue_columns,
+)
 
 Vectors = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
@@ -51,7 +57,7 @@ class Results:
     """A results folder. Its ledger is proved by its digest here, each other file when its vectors are read.
 
     ``rows`` is the number of vectors, ``columns`` maps their columns to dimensions, ``dtype`` is their type, and
-    ``facts`` are the columns of ``LEDGER_FACTS`` that they have.
+    ``facts`` are the columns of ``LEDGER_FACTS`` and ``OPTIONAL_FIELDS`` that they have.
 
     Raises:
         InputMissingError: there are no finished results.
@@ -69,7 +75,8 @@ class Results:
         self.rows = sum(map(_rows, self._parts))
         schema = _schema(self._parts[0])
         self.metadata = decode_metadata(schema, self._parts[0])
-        self.facts = [name for name in LEDGER_FACTS if name in schema.names]
+        told = (*LEDGER_FACTS, *(field.name for field in OPTIONAL_FIELDS))
+        self.facts = [name for name in told if name in schema.names]
         self.columns = required_vector_columns(schema, self._parts[0])
         self.dtype = np.dtype(schema.field(next(iter(self.columns))).type.value_type.to_pandas_dtype())
         self.layers: list[int] = self.metadata["layers"]
