@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,12 @@ def lines(path: Path) -> int:
 
 def test_the_files_were_found() -> None:
     assert len(FILES) > 150
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest knows them by it: with two of a name, neither all at once nor each alone in one call is collected."""
+    names = Counter(path.name for path in FILES if path.name.startswith("test_"))
+    assert [name for name, times in names.items() if times > 1] == []
     assert PROJECT / "main.nf" in FILES
 
 

@@ -22,7 +22,8 @@ def test_every_fault_was_seen_to_end_as_its_mark_says_now() -> None:
 
 
 def test_a_run_keeps_what_it_saw_and_what_others_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failure and a skip are told; a case that fails in its teardown has failed, whatever its call did."""
+    """A failure and a skip are told, but not the skip of what was seen; a case that fails in its teardown has failed,
+    whatever its call did."""
     monkeypatch.setattr(reliability, "RECORD", tmp_path / "record.json")
     monkeypatch.setattr(reliability, "PAGE", tmp_path / "page.md")
     first, second = registered()[:2]
@@ -30,6 +31,7 @@ def test_a_run_keeps_what_it_saw_and_what_others_saw(tmp_path: Path, monkeypatch
         (first.test, [("[a]", "call", "passed"), ("[b]", "setup", "skipped")]),
         (second.test, [("", "call", "passed"), ("", "teardown", "failed")]),
         (first.test, [("[c]", "call", "passed")]),
+        (first.test, [("[c]", "setup", "skipped")]),
     ):
         observer = Observer()
         for case, when, outcome in [*outcomes, ("[a]", "setup", "passed")]:
