@@ -38,7 +38,7 @@ project=$PWD
 scratch=$(mktemp -d)
 cd "$scratch"
 if NXF_OPTS="-XX:ArchiveClassesAtExit=$folder/classes.part" "$folder/nextflow" run "$project" -stub -profile test \
-    --model "$project/LICENSE" -ansi-log false >out 2>&1; then
+    -ansi-log false >out 2>&1; then
     mv "$folder/classes.part" "$folder/classes.jsa"
 fi
 rm -rf "$scratch" "$folder/classes.part"
