@@ -115,10 +115,25 @@ def listed_by_make(command: str, folder: Path) -> None:
     assert scripts and all((PROJECT / script).exists() for script in scripts), text
 
 
+def previewed_here(command: str, folder: Path) -> None:
+    """In the environment that runs this it gets as far as the first task; tests/e2e/test_plain_clone.py goes on."""
+    here = command.replace("--python_env env", f"--python_env {sys.prefix}")
+    assert "compute CPU, fp32" in bash(f"{here} -preview", folder)
+
+
 def installs_a_lock(command: str, folder: Path) -> None:
     """Make would install from locks, and each of them is there."""
     locks = re.findall(r"[\w-]+\.lock", bash(f"{command} --dry-run --always-make", folder))
     assert locks and all((PROJECT / lock).exists() for lock in locks)
+
+
+def installs_what_is_locked(command: str, folder: Path) -> None:
+    """pip takes the options, and the lock has a digest for each package, without which it would not go on."""
+    lock = command.rpartition(" ")[2]
+    bash(f"python3 -m pip install --dry-run --no-deps --no-index -r {lock} || test $? = 1", folder)
+    packages = re.findall(r"^([\w.-]+)==", (folder / lock).read_text(), re.MULTILINE)
+    assert {"torch", "pyarrow", "nvidia-ml-py"} <= set(packages)
+    assert (folder / lock).read_text().count(" \\\n    --hash=sha256:") >= len(packages)
 
 
 def builds(command: str, folder: Path) -> None:
@@ -167,6 +182,10 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "nextflow lint": PartOf("test", "tools/lint_nextflow.sh"),
     "make .venv/.runtime": PartOf("demo", "uv pip install --quiet --python .venv/bin/python --require-hashes -r"),
     "make .venv/.runtime CUDA=12": Lacks("a second environment of some gigabytes", installs_a_lock),
+    "python3 -m venv env && env/bin/pip install -r requirements.lock": Lacks(
+        "a second environment of some gigabytes", installs_what_is_locked
+    ),
+    "nextflow run . -profile demo --python_env env": Lacks("a model hub", previewed_here),
     "pip install .": Lacks("a second environment of some gigabytes", builds),
     "virnucpro --help": Run(None),
     "virnucpro embed --help": Run(None),
