@@ -136,6 +136,12 @@ def installs_what_is_locked(command: str, folder: Path) -> None:
     assert (folder / lock).read_text().count(" \\\n    --hash=sha256:") >= len(packages)
 
 
+def helped_export(command: str, folder: Path) -> None:
+    """The form is one that its help names; tests/export reads it back."""
+    (form,) = re.findall(r"--to (\S+)", command)
+    assert form in bash("virnucpro export --help", folder)
+
+
 def builds(command: str, folder: Path) -> None:
     """A package comes of it; tests/test_wheel.py installs one."""
     assert "Would install virnucpro-embed-" in bash(f"{command} --dry-run --no-deps", folder)
@@ -201,6 +207,8 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     **{f"{program} FILE": Lacks("that program", told_by_a_program) for program in ("unzip", "7z x", "unrar x")},
     "xxh128sum --check": Lacks("that program", digests_hold),
     "virnucpro export --results results --to npy -o export-npy": Run("export-npy/embedding.npy"),
+    "virnucpro export --results results --to fair-esm -o extracted": Run("extracted/export.json"),
+    "virnucpro export --results results --to bio_embeddings -o reduced": Lacks("h5py", helped_export),
     "git lfs pull": Lacks("a clone whose files lie elsewhere", told_by_a_program),
     "make": Run(None),
     "make docs": Run("docs/performance.md"),
