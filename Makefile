@@ -37,7 +37,7 @@ test: $(VENV)/.dev $(NEXTFLOW) $(MODEL) lint types ## every test that this machi
 test-e2e: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## only the tests that start the pipeline; ONLY="-m 'not one_engine and not faults_long'": fewer
 	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) -m "not faults_long" $(ONLY) tests/e2e
 
-test-faults: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## every fault put into the real thing, and docs/reliability.md of what is seen; forty minutes
+test-faults: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## every fault put into the real thing, and docs/reliability.md of what is seen; half an hour
 	tests/faults/install.sh
 	$(RUN) $(VENV)/bin/python -m pytest -q -rs $(TOGETHER) -m faults --reliability --ignore tests/e2e --ignore tests/export
 	$(RUN) $(VENV)/bin/python -m pytest -q -rs $(TOGETHER) -m faults --reliability tests/e2e
