@@ -5,7 +5,8 @@ include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
 include { cacheToFill ; checkName ; fetchedModel ; hubFolder ; keptModel ; modelCache } from './modules/model_cache/main.nf'
-include { checkParameters ; codeFingerprint ; help ; lastWord ; optionsOf } from './modules/parameters/main.nf'
+include { help } from './modules/help/main.nf'
+include { checkParameters ; codeFingerprint ; lastWord ; optionsOf } from './modules/parameters/main.nf'
 include { existingPaths ; inputFiles ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
 include { closing ; extent ; plan ; shardSizes ; splitIn ; workload } from './modules/plan/main.nf'
 include { NEIGHBOURS } from './modules/neighbours/main.nf'
@@ -15,7 +16,7 @@ include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
 
 workflow {
     def schema = file("${projectDir}/nextflow_schema.json", glob: false)
-    if (params.help) {
+    if (params.help.toString() == 'true') {
         log.info(help(schema))
         return
     }
