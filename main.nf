@@ -5,9 +5,10 @@ include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
 include { cacheToFill ; checkName ; fetchedModel ; hubFolder ; keptModel ; modelCache } from './modules/model_cache/main.nf'
-include { checkParameters ; codeFingerprint ; help ; lastWord ; optionsOf } from './modules/parameters/main.nf'
+include { help } from './modules/help/main.nf'
+include { checkParameters ; codeFingerprint ; lastWord ; optionsOf } from './modules/parameters/main.nf'
 include { existingPaths ; inputFiles ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
-include { closing ; extent ; plan ; shardSizes ; splitIn ; workload } from './modules/plan/main.nf'
+include { closing ; extent ; follow ; plan ; shardSizes ; splitIn ; workload } from './modules/plan/main.nf'
 include { NEIGHBOURS } from './modules/neighbours/main.nf'
 include { claimed ; published } from './modules/outdir/main.nf'
 include { REPORT } from './modules/report/main.nf'
@@ -15,7 +16,7 @@ include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
 
 workflow {
     def schema = file("${projectDir}/nextflow_schema.json", glob: false)
-    if (params.help) {
+    if (params.help.toString() == 'true') {
         log.info(help(schema))
         return
     }
@@ -76,13 +77,14 @@ workflow {
     split_ch = SPLIT_FASTA.out.summary.map { summary ->
         def split = splitIn(summary)
         log.info(workload(split, p))
-        return split
+        return split + [since: System.currentTimeMillis()]
     }
     // [shard-00000.fasta, '12 sequences, 3,456 residues']
     shard_ch = SPLIT_FASTA.out.shards.flatten().map { shard -> [shard.name, shard] }
         .join(split_ch.flatMap { split -> shardSizes(split) }, failOnMismatch: true)
         .map { _name, shard, size -> [shard, size] }
     EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, shellWords(embedOptions), codeFingerprint('embed_shard.py'))
+    follow(EMBED_SHARD.out.folder.combine(split_ch))
 
     // [shard-00000, shard-00001, ...], or [] where nothing is left to embed
     MERGE_EMBEDDINGS(

@@ -34,7 +34,7 @@ def checkParameters(given, schema) {
     def rules = schemaProperties(schema)
     given.keySet().each { name ->
         if (!rules.containsKey(name)) {
-            stop(2, "unknown parameter --${name}; did you mean --${nearest(name, rules.keySet())}?")
+            stop(2, unknown(name, rules.keySet()))
         }
     }
     return rules.collectEntries { name, rule -> [name, checkParameter(name, rule, given[name])] }
@@ -62,7 +62,7 @@ def checkParameter(name, rule, value) {
         stop(2, "--${name} is '${text}', but must be a whole number of at least ${rule.minimum ?: 0}")
     }
     if (rule['enum'] && !(text in rule['enum'])) {
-        stop(2, "--${name} is '${text}', but must be one of ${rule['enum'].join(', ')}")
+        stop(2, "--${name} is '${text}', but must be one of ${rule['enum'].join(', ')}${meant(text, rule['enum'], '')}")
     }
     if (rule.pattern && !(text ==~ rule.pattern)) {
         stop(2, "--${name} is '${text}', but must be ${rule.errorMessage ?: rule.description}")
@@ -76,16 +76,33 @@ def optionsOf(program, p, schema) {
     return passed.keySet().collect { name -> "--${name.replace('_', '-')}${p[name] == true ? '' : '=' + p[name]}" }
 }
 
-def nearest(name, known) {
-    return known.closest(name.replace('-', '_').toLowerCase())[0] ?: 'help'
+def unknown(name, known) {
+    def own = ['ansi-log', 'bg', 'config', 'latest', 'params-file', 'preview', 'profile', 'queue-size', 'resume', 'revision', 'stub', 'stub-run', 'work-dir']
+    // Of --work-dir Nextflow makes workDir.
+    def option = name.replaceAll('([a-z])([A-Z])', '$1-$2').toLowerCase()
+    def remedy = option in own || option ==~ 'with(out)?-.+' ? "; that option is Nextflow's own and has one dash: -${option}" : meant(name, known, '--')
+    return "unknown parameter --${name}${remedy ?: '; --help lists those that there are'}"
 }
 
-def help(schema) {
-    def lines = schemaProperties(schema).collect { name, rule ->
-        def standard = rule.default == null ? '' : " [${rule.default}]"
-        return "  --${name.padRight(20)}${rule.description}${standard}"
+/** '; did you mean --outdir?' where one of the known texts is near: begins with what was written, or differs in few letters. */
+def meant(written, known, dashes) {
+    def plain = written.toString().replace('-', '_').toLowerCase()
+    def begun = known.findAll { each -> each.startsWith(plain) }
+    def edits = known.collectEntries { each -> [each, distance(plain, each.toLowerCase())] }
+    def least = edits.values().min()
+    def near = begun ?: (least <= Math.min(3, (plain.size() + 1).intdiv(2)) ? known.findAll { each -> edits[each] == least } : [])
+    return near ? "; did you mean ${near.take(3).collect { each -> "${dashes}${each}" }.join(' or ')}?" : ''
+}
+
+/** Edits that make one text of the other: a letter put in, taken out or replaced, or two neighbours swapped. */
+def distance(one, other) {
+    def rows = one.toList().indices.inject([(0..other.size()).toList()]) { above, i ->
+        above + [other.toList().indices.inject([i + 1]) { row, j ->
+            def swapped = i && j && one[i] == other[j - 1] && one[i - 1] == other[j] ? [above[i - 1][j - 1] + 1] : []
+            row + [([row[j] + 1, above[i][j + 1] + 1, above[i][j] + (one[i] == other[j] ? 0 : 1)] + swapped).min()]
+        }]
     }
-    return (['nextflow run virnucpro-embed --input proteins.fasta --outdir results', ''] + lines).join('\n')
+    return rows.last().last()
 }
 
 /** Changes with every edit of what a program runs, which Nextflow itself does not see; an edit elsewhere changes nothing. */

@@ -1,4 +1,4 @@
-// What a run is about to do, in words, and at its end what it did.
+// What a run is about to do, in words, how far it is, and at its end what it did.
 include { shellWords ; shown ; stop } from '../paths/main.nf'
 
 include { readRecord } from '../contracts/main.nf'
@@ -80,6 +80,51 @@ def estimate(split, p) {
     def together = p.gpus > 1 ? ", ${duration(each * rounds)} with all of them" : ''
     def named = split.card ? split.card.toUpperCase() : 'a card of a fifth of an H100, as the card is not known'
     return "; about ${duration(seconds)} of GPU time on ${named}${together}; ${duration(each)} a shard"
+}
+
+/** Tells how far the run is, of each [folder, what the split found] that a finished shard makes. */
+def follow(finished_ch) {
+    def seen = [:]
+    finished_ch.subscribe { _folder, split ->
+        def line = progress(seen, split, shardTasks(), System.currentTimeMillis())
+        if (line) {
+            log.info(line)
+        }
+    }
+}
+
+/** '3 of 16 shards embedded, about 26 minutes left for the others', or null within ten seconds of the line before. */
+def progress(seen, split, tasks, now) {
+    def shards = split.shards.size()
+    seen.done = (seen.done ?: 0) + 1
+    if (shards == 1 || (seen.done < shards && now - (seen.told ?: split.since) < 10000)) {
+        return null
+    }
+    seen.told = now
+    return "${seen.done} of ${counted(shards, 'shard')} embedded${timeLeft(seen.done, shards, tasks, (now - split.since) / 1000)}"
+}
+
+/** Shards are of equal cost and embedded so many at a time: what is left takes as long for each round as those took that are over. */
+def timeLeft(done, shards, tasks, seconds) {
+    def computed = done - (tasks.cached ?: 0)
+    if (!tasks.together || computed < 1 || done == shards) {
+        return ''
+    }
+    def over = Math.ceil(computed / (tasks.together as double))
+    def all = Math.ceil((computed + shards - done) / (tasks.together as double))
+    return all > over ? ", about ${duration(seconds / over * (all - over))} left for the others" : ', the others under way'
+}
+
+/** How many shards were kept, and how many were embedded at once. Empty for a Nextflow that keeps count elsewhere. */
+def shardTasks() {
+    try {
+        def record = workflow.session.statsObserver.stats.processes.find { each -> each.name == 'EMBED_SHARD' }
+        return [cached: record.cached, together: record.peakRunning]
+    }
+    catch (Exception error) {
+        log.debug("No count of tasks: ${error}")
+        return [:]
+    }
 }
 
 def duration(seconds) {

@@ -29,10 +29,11 @@ class Malicious:
     ("arguments", "code", "message"),
     [
         (["--input", PROTEINS, "--modle", "x"], 2, "unknown parameter --modle; did you mean --model?"),
+        (["--input", PROTEINS, "--work-dir", "x"], 2, "Nextflow's own and has one dash: -work-dir"),
         (["--input", PROTEINS, "--max_length", "many"], 2, "--max_length is 'many', but must be a whole number"),
         (["--input", PROTEINS, "--strict", "maybe"], 2, "--strict is 'maybe', but must be true or false"),
         (["--input", PROTEINS, "--alphabet", "dna"], 2, "--alphabet is 'dna', but must be one of auto, protein"),
-        (["--input", PROTEINS, "--precision", "fp7"], 2, "--precision is 'fp7', but must be one of fp16"),
+        (["--input", PROTEINS, "--precision", "fp7"], 2, "must be one of fp16, bf16, fp32, fp8; did you mean fp8?"),
         ([], 2, "no --input"),
         (["--input"], 2, "--input has no value; give one"),
         (["--input", ""], 2, "--input has no value; give one"),
