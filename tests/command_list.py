@@ -1,4 +1,4 @@
-"""What becomes of each command in README.md and docs/*.md, so that a test runs or checks it: see ``COMMANDS``."""
+"""What becomes of each command in the pages, so that a test runs or checks it: see ``COMMANDS``."""
 
 from __future__ import annotations
 
@@ -186,6 +186,11 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "make test-slurm": Step(),
     "make test-k8s": Step(),
     "nextflow lint": PartOf("test", "tools/lint_nextflow.sh"),
+    "make lint": PartOf("test", ".venv/bin/ruff check ."),
+    "make types": PartOf("test", ".venv/bin/mypy"),
+    "make test-e2e": PartOf("test", '-m "not faults_long" tests/e2e'),
+    "make test-export": PartOf("test", "-m pytest -q tests/export"),
+    "make test-modules": PartOf("test", "tools/nf_test.sh"),
     "make .venv/.runtime": PartOf("demo", "uv pip install --quiet --python .venv/bin/python --require-hashes -r"),
     "make .venv/.runtime CUDA=12": Lacks("a second environment of some gigabytes", installs_a_lock),
     "python3 -m venv env && env/bin/pip install -r requirements.lock": Lacks(
@@ -249,6 +254,8 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "containers/build.sh sif": Lacks(DAEMON, parsed_by_bash),
     "containers/slim.sh": Lacks(DAEMON, parsed_by_bash),
     "make test-faults": Lacks(TIME, listed_by_make),
+    "make test-units": Lacks(TIME, listed_by_make),
+    "make lock": Lacks("locks that may change", installs_a_lock),
     "make fuzz": Lacks(TIME, listed_by_make),
     "make soak": Lacks(TIME, listed_by_make),
     "make test-cards": Lacks(TIME, listed_by_make),

@@ -1,4 +1,4 @@
-"""What README.md and docs/*.md tell the reader to type: every command, with the block that it stands in."""
+"""What README.md, CONTRIBUTING.md and docs tell the reader to type: every command, with the block that it stands in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
-PAGES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md"))]
+PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(PROJECT.glob("docs/*.md"))]
 
 _SCRIPT = r"(?:\./)?(?:bin|containers|examples|tools)/\w+\.(?:py|sh)|benchmarks/\w+/\w+\.py"
 _TOOLS = "python3?|pip|git|docker|apptainer|bash|sh|zcat|conda|kubectl|awk|sed|tr|iconv|tar|unzip|7z|unrar|xxh128sum"

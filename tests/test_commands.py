@@ -1,4 +1,4 @@
-"""Every command in README.md and docs/*.md runs, each as it is printed, or is listed with why it cannot.
+"""Every command in the pages runs, each as it is printed, or is listed with why it cannot.
 
 ``command_list.COMMANDS`` says what becomes of each: it runs here in a copy of the project, as a step of ``.ci/run``,
 or as a part of one of make's targets; or what CI lacks for it, and how far it is checked all the same.

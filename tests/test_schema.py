@@ -104,3 +104,4 @@ def test_one_version() -> None:
     images = re.findall(r"virnucpro-(?:embed|tools):([\w.]+)", (PROJECT / "conf" / "base.config").read_text())
     assert set(images) <= {__version__}
     assert f"\n## {__version__} " in CHANGELOG
+    assert f"\nversion: {__version__}\n" in (PROJECT / "CITATION.cff").read_text()

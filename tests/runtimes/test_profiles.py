@@ -54,7 +54,7 @@ def has(text: str, name: str, value: str) -> bool:
 
 
 @pytest.mark.parametrize("parser", PARSERS)
-@pytest.mark.parametrize("profile", [*CLUSTERS, *ENGINES])
+@pytest.mark.parametrize("profile", ["conda", *CLUSTERS, *ENGINES])
 def test_no_profile_loses_what_the_gpu_label_asks_for(profile: str, parser: str) -> None:
     text = settings(profile, parser)
     for directive in ("accelerator", "cpus", "memory", "time"):
@@ -172,7 +172,7 @@ def test_selectors_stay_out_of_our_configuration() -> None:
 
 
 @pytest.mark.parametrize("parser", PARSERS)
-@pytest.mark.parametrize("profile", ["demo", "test", "gpu", *CLUSTERS, *ENGINES, "slurm,apptainer"])
+@pytest.mark.parametrize("profile", ["demo", "test", "gpu", "conda", *CLUSTERS, *ENGINES, "slurm,apptainer"])
 def test_no_profile_is_warned_of(profile: str, parser: str) -> None:
     assert warnings(settings(profile, parser)) == []
 
