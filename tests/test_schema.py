@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from virnucpro import __version__, config
 from virnucpro.config import EmbedConfig, SplitConfig, VectorConfig
@@ -38,6 +39,18 @@ def python_defaults() -> dict[str, object]:
 
 def test_every_parameter_is_in_a_group_of_the_schema() -> None:
     assert {each["$ref"] for each in SCHEMA["allOf"]} == {f"#/$defs/{name}" for name in SCHEMA["$defs"]}
+
+
+def test_the_schema_is_one_as_nf_schema_reads_them() -> None:
+    assert SCHEMA["$schema"] == Draft202012Validator.META_SCHEMA["$id"]
+    assert SCHEMA["$id"] == "nextflow_schema.json"
+    Draft202012Validator.check_schema(SCHEMA)
+    formats = {name: rule["format"] for name, rule in PROPERTIES.items() if "format" in rule}
+    assert set(formats.values()) <= {"file-path", "directory-path", "path"}
+    assert {"sample_sheet", "outdir", "model", "model_cache", "reference", "python_env", "triton_cache"} == set(formats)
+    checked = Draft202012Validator(SCHEMA)
+    assert checked.is_valid({"gpus": 1, "outdir": "results"})
+    assert not checked.is_valid({"gpus": "many"}) and not checked.is_valid({"max_length": 0})
 
 
 def test_schema_and_config_name_the_same_parameters() -> None:
