@@ -18,6 +18,7 @@ from foreign_files import FASTA, TEXTS, tar
 
 GPU, DAEMON, CLOUD = "a GPU", "a Docker daemon, or Apptainer", "an account in a cloud"
 CLUSTER = "a Kubernetes cluster, but the stand-in of tests/k8s"
+ENVIRONMENT = "a second environment of some gigabytes"
 TIME = "minutes to hours of a machine that does nothing else"
 
 
@@ -117,8 +118,8 @@ def listed_by_make(command: str, folder: Path) -> None:
 
 def previewed_here(command: str, folder: Path) -> None:
     """In the environment that runs this it gets as far as the first task; tests/e2e/test_plain_clone.py goes on."""
-    here = command.replace("--python_env env", f"--python_env {sys.prefix}")
-    assert "compute CPU, fp32" in bash(f"{here} -preview", folder)
+    here = command.replace("--python_env env", f"--python_env {sys.prefix} -preview")
+    assert "compute CPU, fp32" in bash(here, folder)
 
 
 def installs_a_lock(command: str, folder: Path) -> None:
@@ -132,8 +133,7 @@ def installs_what_is_locked(command: str, folder: Path) -> None:
     lock = command.rpartition(" ")[2]
     bash(f"python3 -m pip install --dry-run --no-deps --no-index -r {lock} || test $? = 1", folder)
     packages = re.findall(r"^([\w.-]+)==", (folder / lock).read_text(), re.MULTILINE)
-    assert {"torch", "pyarrow", "nvidia-ml-py"} <= set(packages)
-    assert (folder / lock).read_text().count(" \\\n    --hash=sha256:") >= len(packages)
+    assert "torch" in packages and (folder / lock).read_text().count(" \\\n    --hash=sha256:") >= len(packages)
 
 
 def helped_export(command: str, folder: Path) -> None:
@@ -192,12 +192,10 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "make test-export": PartOf("test", "-m pytest -q tests/export"),
     "make test-modules": PartOf("test", "tools/nf_test.sh"),
     "make .venv/.runtime": PartOf("demo", "uv pip install --quiet --python .venv/bin/python --require-hashes -r"),
-    "make .venv/.runtime CUDA=12": Lacks("a second environment of some gigabytes", installs_a_lock),
-    "python3 -m venv env && env/bin/pip install -r requirements.lock": Lacks(
-        "a second environment of some gigabytes", installs_what_is_locked
-    ),
+    "make .venv/.runtime CUDA=12": Lacks(ENVIRONMENT, installs_a_lock),
+    "python3 -m venv env && env/bin/pip install -r requirements.lock": Lacks(ENVIRONMENT, installs_what_is_locked),
     "nextflow run . -profile demo --python_env env": Lacks("a model hub", previewed_here),
-    "pip install .": Lacks("a second environment of some gigabytes", builds),
+    "pip install .": Lacks(ENVIRONMENT, builds),
     "virnucpro --help": Run(None),
     "virnucpro embed --help": Run(None),
     "virnucpro embed proteins.fasta -o out": Run("out"),
