@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shlex
 import shutil
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 from warned import warnings
@@ -109,3 +111,17 @@ def copy_project(folder: Path) -> Path:
     for name in ("main.nf", "nextflow.config", "nextflow_schema.json"):
         shutil.copy2(PROJECT / name, folder / name)
     return folder
+
+
+def ask(folder: Path, script: str, module: str, cases: object) -> Any:
+    """What a workflow says of ``cases``: ``script`` includes {module}, reads {cases} and writes {told}, both JSON."""
+    given, answers, workflow = folder / "cases.json", folder / "told.json", folder / "ask.nf"
+    given.write_text(json.dumps(cases))
+    path = PROJECT / "modules" / module / "main.nf"
+    workflow.write_text(script.format(module=path, cases=given, told=answers))
+    command = [*nextflow_command(), "run", str(workflow)]
+    done = subprocess.run(
+        command, cwd=folder, env=launch_environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(answers.read_text())

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from launch import MODEL, PROJECT, Launch, launch, nextflow_command
+from launch import MODEL, PROJECT, Launch, ask, launch
 from terminal import launch_on_terminal
 
 MINUTE = 60_000
@@ -82,15 +78,7 @@ workflow {{
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> list[list[str | None]]:
-    folder = tmp_path_factory.mktemp("progress")
-    cases, answers, script = folder / "cases.json", folder / "told.json", folder / "ask.nf"
-    cases.write_text(json.dumps(CASES))
-    script.write_text(SCRIPT.format(module=PROJECT / "modules" / "plan" / "main.nf", cases=cases, told=answers))
-    environment = {**os.environ, "NXF_OFFLINE": "true", "NXF_DISABLE_CHECK_LATEST": "true"}
-    command = [*nextflow_command(), "run", str(script)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    answered: list[Any] = json.loads(answers.read_text())
+    answered: list[list[str | None]] = ask(tmp_path_factory.mktemp("progress"), SCRIPT, "plan", CASES)
     return answered
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from launch import PROJECT, launch, nextflow_command
+from launch import PROJECT, ask, launch
 
 RULES: dict[str, dict[str, Any]] = {
     name: rule
@@ -48,7 +46,7 @@ SCRIPT = """
 include {{ meant ; unknown }} from '{module}'
 
 workflow {{
-    def asked = new groovy.json.JsonSlurper().parseText(file('{asked}').text)
+    def asked = new groovy.json.JsonSlurper().parseText(file('{cases}').text)
     def told = asked.collect {{ name, known, ours -> ours ? unknown(name, known) : meant(name, known, '') }}
     file('{told}').text = groovy.json.JsonOutput.toJson(told)
 }}
@@ -57,17 +55,9 @@ workflow {{
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("suggestions")
-    asked, answers, script = folder / "asked.json", folder / "told.json", folder / "ask.nf"
-    parameters = [[name, list(RULES), True] for name in PARAMETERS]
-    asked.write_text(json.dumps(parameters + [[value, RULES[name]["enum"], False] for name, value in VALUES]))
-    module = PROJECT / "modules" / "parameters" / "main.nf"
-    script.write_text(SCRIPT.format(module=module, asked=asked, told=answers))
-    environment = {**os.environ, "NXF_OFFLINE": "true", "NXF_DISABLE_CHECK_LATEST": "true"}
-    command = [*nextflow_command(), "run", str(script)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    answered: list[str] = json.loads(answers.read_text())
+    cases = [[name, list(RULES), True] for name in PARAMETERS]
+    cases += [[value, RULES[name]["enum"], False] for name, value in VALUES]
+    answered: list[str] = ask(tmp_path_factory.mktemp("suggestions"), SCRIPT, "parameters", cases)
     return answered
 
 

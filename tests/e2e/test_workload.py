@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from typing import Any
 
 import pytest
-from launch import PROJECT, nextflow_command
+from launch import ask
 
 #: Operations that take an H100 ten minutes at the rate of the 650M model.
 TEN_MINUTES = 535e12 * 600
@@ -78,15 +75,7 @@ workflow {{
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("workload")
-    cases, answers, script = folder / "cases.json", folder / "told.json", folder / "ask.nf"
-    cases.write_text(json.dumps(CASES))
-    script.write_text(SCRIPT.format(module=PROJECT / "modules" / "plan" / "main.nf", cases=cases, told=answers))
-    environment = {**os.environ, "NXF_OFFLINE": "true", "NXF_DISABLE_CHECK_LATEST": "true"}
-    command = [*nextflow_command(), "run", str(script)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    answered: list[str] = json.loads(answers.read_text())
+    answered: list[str] = ask(tmp_path_factory.mktemp("workload"), SCRIPT, "plan", CASES)
     return answered
 
 
