@@ -17,9 +17,9 @@ from e2e.launch import launch_environment
 from foreign_files import FASTA, TEXTS, tar
 
 GPU, DAEMON, CLOUD = "a GPU", "a Docker daemon, or Apptainer", "an account in a cloud"
-CLUSTER = "a Kubernetes cluster, but the stand-in of tests/k8s"
-ENVIRONMENT = "a second environment of some gigabytes"
+CLUSTER, ENVIRONMENT = "a Kubernetes cluster, but the stand-in of tests/k8s", "a second environment of some gigabytes"
 TIME = "minutes to hours of a machine that does nothing else"
+VECTORS = "results/embeddings/part-00000.parquet"
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,8 @@ def builds(command: str, folder: Path) -> None:
 
 def on_a_cluster(command: str, folder: Path) -> None:
     """The manifest and the profile have what it speaks of; a run in it takes the profile and its parameters."""
-    texts = [text for language, text in code_blocks(PROJECT / "docs" / "clouds.md") if language == "yaml"]
-    objects = list(yaml.safe_load_all(texts[0]))
+    manifest = next(text for language, text in code_blocks(PROJECT / "docs" / "clouds.md") if language == "yaml")
+    objects = list(yaml.safe_load_all(manifest))
     (head,) = (each for each in objects if each["kind"] == "Pod")
     mounts = [mount["mountPath"] for mount in head["spec"]["containers"][0]["volumeMounts"]]
     namespaces = {each["metadata"]["namespace"] for each in objects}
@@ -215,12 +215,15 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "git lfs pull": Lacks("a clone whose files lie elsewhere", told_by_a_program),
     "make": Run(None),
     "make docs": Run("docs/performance.md"),
-    "nextflow run main.nf --input 'proteins/*.fasta.gz' --outdir results": Run("results/embeddings/part-00000.parquet"),
-    "nextflow run . --input proteins.fasta": Run("results/embeddings/part-00000.parquet"),
-    "nextflow run . --input proteins.fasta --gpus 0": Run("results/embeddings/part-00000.parquet"),
-    "nextflow run . --input proteins.fasta --outdir results --python_env .venv": Run(
-        "results/embeddings/part-00000.parquet"
-    ),
+    "nextflow run main.nf --input 'proteins/*.fasta.gz' --outdir results": Run(VECTORS),
+    "nextflow run . --input proteins.fasta": Run(VECTORS),
+    "nextflow run . --input proteins.fasta --gpus 0": Run(VECTORS),
+    "nextflow run . --input proteins.fasta --outdir results --python_env .venv": Run(VECTORS),
+    "nextflow run . --sample_sheet genomes.csv --translate genes --outdir results-genomes": Run("results-genomes"),
+    "nextflow run . --input proteins.fasta --long_sequences window --outdir results-window": Run("results-window"),
+    "nextflow run . --input 'proteins.fasta,new.fasta' --reuse results --outdir results-new": Run("results-new"),
+    "nextflow run . --input new.fasta --neighbours 10 --reference results --outdir results-near": Run("results-near"),
+    "nextflow run . --input new.fasta --per_residue --outdir results-residues": Run("results-residues/residues"),
     "nextflow run . --input proteins.fasta -profile slurm,apptainer --gpu_queue gpu": Lacks(DAEMON, previewed),
     "nextflow run . --input proteins.fasta -profile docker": Lacks(DAEMON, previewed),
     "CUDA_VISIBLE_DEVICES=2,3 nextflow run . --input proteins.fasta": Lacks(GPU, previewed),
@@ -278,15 +281,12 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "python -m benchmarks.measurements.bench_residues_gpu --checkpoint CHECKPOINT": Lacks(GPU, helped),
     "benchmarks/measurements/bench_eight_bits.py": Lacks(GPU, helped),
     "benchmarks/measurements/bench_containers.py": Lacks(DAEMON, helped),
-    "benchmarks/measurements/bench_head_node.py": Lacks(TIME, helped),
-    "benchmarks/measurements/bench_dedup.py": Lacks(TIME, helped),
     "python -m benchmarks.measurements.bench_long_protein CHECKPOINT FASTA": Lacks(GPU, helped),
-    "benchmarks/measurements/bench_long_vectors.py": Lacks(TIME, helped),
-    "benchmarks/measurements/bench_merge.py": Lacks(TIME, helped),
-    "benchmarks/measurements/bench_neighbours.py": Lacks(TIME, helped),
-    "benchmarks/measurements/bench_report.py": Lacks(TIME, helped),
+    **{
+        f"benchmarks/measurements/bench_{name}.py": Lacks(TIME, helped)
+        for name in ("dedup", "head_node", "long_vectors", "merge", "neighbours", "report", "split")
+    },
     "python -m benchmarks.measurements.bench_self_check FASTA CHECKPOINT": Lacks(TIME, helped),
-    "benchmarks/measurements/bench_split.py": Lacks(TIME, helped),
     "python -m benchmarks.peers.bench_run FASTA --size SIZE": Lacks(GPU, helped),
     "benchmarks/peers/bench_notebook.py": Lacks(TIME, helped),
     "python -m benchmarks.peers.bench_parity FASTA --size 650M": Lacks(GPU, helped),

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 from command_list import COMMANDS, Convert, Lacks, PartOf, Run, Step, bash
-from documented import PAGES, PROJECT, Block, command_blocks, python_snippets
+from documented import PAGES, PROJECT, Block, code_blocks, command_blocks, python_snippets
 from e2e.launch import copy_project, nextflow_command
 from foreign_files import SEQUENCES
+from real_genomes import CONTIGS
 
 from virnucpro.fasta import read_records
 
@@ -112,6 +113,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in (0, 1):
         text = "".join(records[number::2]).encode()
         (folder / "proteins" / f"{number}.fasta.gz").write_bytes(gzip.compress(text))
+    others = (PROJECT / "assets" / "proteins.fasta").read_text().split(">")[13:19]
+    (folder / "new.fasta").write_text("".join(f">{record}" for record in others))
+    (folder / "genomes").mkdir()
+    sheet = next(text for language, text in code_blocks(PROJECT / "docs" / "by-task.md") if language == "csv")
+    (folder / "genomes.csv").write_text(f"{sheet}\n")
+    contigs = gzip.decompress(CONTIGS.read_bytes()).decode().split(">")[1:]
+    for contig, name in zip(contigs, ("gut", "lake"), strict=False):
+        header, *lines = contig.splitlines()
+        text = f">{header}\n{''.join(lines)[:5000]}\n"
+        (folder / "genomes" / f"{name}.fna.gz").write_bytes(gzip.compress(text.encode()))
     (folder / "model.pt").symlink_to(MODEL)
     return folder
 
@@ -123,6 +134,10 @@ def finished(project: Path) -> Path:
     return project
 
 
+def outdir(command: str) -> str:
+    return (re.findall(r"--outdir (\S+)", command) or ["results"])[0]
+
+
 @pytest.mark.parametrize("commands", RUNNABLE, ids=lambda commands: ids(commands[0]))
 def test_it_runs_as_it_is_printed(commands: tuple[str, ...], finished: Path) -> None:
     for command in commands:
@@ -130,7 +145,7 @@ def test_it_runs_as_it_is_printed(commands: tuple[str, ...], finished: Path) -> 
         assert isinstance(kind, Run)
         if command.startswith("nextflow run"):
             # Which of another run would be refused.
-            shutil.rmtree(finished / "results", ignore_errors=True)
+            shutil.rmtree(finished / outdir(command), ignore_errors=True)
         left = finished / (kind.leaves or "nothing")
         if left.is_dir():
             shutil.rmtree(left)
@@ -183,6 +198,10 @@ def test_a_snippet_of_python_reads_real_results(page: Path, number: int, finishe
     text = python_snippets(page)[number]
     if "from datasets import" in text:
         pytest.importorskip("datasets")
+    for name in set(re.findall(r'"(results-\w+)/', text)):
+        if not (finished / name).exists():
+            (command,) = (each for each in of_kind(Run) if outdir(each) == name)
+            bash(command, finished)
     done = subprocess.run(
         [sys.executable, "-c", text],
         cwd=finished,
