@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from virnucpro.errors import OutputError, UsageError
+from virnucpro.report.page_style import STYLE
 from virnucpro.report.sections import Section
 
 REPORT_FILE: Final = "multiqc_report.html"
 
-#: MultiQC greets first-time readers with a link to a video; this page has to do without a network.
-_STYLE: Final = "#mqc_welcome { display: none !important; }"
 #: By number, as Plotly does not know all of them by name. Of a name with a slash, as a MIG device's, MultiQC would keep
 #: what is behind the last.
 _ENTITIES: Final = {ord(letter): f"&#{ord(letter)};" for letter in "&<>\"'/"}
@@ -52,7 +51,7 @@ def render(sections: Sequence[Section], outdir: Path, header: Mapping[str, str])
             (content / f"{section['id']}_mqc.json").write_text(json.dumps(_escaped(section), allow_nan=False))
         config = Path(folder) / "multiqc_config.json"
         style = Path(folder) / "page.css"
-        style.write_text(_STYLE)
+        style.write_text(STYLE)
         config.write_text(json.dumps({**_config(sections, header), "custom_css_files": [str(style)]}))
         environment = {"HOME": folder, "MPLCONFIGDIR": folder, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "2"}
         finished = subprocess.run(

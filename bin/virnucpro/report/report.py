@@ -23,11 +23,16 @@ from virnucpro.output.files import (
     embedding_parts,
 )
 from virnucpro.output.schema import read_metadata
+from virnucpro.report.clusters import find_clusters
+from virnucpro.report.colourings import colourings, nearest_by_ordinal, records_by_key
 from virnucpro.report.device_series import DeviceSeries, bins_for, read_device_series
-from virnucpro.report.embedding_map import map_embeddings, sample_rows
-from virnucpro.report.map_section import map_section
+from virnucpro.report.embedding_map import map_embeddings
+from virnucpro.report.group_sections import cluster_section, outlier_section
+from virnucpro.report.map_section import length_section, map_section
 from virnucpro.report.multiqc import render, require_multiqc
 from virnucpro.report.neighbour_section import neighbour_section
+from virnucpro.report.outliers import find_outliers
+from virnucpro.report.sampling import sample_rows
 from virnucpro.report.sections import (
     Section,
     device_sections,
@@ -90,11 +95,10 @@ def _sections(
     batches = tally_batches(metrics / BATCHES_FILE)
     on_gpu = any(shard["device_uuid"] for shard in shards)
     series = _device_series(metrics / GPU_METRICS_FILE, shards)
-    sample = sample_rows(parts)
     sections: list[Section | None] = [
         verdict_section(run_verdict(shards)),
         general_statistics(shards) if shards else None,
-        map_section(map_embeddings(sample, sample_rows(others))) if sample is not None else None,
+        *_map_sections(results, parts, others),
         neighbour_section(results / NEIGHBOURS_FILE),
         *device_sections(series, on_gpu),
         throughput_section(shards),
@@ -105,6 +109,25 @@ def _sections(
         parameter_section(metadata),
     ]
     return [section for section in sections if section is not None]
+
+
+def _map_sections(results: Path, parts: Sequence[Path], others: Sequence[Path]) -> list[Section | None]:
+    """What a sample of the vectors shows: where they lie, which stand together, and which alone."""
+    drawn = sample_rows(parts)
+    if drawn is None:
+        return []
+    found = map_embeddings(drawn, sample_rows(others))
+    sample = found.sample
+    clusters = find_clusters(found.points, sample.keys)
+    cosines = nearest_by_ordinal(results / NEIGHBOURS_FILE, sample.ordinals)
+    records = records_by_key(results / MANIFEST_FILE, sample.keys)
+    shown = colourings(sample, clusters, records, cosines, reference=found.reference is not None)
+    return [
+        map_section(found, shown),
+        cluster_section(found, clusters),
+        outlier_section(found, find_outliers(sample.vectors, sample.keys)),
+        length_section(found),
+    ]
 
 
 def _device_series(path: Path, shards: Sequence[Mapping[str, Any]]) -> DeviceSeries:

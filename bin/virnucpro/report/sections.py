@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -57,8 +58,13 @@ _GENERAL: Final = (
 
 def verdict_section(lines: Sequence[str]) -> Section:
     """The verdict in words."""
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-    return {"id": "verdict", "section_name": "Verdict", "plot_type": "html", "data": f"<ul>{items}</ul>"}
+    return {"id": "verdict", "section_name": "Verdict", "plot_type": "html", "data": list_of(lines)}
+
+
+def list_of(lines: Sequence[str]) -> str:
+    """A list of lines, in which what stands between backticks is code."""
+    items = (re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(line)) for line in lines)
+    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
 
 
 def general_statistics(shards: Sequence[Mapping[str, Any]]) -> Section:
@@ -189,7 +195,7 @@ def parameter_section(facts: Mapping[str, object]) -> Section:
         "section_name": "Versions and parameters",
         "description": "What the vectors depend on. The same facts are in the metadata of every Parquet file.",
         "plot_type": "html",
-        "data": f"<table class='table table-sm w-auto'><tbody>{rows}</tbody></table>",
+        "data": f"<div class='vn-table'><table class='table table-sm w-auto'><tbody>{rows}</tbody></table></div>",
     }
 
 
