@@ -12,5 +12,21 @@ STYLE: Final = """
 .vn-legend { display: flex; flex-wrap: wrap; gap: 0.25rem 1rem; margin-top: 0.5rem; }
 .vn-swatch { display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.4em; border-radius: 50%; }
 .vn-plot { height: 560px; max-width: 100%; }
+.vn-choice label { display: flex; align-items: center; gap: 0.4rem; }
+.vn-choice input { width: 6rem; }
+.vn-step { display: grid; grid-template-columns: 17rem 1fr 11rem; gap: 0.75rem; align-items: center; }
+.vn-step { padding: 0.15rem 0; }
+.vn-step > span:first-child { overflow-wrap: anywhere; }
+.vn-track { position: relative; height: 1rem; background: var(--bs-tertiary-bg); }
+.vn-track i { position: absolute; top: 0; bottom: 0; min-width: 2px; }
+.vn-work { background: #4e79a7; }
+.vn-startup { background: #a0bfdc; }
+.vn-failed { background: #e15759; }
+.vn-axis { display: flex; justify-content: space-between; margin: 0 11.75rem 0 17.75rem; }
+@media (max-width: 800px) {
+  .vn-step { grid-template-columns: 1fr auto; }
+  .vn-step .vn-track { grid-row: 2; grid-column: 1 / 3; }
+  .vn-axis { margin: 0; }
+}
 .vn-table td { overflow-wrap: anywhere; }
 """

@@ -20,6 +20,7 @@ from virnucpro.output.files import (
     METRICS_DIR,
     NEIGHBOURS_FILE,
     SHARDS_FILE,
+    TRACE_FILE,
     embedding_parts,
 )
 from virnucpro.output.schema import read_metadata
@@ -32,6 +33,8 @@ from virnucpro.report.map_section import length_section, map_section
 from virnucpro.report.multiqc import render, require_multiqc
 from virnucpro.report.neighbour_section import neighbour_section
 from virnucpro.report.outliers import find_outliers
+from virnucpro.report.run_time import run_cost, run_time
+from virnucpro.report.run_time_section import run_time_section
 from virnucpro.report.sampling import sample_rows
 from virnucpro.report.sections import (
     Section,
@@ -46,6 +49,7 @@ from virnucpro.report.sections import (
     wait_sections,
 )
 from virnucpro.report.tallies import tally_batches, tally_records
+from virnucpro.report.trace import read_tasks
 from virnucpro.shards import shard_name
 
 #: Shards above which the device's lines are one per device instead of one per shard.
@@ -100,6 +104,7 @@ def _sections(
         general_statistics(shards) if shards else None,
         *_map_sections(results, parts, others),
         neighbour_section(results / NEIGHBOURS_FILE),
+        _run_time(results, shards),
         *device_sections(series, on_gpu),
         throughput_section(shards),
         time_section(shards),
@@ -128,6 +133,12 @@ def _map_sections(results: Path, parts: Sequence[Path], others: Sequence[Path]) 
         outlier_section(found, find_outliers(sample.vectors, sample.keys)),
         length_section(found),
     ]
+
+
+def _run_time(results: Path, shards: Sequence[Mapping[str, Any]]) -> Section | None:
+    clocks = [(shard["started"], shard["finished"]) for shard in shards if shard["finished"] is not None]
+    tasks = read_tasks(results / TRACE_FILE, clocks)
+    return run_time_section(run_time(shards, tasks), run_cost(shards))
 
 
 def _device_series(path: Path, shards: Sequence[Mapping[str, Any]]) -> DeviceSeries:
