@@ -118,7 +118,7 @@ def test_few_are_named_of_many_outliers_and_none_of_too_few_records() -> None:
     assert found is not None
     assert found.beyond == 30 and len(found.rows) == MOST_OUTLIERS
     section = outlier_section(mapped(vectors), found)
-    assert section is not None and "the 20 farthest are listed" in section["description"]
+    assert section is not None and "The 20 farthest are listed" in section["description"]
     assert find_outliers(vectors[:19], keys_of(19)) is None
     assert outlier_section(mapped(vectors[:19]), None) is None
 

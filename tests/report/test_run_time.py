@@ -101,7 +101,7 @@ def test_without_a_trace_only_the_shards_are_told_and_the_page_says_so() -> None
     section = run_time_section(found, None)
     assert section is not None
     assert "95 s from the first shard's start" in section["description"] and "trace.txt" in section["description"]
-    assert "start-up" not in section["description"]
+    assert "at work" in section["data"] and "start-up" not in section["data"]
     assert run_time([], []) is None and run_time_section(None, None) is None
     assert run_time([shard(0, 0, 1, started=None)], []) is None
 

@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 
 from virnucpro.output.damage import REMEDY_OF_RESULTS, reading
 from virnucpro.report.clusters import Clusters
+from virnucpro.report.page_style import PALETTE
 from virnucpro.report.sampling import SampledRows
 from virnucpro.shards import shard_name
 
 #: Names that have a colour of their own; as many as eyes tell apart.
-MOST_NAMES: Final = 9
+MOST_NAMES: Final = len(PALETTE)
 _LONGEST_NAME: Final = 40
 _BATCH_ROWS: Final = 131_072
 #: In ``values``, of a record whose name has no colour of its own, and of one that belongs to nothing.

@@ -36,7 +36,8 @@ def cluster_section(found: EmbeddingMap, clusters: Clusters | None) -> Section:
         f"{len(sizes):,} clusters hold {sum(sizes):,} of {extent(found)}. Each is named by its most central member: "
         f"the name is of that record, not of a family. Two records are linked where each is among the other's "
         f"{clusters.links} nearest in the first {found.points.shape[1]} principal components, and what links hold "
-        f"together is a cluster; of 2 to 10 links, {clusters.links} are the most that set clusters as far apart as any."
+        f"together is a cluster. Of 2 to 10 nearest, {clusters.links} are the most that keep clusters as far apart as "
+        "any do."
     )
     heads = ("Cluster", "Most central member", "Records", "Median length", "Lengths")
     after = f"<p>{least.removeprefix(' and ')} are not listed.</p>" if least else ""
@@ -47,18 +48,16 @@ def outlier_section(found: EmbeddingMap, outliers: Outliers | None) -> Section |
     """Records that are far from all others; None where there are too few to tell."""
     if outliers is None:
         return None
-    rule = (
-        f"{DEVIATIONS:.0f} robust standard deviations below the median of {outliers.median:.4f}, which is at "
-        f"{outliers.cut:.4f}"
-    )
+    rule = f"{outliers.cut:.4f}, the median of {outliers.median:.4f} less {DEVIATIONS:.0f} robust standard deviations"
+    near = "a nearest neighbour among them with a cosine below"
     if not outliers.rows:
-        text = f"None of {extent(found)} has a cosine with its nearest neighbour among them that is {rule}."
-        return _section("outliers", "Outliers", text, "")
-    named = f"; the {len(outliers.rows)} farthest are listed" if outliers.beyond > len(outliers.rows) else ""
+        return _section("outliers", "Outliers", f"Of {extent(found)} none has {near} {rule}.", "")
+    named = f" The {len(outliers.rows)} farthest are listed." if outliers.beyond > len(outliers.rows) else ""
+    have = "has" if outliers.beyond == 1 else "have"
     text = (
-        f"Of {extent(found)}, {outliers.beyond:,} have a cosine with their nearest neighbour among them that is more "
-        f"than {rule}{named}. Records of one sequence count once. Fragments, low complexity, another organism's "
-        "protein or a frame that was read wrongly look so, and so does what is new."
+        f"Of {extent(found)} {outliers.beyond:,} {have} {near} {rule}; records of one sequence count once.{named} "
+        "Fragments, low complexity, another organism's protein or a frame that was read wrongly look so, and so does "
+        "what is new."
     )
     lengths = found.sample.lengths
     rows = [

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-#: Takes the drawn points as JSON in place of DRAWN. Names reach the page as text; what is shown on hover is escaped.
+#: Takes the drawn points as JSON in place of DRAWN, and colours in place of PALETTE. Names reach the page as text; what
+#: is shown on hover is escaped.
 SCRIPT: Final = """
 <script>
 document.addEventListener("DOMContentLoaded", () => {
   const map = DRAWN;
-  const palette = ["#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#9c755f", "#17a2a2", "#d37295", "#a0a000"];
+  const palette = PALETTE;
   const dark = () => document.documentElement.dataset.bsTheme === "dark";
-  const neutral = () => dark() ? ["#a8a8a8", "#5c5c5c"] : ["#6f6f6f", "#c4c4c4"];
+  const neutral = () => dark() ? ["#a8a8a8", "#6a6a6a"] : ["#6f6f6f", "#b4b4b4"];
   const ink = () => dark() ? "#dcdcdc" : "#3c3c3c";
   const grid = () => dark() ? "rgba(180,180,180,0.25)" : "rgba(128,128,128,0.2)";
   // Viridis without the end that is lost on the page's ground.

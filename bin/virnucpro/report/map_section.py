@@ -13,6 +13,7 @@ from virnucpro.report.colourings import Colouring
 from virnucpro.report.embedding_map import EmbeddingMap
 from virnucpro.report.length_trend import trend_in_words
 from virnucpro.report.map_script import SCRIPT
+from virnucpro.report.page_style import PALETTE
 from virnucpro.report.sampling import SampledRows
 from virnucpro.report.sections import Section
 from virnucpro.shards import shard_name
@@ -54,7 +55,7 @@ def map_section(found: EmbeddingMap, colourings: Sequence[Colouring]) -> Section
         "section_name": "Embedding map",
         "description": text,
         "plot_type": "html",
-        "data": _MAP + SCRIPT.replace("DRAWN", payload, 1),
+        "data": _MAP + SCRIPT.replace("PALETTE", json.dumps(PALETTE), 1).replace("DRAWN", payload, 1),
     }
 
 

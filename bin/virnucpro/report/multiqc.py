@@ -76,7 +76,14 @@ def render(sections: Sequence[Section], outdir: Path, header: Mapping[str, str])
 
 def _escaped(section: Section) -> Section:
     """A section whose names are drawn as text: MultiQC and its plots take all for HTML, and some sections are."""
-    return section if section["plot_type"] == "html" else {**section, "data": _as_text(section["data"])}
+    if section["plot_type"] == "html":
+        return section
+    plain = {**section, "data": _as_text(section["data"])}
+    if section["plot_type"] == "bargraph":
+        plain["categories"] = _as_text(section["categories"])
+    if section["plot_type"] == "linegraph":
+        plain["pconfig"] = {**section["pconfig"], "colors": _as_text(section["pconfig"]["colors"])}
+    return plain
 
 
 def _as_text(value: Any) -> Any:

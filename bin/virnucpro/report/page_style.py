@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import cycle
 from typing import Final
+
+#: Of lines, bars and groups: each has a contrast of 3 on the light ground and on the dark one.
+PALETTE: Final = (
+    "#4e79a7",
+    "#d9730d",
+    "#459a45",
+    "#e15759",
+    "#b07aa1",
+    "#9c755f",
+    "#138f8f",
+    "#d37295",
+    "#8f8f00",
+)
+
+
+def palette_of(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each name, in their order; with more names than colours these come again."""
+    return dict(zip(names, cycle(PALETTE)))
+
 
 #: MultiQC greets first-time readers with a link to a video; this page has to do without a network.
 STYLE: Final = """
 #mqc_welcome { display: none !important; }
+[data-bs-theme="dark"] .legendtext { fill: #dcdcdc !important; }
 .vn-choice { display: flex; flex-wrap: wrap; align-items: center; gap: 0.5rem; }
 .vn-choice select { width: auto; max-width: 100%; }
 .vn-legend { display: flex; flex-wrap: wrap; gap: 0.25rem 1rem; margin-top: 0.5rem; }
@@ -19,8 +41,8 @@ STYLE: Final = """
 .vn-step > span:first-child { overflow-wrap: anywhere; }
 .vn-track { position: relative; height: 1rem; background: var(--bs-tertiary-bg); }
 .vn-track i { position: absolute; top: 0; bottom: 0; min-width: 2px; }
-.vn-work { background: #4e79a7; }
-.vn-startup { background: #a0bfdc; }
+.vn-work { background: #459a45; }
+.vn-startup { background: #4e79a7; }
 .vn-failed { background: #e15759; }
 .vn-axis { display: flex; justify-content: space-between; margin: 0 11.75rem 0 17.75rem; }
 @media (max-width: 800px) {

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import Final
 
-from virnucpro.report.run_time import FAILED, STARTUP, RunCost, RunTime, Span, Step
+from virnucpro.report.run_time import FAILED, STARTUP, WORK, RunCost, RunTime, Span, Step
 from virnucpro.report.sections import Section
 
 #: What the reader pays is not known here: the page multiplies, and sends nothing anywhere.
@@ -25,7 +25,7 @@ document.addEventListener("DOMContentLoaded", () => {
 });
 </script>
 """
-_KINDS: Final = {STARTUP: "start-up, until the first batch", FAILED: "failed"}
+_KINDS: Final = {STARTUP: "start-up, until a shard's first batch", WORK: "at work", FAILED: "failed"}
 
 
 def run_time_section(time: RunTime | None, cost: RunCost | None) -> Section | None:
@@ -35,7 +35,7 @@ def run_time_section(time: RunTime | None, cost: RunCost | None) -> Section | No
     bars = "".join(_bar(step, time.seconds) for step in time.steps)
     more = f"<p>{time.more_devices:,} more devices are not drawn.</p>" if time.more_devices else ""
     axis = "".join(f"<span>{in_words(time.seconds * part)}</span>" for part in (0.0, 0.5, 1.0))
-    data = f"<div class='vn-steps'>{bars}<div class='vn-axis'>{axis}</div></div>{more}"
+    data = f"{_legend(time)}<div class='vn-steps'>{bars}<div class='vn-axis'>{axis}</div></div>{more}"
     return {
         "id": "run_time",
         "section_name": "The run's time and cost",
@@ -68,8 +68,6 @@ def _words(time: RunTime) -> list[str]:
             "before its end, so the other steps are not here: their times are in <code>pipeline_info/trace.txt</code>, "
             "and <code>bin/report.py</code> draws them once the run is over."
         ]
-    if any(span.kind == STARTUP for step in time.steps for span in step.spans):
-        told.append("The light part of a bar is start-up, until a shard's first batch.")
     if time.paused > 0:
         told.append(f"{in_words(time.paused)} in which nothing ran are left out.")
     return told
@@ -87,8 +85,15 @@ def _bar(step: Step, seconds: float) -> str:
 def _span(span: Span, seconds: float) -> str:
     begin, width = (100 * value / max(seconds, 1e-9) for value in (span.begin, span.end - span.begin))
     told = f"{in_words(span.begin)} to {in_words(span.end)}"
-    told += f": {_KINDS[span.kind]}" if span.kind in _KINDS else ""
     return f"<i class='vn-{span.kind}' style='left:{begin:.2f}%;width:{width:.2f}%' title='{told}'></i>"
+
+
+def _legend(time: RunTime) -> str:
+    here = {span.kind for step in time.steps for span in step.spans}
+    items = "".join(
+        f"<span><i class='vn-swatch vn-{kind}'></i>{told}</span>" for kind, told in _KINDS.items() if kind in here
+    )
+    return f"<div class='vn-legend'>{items}</div>"
 
 
 def _cost(cost: RunCost) -> str:

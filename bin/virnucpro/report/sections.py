@@ -12,6 +12,7 @@ from virnucpro.monitor.metrics import QUEUE_STATES
 from virnucpro.monitor.run_verdict import WORDS, time_spent
 from virnucpro.output.schema import STATUSES
 from virnucpro.report.device_series import DeviceSeries
+from virnucpro.report.page_style import palette_of
 from virnucpro.report.tallies import BatchTally, RecordTally, length_edges, length_histogram
 from virnucpro.shards import shard_name
 
@@ -214,7 +215,7 @@ def line_plot(name: str, title: str, text: str, xlab: str, ylab: str, lines: Lin
     """Lines of (x, y) points by name."""
     options = {key: value for key, value in options.items() if value is not None}
     pconfig = _plot(name, title, xlab, ylab, ymin=0, style="lines", smooth_points=_SMOOTH_POINTS, **options)
-    pconfig["showlegend"] = 1 < len(lines) <= _MOST_LEGENDS
+    pconfig |= {"showlegend": 1 < len(lines) <= _MOST_LEGENDS, "colors": palette_of(lines)}
     return {
         "id": name,
         "section_name": title,
@@ -228,11 +229,13 @@ def line_plot(name: str, title: str, text: str, xlab: str, ylab: str, lines: Lin
 def _bars(
     name: str, title: str, text: str, unit: str, bars: Mapping[str, Mapping[str, float]], **options: object
 ) -> Section:
+    parts = dict.fromkeys(part for counts in bars.values() for part in counts)
     return {
         "id": name,
         "section_name": title,
         "description": text,
         "plot_type": "bargraph",
+        "categories": {part: {"name": part, "color": colour} for part, colour in palette_of(parts).items()},
         "pconfig": {**_plot(name, title, None, unit), "cpswitch": False, "use_legend": True, **options},
         "data": bars,
     }
