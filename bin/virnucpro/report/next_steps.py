@@ -44,7 +44,7 @@ class Findings:
 def next_steps_section(found: Findings) -> Section:
     """What is wrong first, then what gives more, then how to read and prove the results."""
     lines = [*_wrong(found), *_more(found), *_always(found)]
-    where = f"<code>{html.escape(found.path())}</code> is the run's output folder"
+    where = f"<code>{html.escape(found.path())}</code> stands for the run's output folder"
     return {
         "id": "next_steps",
         "section_name": "What to do next",
