@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from samples import sample_of
 
-from virnucpro.report.clusters import connected, distinct, find_clusters, nearest
+from virnucpro.report.clusters import connected, distinct, find_clusters, nearest, neighbourly
 from virnucpro.report.embedding_map import EmbeddingMap, map_embeddings
 from virnucpro.report.group_sections import MOST_CLUSTERS, cluster_section, outlier_section
 from virnucpro.report.outliers import MOST_OUTLIERS, find_outliers, nearest_cosines
@@ -38,7 +38,7 @@ def test_families_that_stand_apart_are_found_whole(sizes: list[int]) -> None:
         inside = family[found.of_row == number]
         assert len(set(inside.tolist())) == 1 and size == len(inside)
         assert found.of_row[found.central[number]] == number
-    assert (found.of_row >= 0).mean() > 0.9
+    assert (found.of_row >= 0).mean() > 0.8
 
 
 def test_the_central_member_is_the_one_nearest_to_the_mean() -> None:
@@ -83,7 +83,10 @@ def test_records_of_one_sequence_count_once_and_stay_together() -> None:
 def test_links_are_mutual_and_the_nearest_come_first() -> None:
     points = np.array([[0.0], [1.0], [3.0], [3.5], [10.0]])
     assert nearest(points, 2).tolist() == [[1, 2], [0, 2], [3, 1], [2, 1], [3, 2]]
-    assert connected(nearest(points, 1)).tolist() == [0, 0, 1, 1, 2]
+    assert neighbourly(nearest(points, 1))[0].tolist() == [[0, 1], [2, 3]]
+    assert connected(neighbourly(nearest(points, 1))[0], 5).tolist() == [0, 0, 1, 1, 2]
+    pairs, shared = neighbourly(nearest(points, 2))
+    assert list(zip(pairs.tolist(), shared.tolist(), strict=True)) == [([0, 1], 1), ([1, 2], 0), ([2, 3], 1)]
 
 
 def test_the_blocks_of_a_large_sample_are_all_compared() -> None:

@@ -1,4 +1,4 @@
-"""Clusters of the sampled vectors: what links between near neighbours hold together."""
+"""Clusters of the sampled vectors: near neighbours that have neighbours in common (Jarvis and Patrick, 1973)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Final
 
 import numpy as np
 
-#: Links of a vector that are tried: it and its so many nearest, where each is among the other's.
-FEWEST_LINKS, MOST_LINKS = 2, 10
+#: Neighbours of a vector that are compared, and how many in common are tried.
+NEAREST: Final = 10
+MOST_SHARED: Final = 7
 #: A cluster has at least so many distinct sequences, and so great a part of the sample's.
 FEWEST_MEMBERS: Final = 5
 LEAST_PART: Final = 0.005
-#: Mean silhouette of the sample below which nothing stands apart enough to be called a cluster.
+#: Mean silhouette of a cluster, and of the sample, below which nothing stands apart.
 LEAST_SILHOUETTE: Final = 0.05
-#: Part of the highest silhouette that is as good as it: more links hold more of the members.
-NEARLY: Final = 0.9
+#: Part of the highest silhouette that is as good as it: fewer in common hold more of the members.
+NEARLY: Final = 0.95
 _BLOCK_ROWS: Final = 512
 
 
@@ -26,12 +27,12 @@ class Clusters:
     Attributes:
         of_row: number of each row's cluster, -1 for one that is in none.
         central: row of each cluster's member nearest to its mean.
-        links: nearest neighbours by which vectors were linked.
+        shared: neighbours in common by which vectors were linked.
     """
 
     of_row: np.ndarray
     central: tuple[int, ...]
-    links: int
+    shared: int
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -41,9 +42,9 @@ class Clusters:
 
 
 def find_clusters(points: np.ndarray, keys: tuple[str, ...]) -> Clusters | None:
-    """Link each vector with those of its k nearest whose k nearest it is among; what links hold together is a cluster.
+    """Link vectors that are among each other's ten nearest and share so many of these; what links hold is a cluster.
 
-    k is the greatest of 2 to 10 whose clusters stand apart as far as any's, or nearly: see ``_standing_apart``.
+    How many is the least of 0 to 7 whose clusters stand apart as far as any's, or nearly: see ``_standing_apart``.
     Records of one sequence, which have one key, count once.
 
     Args:
@@ -58,21 +59,21 @@ def find_clusters(points: np.ndarray, keys: tuple[str, ...]) -> Clusters | None:
     fewest = max(FEWEST_MEMBERS, int(LEAST_PART * len(first)))
     if len(first) < 2 * fewest:
         return None
-    near = nearest(vectors, min(MOST_LINKS, len(first) - 1))
-    found = {
-        links: _largest_first(connected(near[:, :links]), fewest) for links in range(FEWEST_LINKS, near.shape[1] + 1)
-    }
-    scores = {links: _standing_apart(vectors, clusters) for links, clusters in found.items()}
-    highest = max(scores.values())
+    pairs, shared = neighbourly(nearest(vectors, min(NEAREST, len(first) - 1)))
+    found = {}
+    for least in range(MOST_SHARED + 1):
+        parts = _largest_first(connected(pairs[shared >= least], len(first)), fewest)
+        found[least] = _standing_apart(vectors, parts)
+    highest = max(score for score, _ in found.values())
     if highest < LEAST_SILHOUETTE:
         return None
-    links = max(links for links, score in scores.items() if score >= NEARLY * highest)
-    best = found[links]
+    least = min(least for least, (score, _) in found.items() if score >= NEARLY * highest)
+    best = found[least][1]
     of_row = best[row_of_key]
     central = [_central(vectors, best == number, first) for number in range(int(best.max()) + 1)]
     order = np.argsort([-int((of_row == number).sum()) for number in range(len(central))], kind="stable")
     place = np.append(np.argsort(order), -1)
-    return Clusters(place[of_row], tuple(central[number] for number in order), links)
+    return Clusters(place[of_row], tuple(central[number] for number in order), least)
 
 
 def distinct(keys: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -98,11 +99,19 @@ def nearest(points: np.ndarray, count: int) -> np.ndarray:
     return found
 
 
-def connected(near: np.ndarray) -> np.ndarray:
-    """Number of the part of the graph that each row is in, where rows are linked that are near each other's."""
-    rows, links = near.shape
-    here, there = np.repeat(np.arange(rows), links), near.ravel()
+def neighbourly(near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of rows, (pairs, 2), each among the other's nearest, and how many of these they have in common."""
+    rows, count = near.shape
+    here, there = np.repeat(np.arange(rows), count), near.ravel()
     mutual = np.intersect1d(here * rows + there, there * rows + here)
+    pairs = np.stack([mutual // rows, mutual % rows], axis=1)
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    one, other = near[pairs[:, 0]], near[pairs[:, 1]]
+    return pairs, (one[:, :, None] == other[:, None, :]).sum(axis=(1, 2))
+
+
+def connected(pairs: np.ndarray, rows: int) -> np.ndarray:
+    """Number of the part of the graph that each row is in, where pairs are linked."""
     root = list(range(rows))
 
     def root_of(row: int) -> int:
@@ -111,8 +120,8 @@ def connected(near: np.ndarray) -> np.ndarray:
             row = root[row]
         return row
 
-    for link in mutual.tolist():
-        one, other = sorted((root_of(link // rows), root_of(link % rows)))
+    for here, there in pairs.tolist():
+        one, other = sorted((root_of(here), root_of(there)))
         root[other] = one
     _, part = np.unique([root_of(row) for row in range(rows)], return_inverse=True)
     return np.asarray(part)
@@ -128,18 +137,22 @@ def _largest_first(parts: np.ndarray, fewest: int) -> np.ndarray:
     return np.asarray(numbers[parts])
 
 
-def _standing_apart(points: np.ndarray, clusters: np.ndarray) -> float:
-    """Mean silhouette of all rows: none for those in no cluster, and a cluster counts as a quarter of all at most.
+def _standing_apart(points: np.ndarray, parts: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean silhouette of all rows, and the parts without those that stand apart too little.
 
-    Else a few rows far away would make one cluster of all that is left, and hide what is in it.
+    Rows in no part count nothing, and neither do those of a part that holds more than half of all: a few rows far away
+    would make one cluster of all that is left, and hide what is in it.
     """
-    count = int(clusters.max(initial=-1)) + 1
+    count = int(parts.max(initial=-1)) + 1
     if count < 2:
-        return 0.0
-    inside = clusters >= 0
-    sizes = np.bincount(clusters[inside], minlength=count)
-    sums = np.bincount(clusters[inside], _silhouettes(points, clusters, sizes)[inside], count)
-    return float((sums / sizes * np.minimum(sizes, len(points) / 4)).sum() / len(points))
+        return 0.0, np.full(len(parts), -1)
+    inside = parts >= 0
+    sizes = np.bincount(parts[inside], minlength=count)
+    means = np.bincount(parts[inside], _silhouettes(points, parts, sizes)[inside], count) / sizes
+    apart = means >= LEAST_SILHOUETTE
+    numbers = np.append(np.where(apart, np.cumsum(apart) - 1, -1), -1)
+    told = apart & (sizes <= len(points) / 2)
+    return float((means * sizes)[told].sum() / len(points)), np.asarray(numbers[parts])
 
 
 def _silhouettes(points: np.ndarray, clusters: np.ndarray, sizes: np.ndarray) -> np.ndarray:

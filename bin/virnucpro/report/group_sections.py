@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from virnucpro.report.clusters import Clusters
+from virnucpro.report.clusters import NEAREST, Clusters
 from virnucpro.report.embedding_map import EmbeddingMap
 from virnucpro.report.map_section import extent
 from virnucpro.report.outliers import DEVIATIONS, Outliers
@@ -32,12 +32,12 @@ def cluster_section(found: EmbeddingMap, clusters: Clusters | None) -> Section:
         rows.append([str(number), _id(found, central), f"{size:,}", f"{np.median(members):,.0f}", span])
     more = len(sizes) - MOST_CLUSTERS
     least = f" and {more:,} smaller ones" if more > 0 else ""
+    near = f"the other's {NEAREST} nearest in the first {found.points.shape[1]} principal components"
+    also = f" and at least {clusters.shared} are nearest to both" if clusters.shared else ""
     text = (
         f"{len(sizes):,} clusters hold {sum(sizes):,} of {extent(found)}. Each is named by its most central member: "
-        f"the name is of that record, not of a family. Two records are linked where each is among the other's "
-        f"{clusters.links} nearest in the first {found.points.shape[1]} principal components, and what links hold "
-        f"together is a cluster. Of 2 to 10 nearest, {clusters.links} are the most that keep clusters as far apart as "
-        "any do."
+        f"the name is of that record, not of a family. Two records are linked where each is among {near}{also}; what "
+        "links hold together is a cluster."
     )
     heads = ("Cluster", "Most central member", "Records", "Median length", "Lengths")
     after = f"<p>{least.removeprefix(' and ')} are not listed.</p>" if least else ""
