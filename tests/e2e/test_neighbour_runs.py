@@ -66,7 +66,8 @@ def test_a_reference_is_searched_and_mapped_beside(earlier: Launch, tmp_path: Pa
     page = (run.results / "report" / "multiqc_report.html").read_text()
     assert "Grey crosses: 40 of the reference." in page
     assert "the 5 nearest of each are in" in page and "earlier, 40" in page
-    assert page.count("in the reference") == 40
+    assert page.count("br>in the reference") == 40
+    assert page.count('"cosine of the nearest in the reference"') == 1
 
 
 @pytest.mark.one_engine

@@ -6,15 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import sample_of
 from synthetic_results import Run, make_results
 
-from virnucpro.report.embedding_map import SampledRows, map_embeddings, principal_components, sample_rows
-
-
-def sample_of(vectors: np.ndarray) -> SampledRows:
-    rows = len(vectors)
-    names = tuple(f"seq_{row}" for row in range(rows))
-    return SampledRows("embedding", names, np.full(rows, 100), np.zeros(rows, np.int64), vectors.astype(np.float32))
+from virnucpro.report.embedding_map import map_embeddings, principal_components
+from virnucpro.report.sampling import sample_rows
 
 
 def parts_of(folder: Path, **run: object) -> list[Path]:
@@ -32,6 +28,9 @@ def test_the_components_are_those_of_a_full_svd() -> None:
         assert abs(np.corrcoef(points[:, axis], expected[:, axis])[0, 1]) > 0.99999
         assert np.std(points[:, axis]) == pytest.approx(np.std(expected[:, axis]), rel=1e-4)
     assert explained == pytest.approx(tuple((singular[:2] ** 2 / (singular**2).sum()).tolist()), rel=1e-4)
+    more, shares = principal_components(vectors.astype(np.float32), 32)
+    assert np.allclose(more[:, :2], points, atol=1e-3) and shares[:2] == pytest.approx(explained, rel=1e-4)
+    assert np.std(more, axis=0) == pytest.approx(np.std(left * singular, axis=0)[:32], rel=0.02)
 
 
 @pytest.mark.parametrize("shape", [(1, 8), (2, 8), (5, 1), (3, 2)])

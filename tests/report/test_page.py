@@ -4,39 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from drawn_page import REALISTIC, needs_multiqc, run_report
 from synthetic_results import Run, make_results
-
-ROOT = Path(__file__).resolve().parents[2]
-REALISTIC = Run(
-    records=20_000, dim=64, shards=5, tokens_per_batch=65_536, tokens_per_second=340_000, rows_per_group=4096
-)
-
-needs_multiqc = pytest.mark.skipif(
-    shutil.which("multiqc", path=str(Path(sys.executable).parent)) is None, reason="MultiQC is not installed"
-)
-
-
-def run_report(results: Path, outdir: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "bin" / "report.py"), "--results", str(results), "--outdir", str(outdir)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("page")
-    finished = run_report(make_results(folder / "results", REALISTIC), folder / "report")
-    assert finished.returncode == 0, finished.stderr
-    assert [path.name for path in (folder / "report").iterdir()] == ["multiqc_report.html"]
-    return folder / "report" / "multiqc_report.html"
 
 
 @needs_multiqc
@@ -65,34 +39,6 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
     assert len(finished.stderr.splitlines()) == 1
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--window-size=1250,1800",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    try:
-        yield opened
-    finally:
-        opened.quit()
-
-
 #: Every plot of the page with the marks that Plotly drew in it, once it is scrolled to.
 DRAWN = """
 return Array.from(document.querySelectorAll(".js-plotly-plot")).map(plot => ({
@@ -102,15 +48,33 @@ return Array.from(document.querySelectorAll(".js-plotly-plot")).map(plot => ({
 """
 
 
+#: From the end to the top again: a plot that is drawn moves what is below it, which scrolling may pass then.
+FURTHER = """
+const page = document.documentElement;
+const ended = window.scrollY + window.innerHeight >= page.scrollHeight - 2;
+window.scrollTo({top: ended ? 0 : window.scrollY + 1000, behavior: "instant"});
+"""
+
+
 @needs_multiqc
 def test_a_browser_draws_every_plot_without_an_error(page: Path, browser: Any, tmp_path: Path) -> None:
     browser.get(page.as_uri())
-    expected = {"embedding-map", "utilization", "power", "memory", "throughput", "time", "queue_states", "waited"}
+    expected = {
+        "embedding-map",
+        "length-map",
+        "utilization",
+        "power",
+        "memory",
+        "throughput",
+        "time",
+        "queue_states",
+        "waited",
+    }
     expected |= {"packing", "records", "reasons", "lengths"}
     deadline = time.monotonic() + 60
     found: dict[str, int] = {}
     while time.monotonic() < deadline and not all(any(name in plot for plot in found) for name in expected):
-        browser.execute_script("window.scrollBy(0, 1000)")
+        browser.execute_script(FURTHER)
         time.sleep(0.2)
         found = {plot["id"]: plot["marks"] for plot in browser.execute_script(DRAWN)}
     assert sorted(name for name in expected if not any(name in plot for plot in found)) == []

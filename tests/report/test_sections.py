@@ -7,9 +7,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from samples import sample_of
 
 from virnucpro.report.device_series import DeviceSeries
-from virnucpro.report.embedding_map import EmbeddingMap, SampledRows
+from virnucpro.report.embedding_map import EmbeddingMap
 from virnucpro.report.map_section import map_section
 from virnucpro.report.sections import (
     MOST_BARS,
@@ -26,14 +27,14 @@ from virnucpro.report.tallies import BatchTally, RecordTally
 
 def embedding_map(names: list[str], *, not_finite: int = 0, equal: bool = False) -> EmbeddingMap:
     count = len(names)
-    sample = SampledRows(
-        "embedding", tuple(names), np.full(count, 50), np.array([-1] + [2] * (count - 1)), np.zeros((count, 3))
-    )
-    return EmbeddingMap(sample, np.arange(2 * count, dtype=np.float32).reshape(-1, 2), (0.5, 0.25), not_finite, equal)
+    shards = np.array([-1] + [2] * (count - 1))
+    sample = sample_of(np.zeros((count, 3)), ids=tuple(names), shards=shards, of=count + not_finite)
+    points = np.arange(2 * count, dtype=np.float32).reshape(-1, 2)
+    return EmbeddingMap(sample, points, (0.5, 0.25), not_finite, equal)
 
 
 def test_names_from_a_fasta_cannot_end_the_script_or_become_markup() -> None:
-    section = map_section(embedding_map(["</script><script>alert(1)</script>", "<b>bold</b>", "plain"]))
+    section = map_section(embedding_map(["</script><script>alert(1)</script>", "<b>bold</b>", "plain"]), [])
     assert section["data"].count("</script>") == 1
     assert "<b>" not in section["data"]
     assert "alert(1)" in section["data"]
@@ -41,10 +42,10 @@ def test_names_from_a_fasta_cannot_end_the_script_or_become_markup() -> None:
 
 
 def test_a_broken_embedding_is_said_in_bold() -> None:
-    section = map_section(embedding_map(["a", "b"], not_finite=3, equal=True))
+    section = map_section(embedding_map(["a", "b"], not_finite=3, equal=True), [])
     assert "<strong>3 sampled vectors hold NaN" in section["description"].replace("  ", " ")
     assert "something is broken" in section["description"]
-    assert "<strong>" not in map_section(embedding_map(["a", "b"]))["description"]
+    assert "<strong>" not in map_section(embedding_map(["a", "b"]), [])["description"]
 
 
 def test_general_statistics_leave_out_what_is_not_known() -> None:

@@ -28,6 +28,9 @@ DIGESTS_FILE: Final = "digests.xxh128"
 # What NEIGHBOURS adds.
 NEIGHBOURS_FILE: Final = "neighbours.parquet"
 
+# What Nextflow adds.
+TRACE_FILE: Final = "pipeline_info/trace.txt"
+
 
 def part_name(number: int) -> str:
     """Name of one file of many that together hold the rows of a folder."""

@@ -1,4 +1,4 @@
-"""The map of the embeddings as a section of the page."""
+"""The map of the embeddings, and their lengths against it, as sections of the page."""
 
 from __future__ import annotations
 
@@ -9,75 +9,77 @@ from typing import Any, Final
 
 import numpy as np
 
-from virnucpro.report.embedding_map import EmbeddingMap, SampledRows
+from virnucpro.report.colourings import Colouring
+from virnucpro.report.embedding_map import EmbeddingMap
+from virnucpro.report.length_trend import trend_in_words
+from virnucpro.report.map_script import SCRIPT
+from virnucpro.report.page_style import PALETTE
+from virnucpro.report.sampling import SampledRows
 from virnucpro.report.sections import Section
 from virnucpro.shards import shard_name
 
-_MAP_SCRIPT: Final = """
-<div id="embedding-map" style="height: 600px"></div>
-<script>
-(function () {
-  const map = %s;
-  const marker = (values, title) => ({
-    size: 6, opacity: 0.75, color: values, colorscale: "Viridis", showscale: true, colorbar: {title: {text: title}}
-  });
-  const trace = {
-    type: "scatter", mode: "markers", x: map.x, y: map.y, text: map.text, hovertemplate: "%%{text}<extra></extra>",
-    marker: marker(map.length, "residues")
-  };
-  const reference = {
-    type: "scatter", mode: "markers", x: map.reference.x, y: map.reference.y, text: map.reference.text,
-    hovertemplate: "%%{text}<extra>reference</extra>", marker: {size: 5, opacity: 0.4, color: "#888", symbol: "cross"}
-  };
-  const button = (label, values) => (
-    {label: label, method: "restyle", args: [{"marker.color": [values], "marker.colorbar.title.text": label}, [1]]}
-  );
-  Plotly.newPlot("embedding-map", [reference, trace], {
-    showlegend: false,
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: {color: "#888"},
-    margin: {t: 40, r: 10}, hovermode: "closest", modebar: {bgcolor: "rgba(0,0,0,0)"},
-    xaxis: {title: {text: map.xlab}, gridcolor: "rgba(128,128,128,0.2)", zeroline: false},
-    yaxis: {title: {text: map.ylab}, gridcolor: "rgba(128,128,128,0.2)", zeroline: false},
-    updatemenus: [{
-      type: "buttons", direction: "right", x: 0, xanchor: "left", y: 1.08, yanchor: "bottom",
-      buttons: [button("residues", map.length), button("shard", map.shard)]
-    }]
-  }, {responsive: true, displaylogo: false});
-})();
-</script>
+_MAP: Final = """
+<div class="vn-choice"><label for="map-colour">Coloured by</label>
+<select id="map-colour" class="form-select form-select-sm"></select></div>
+<div id="map-legend" class="vn-legend"></div>
+<div id="embedding-map" class="vn-plot"></div>
 """
 
 
-def map_section(found: EmbeddingMap) -> Section:
+def map_section(found: EmbeddingMap, colourings: Sequence[Colouring]) -> Section:
     """The map of the embeddings, drawn by the Plotly that MultiQC puts on the page."""
     sample = found.sample
     where = [shard_name(shard) if shard >= 0 else "reused" for shard in sample.shards.tolist()]
-    first, second = (f"PC{axis}, {100 * share:.1f} % of the variance" for axis, share in enumerate(found.explained, 1))
+    first, second = (f"PC{axis}, {100 * found.explained[axis - 1]:.1f} % of the variance" for axis in (1, 2))
     drawn = {
         **_points(sample, found.points, where),
         "reference": _reference_points(found),
         "length": sample.lengths.tolist(),
-        "shard": sample.shards.tolist(),
+        "colourings": [each.drawn() for each in colourings],
         "xlab": first,
         "ylab": second,
     }
-    column = f"<code>{html.escape(sample.column)}</code>"
-    text = f"The first two principal components of {len(sample.ids):,} sampled vectors of {column}."
+    text = (
+        f"The first two principal components of {extent(found)}, vectors of <code>{html.escape(sample.column)}</code>."
+    )
     if found.reference is not None:
         text += f" Grey crosses: {len(found.reference.ids):,} of the reference."
     if found.not_finite:
         text += f" <strong>{found.not_finite:,} sampled vectors hold NaN or infinity and are not drawn.</strong>"
     if found.equal:
         text += " <strong>All sampled vectors are equal: something is broken.</strong>"
-    # Inside a script element only this sequence could end it early.
-    payload = json.dumps(drawn, allow_nan=False).replace("</", "<\\/")
+    # Of what could end a script element early, nothing is without this letter.
+    payload = json.dumps(drawn, allow_nan=False).replace("<", "\\u003c")
     return {
         "id": "map",
         "section_name": "Embedding map",
         "description": text,
         "plot_type": "html",
-        "data": _MAP_SCRIPT % payload,
+        "data": _MAP + SCRIPT.replace("PALETTE", json.dumps(PALETTE), 1).replace("DRAWN", payload, 1),
     }
+
+
+def length_section(found: EmbeddingMap) -> Section | None:
+    """Lengths against the first component, which the map's script draws; None of too few, or of one length."""
+    told = trend_in_words(found.points, found.sample.lengths)
+    if not told:
+        return None
+    return {
+        "id": "length_map",
+        "section_name": "Lengths against the map",
+        "description": f"{'. '.join(told)} (Spearman's rank correlation over {extent(found)}). "
+        "What follows length alone says little of function: compare proteins of like lengths.",
+        "plot_type": "html",
+        "data": '<div id="length-map" class="vn-plot"></div>',
+    }
+
+
+def extent(found: EmbeddingMap) -> str:
+    """'all 351 records' or '5,000 records drawn of 1,000,000'."""
+    drawn, of = len(found.sample.ids), found.sample.of
+    if drawn + found.not_finite < of:
+        return f"{drawn:,} records drawn of {of:,}"
+    return f"all {drawn:,} records" if drawn == of else f"the {drawn:,} records with finite vectors"
 
 
 def _reference_points(found: EmbeddingMap) -> dict[str, list[Any]]:
@@ -88,7 +90,7 @@ def _reference_points(found: EmbeddingMap) -> dict[str, list[Any]]:
 
 def _points(sample: SampledRows, points: np.ndarray, where: Sequence[str]) -> dict[str, list[Any]]:
     """Where rows lie, and what is shown of each on hover."""
-    x, y = np.round(points.astype(np.float64), 4).T.tolist()
+    x, y = np.round(points[:, :2].astype(np.float64), 4).T.tolist()
     rows = zip(sample.ids, sample.lengths.tolist(), where, strict=True)
     text = [f"{html.escape(name[:80] or 'no id')}<br>{length:,} residues<br>{place}" for name, length, place in rows]
     return {"x": x, "y": y, "text": text}

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from virnucpro.errors import OutputError, UsageError
+from virnucpro.report.page_style import STYLE
 from virnucpro.report.sections import Section
 
 REPORT_FILE: Final = "multiqc_report.html"
 
-#: MultiQC greets first-time readers with a link to a video; this page has to do without a network.
-_STYLE: Final = "#mqc_welcome { display: none !important; }"
 #: By number, as Plotly does not know all of them by name. Of a name with a slash, as a MIG device's, MultiQC would keep
 #: what is behind the last.
 _ENTITIES: Final = {ord(letter): f"&#{ord(letter)};" for letter in "&<>\"'/"}
@@ -52,7 +51,7 @@ def render(sections: Sequence[Section], outdir: Path, header: Mapping[str, str])
             (content / f"{section['id']}_mqc.json").write_text(json.dumps(_escaped(section), allow_nan=False))
         config = Path(folder) / "multiqc_config.json"
         style = Path(folder) / "page.css"
-        style.write_text(_STYLE)
+        style.write_text(STYLE)
         config.write_text(json.dumps({**_config(sections, header), "custom_css_files": [str(style)]}))
         environment = {"HOME": folder, "MPLCONFIGDIR": folder, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "2"}
         finished = subprocess.run(
@@ -77,7 +76,14 @@ def render(sections: Sequence[Section], outdir: Path, header: Mapping[str, str])
 
 def _escaped(section: Section) -> Section:
     """A section whose names are drawn as text: MultiQC and its plots take all for HTML, and some sections are."""
-    return section if section["plot_type"] == "html" else {**section, "data": _as_text(section["data"])}
+    if section["plot_type"] == "html":
+        return section
+    plain = {**section, "data": _as_text(section["data"])}
+    if section["plot_type"] == "bargraph":
+        plain["categories"] = _as_text(section["categories"])
+    if section["plot_type"] == "linegraph":
+        plain["pconfig"] = {**section["pconfig"], "colors": _as_text(section["pconfig"]["colors"])}
+    return plain
 
 
 def _as_text(value: Any) -> Any:

@@ -20,14 +20,23 @@ from virnucpro.output.files import (
     METRICS_DIR,
     NEIGHBOURS_FILE,
     SHARDS_FILE,
+    TRACE_FILE,
     embedding_parts,
 )
 from virnucpro.output.schema import read_metadata
+from virnucpro.report.clusters import find_clusters
+from virnucpro.report.colourings import colourings, nearest_by_ordinal, records_by_key
 from virnucpro.report.device_series import DeviceSeries, bins_for, read_device_series
-from virnucpro.report.embedding_map import map_embeddings, sample_rows
-from virnucpro.report.map_section import map_section
+from virnucpro.report.embedding_map import EmbeddingMap, map_embeddings
+from virnucpro.report.group_sections import cluster_section, outlier_section
+from virnucpro.report.map_section import length_section, map_section
 from virnucpro.report.multiqc import render, require_multiqc
 from virnucpro.report.neighbour_section import neighbour_section
+from virnucpro.report.next_steps import Findings, next_steps_section
+from virnucpro.report.outliers import Outliers, find_outliers
+from virnucpro.report.run_time import run_cost, run_time
+from virnucpro.report.run_time_section import run_time_section
+from virnucpro.report.sampling import sample_rows
 from virnucpro.report.sections import (
     Section,
     device_sections,
@@ -41,6 +50,7 @@ from virnucpro.report.sections import (
     wait_sections,
 )
 from virnucpro.report.tallies import tally_batches, tally_records
+from virnucpro.report.trace import read_tasks
 from virnucpro.shards import shard_name
 
 #: Shards above which the device's lines are one per device instead of one per shard.
@@ -88,23 +98,60 @@ def _sections(
 ) -> list[Section]:
     metrics = results / METRICS_DIR
     batches = tally_batches(metrics / BATCHES_FILE)
+    records = tally_records(results / MANIFEST_FILE)
     on_gpu = any(shard["device_uuid"] for shard in shards)
     series = _device_series(metrics / GPU_METRICS_FILE, shards)
-    sample = sample_rows(parts)
+    drawn = sample_rows(parts)
+    found = None if drawn is None else map_embeddings(drawn, sample_rows(others))
+    outliers = None if found is None else find_outliers(found.sample.vectors, found.sample.keys)
+    neighbours = neighbour_section(results / NEIGHBOURS_FILE)
+    findings = Findings(
+        results=results.resolve().name,
+        metadata=metadata,
+        shards=shards,
+        records=records,
+        not_finite=0 if found is None else found.not_finite,
+        equal=found is not None and found.equal,
+        outliers=outliers,
+        neighbours=neighbours is not None,
+    )
     sections: list[Section | None] = [
         verdict_section(run_verdict(shards)),
+        next_steps_section(findings),
         general_statistics(shards) if shards else None,
-        map_section(map_embeddings(sample, sample_rows(others))) if sample is not None else None,
-        neighbour_section(results / NEIGHBOURS_FILE),
+        *([] if found is None else _map_sections(results, found, outliers)),
+        neighbours,
+        _run_time(results, shards),
         *device_sections(series, on_gpu),
         throughput_section(shards),
         time_section(shards),
         *wait_sections(batches),
         packing_section(batches),
-        *record_sections(tally_records(results / MANIFEST_FILE)),
+        *record_sections(records),
         parameter_section(metadata),
     ]
     return [section for section in sections if section is not None]
+
+
+def _map_sections(results: Path, found: EmbeddingMap, outliers: Outliers | None) -> list[Section | None]:
+    """What a sample of the vectors shows: where they lie, which stand together, and which alone."""
+    sample = found.sample
+    clusters = find_clusters(found.points, sample.keys)
+    cosines = nearest_by_ordinal(results / NEIGHBOURS_FILE, sample.ordinals)
+    alike = records_by_key(results / MANIFEST_FILE, sample.keys)
+    shown = colourings(sample, clusters, alike, cosines, reference=found.reference is not None)
+    return [
+        map_section(found, shown),
+        cluster_section(found, clusters),
+        outlier_section(found, outliers),
+        length_section(found),
+    ]
+
+
+def _run_time(results: Path, shards: Sequence[Mapping[str, Any]]) -> Section | None:
+    clocks = [(shard["started"], shard["finished"]) for shard in shards if shard["finished"] is not None]
+    tasks = read_tasks(results / TRACE_FILE, clocks)
+    return run_time_section(run_time(shards, tasks), run_cost(shards))
 
 
 def _device_series(path: Path, shards: Sequence[Mapping[str, Any]]) -> DeviceSeries:

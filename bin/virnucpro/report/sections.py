@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -11,6 +12,7 @@ from virnucpro.monitor.metrics import QUEUE_STATES
 from virnucpro.monitor.run_verdict import WORDS, time_spent
 from virnucpro.output.schema import STATUSES
 from virnucpro.report.device_series import DeviceSeries
+from virnucpro.report.page_style import palette_of
 from virnucpro.report.tallies import BatchTally, RecordTally, length_edges, length_histogram
 from virnucpro.shards import shard_name
 
@@ -57,8 +59,13 @@ _GENERAL: Final = (
 
 def verdict_section(lines: Sequence[str]) -> Section:
     """The verdict in words."""
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-    return {"id": "verdict", "section_name": "Verdict", "plot_type": "html", "data": f"<ul>{items}</ul>"}
+    return {"id": "verdict", "section_name": "Verdict", "plot_type": "html", "data": list_of(lines)}
+
+
+def list_of(lines: Sequence[str]) -> str:
+    """A list of lines, in which what stands between backticks is code."""
+    items = (re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(line)) for line in lines)
+    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
 
 
 def general_statistics(shards: Sequence[Mapping[str, Any]]) -> Section:
@@ -189,7 +196,7 @@ def parameter_section(facts: Mapping[str, object]) -> Section:
         "section_name": "Versions and parameters",
         "description": "What the vectors depend on. The same facts are in the metadata of every Parquet file.",
         "plot_type": "html",
-        "data": f"<table class='table table-sm w-auto'><tbody>{rows}</tbody></table>",
+        "data": f"<div class='vn-table'><table class='table table-sm w-auto'><tbody>{rows}</tbody></table></div>",
     }
 
 
@@ -208,7 +215,7 @@ def line_plot(name: str, title: str, text: str, xlab: str, ylab: str, lines: Lin
     """Lines of (x, y) points by name."""
     options = {key: value for key, value in options.items() if value is not None}
     pconfig = _plot(name, title, xlab, ylab, ymin=0, style="lines", smooth_points=_SMOOTH_POINTS, **options)
-    pconfig["showlegend"] = 1 < len(lines) <= _MOST_LEGENDS
+    pconfig |= {"showlegend": 1 < len(lines) <= _MOST_LEGENDS, "colors": palette_of(lines)}
     return {
         "id": name,
         "section_name": title,
@@ -222,11 +229,13 @@ def line_plot(name: str, title: str, text: str, xlab: str, ylab: str, lines: Lin
 def _bars(
     name: str, title: str, text: str, unit: str, bars: Mapping[str, Mapping[str, float]], **options: object
 ) -> Section:
+    parts = dict.fromkeys(part for counts in bars.values() for part in counts)
     return {
         "id": name,
         "section_name": title,
         "description": text,
         "plot_type": "bargraph",
+        "categories": {part: {"name": part, "color": colour} for part, colour in palette_of(parts).items()},
         "pconfig": {**_plot(name, title, None, unit), "cpswitch": False, "use_legend": True, **options},
         "data": bars,
     }
