@@ -94,6 +94,7 @@ def test_every_option_that_decides_what_a_vector_is_reaches_split_and_embed() ->
         ("long_sequences", config.LONG_SEQUENCES),
         ("gaps", config.GAPS),
         ("embedding_dtype", config.EMBEDDING_DTYPES),
+        ("provenance", config.PROVENANCES),
     ],
 )
 def test_choices_are_those_of_the_tools(name: str, choices: tuple[str, ...]) -> None:
