@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import getpass
+import os
 import platform
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+import pytest
 
 from virnucpro.api.config import RunConfig
 from virnucpro.api.provenance import facts_of_run
@@ -41,6 +44,14 @@ def test_the_command_is_told_without_folders() -> None:
     ]
     assert told["started"] is not None
     assert datetime.now(UTC) - datetime.fromisoformat(told["started"]) < timedelta(minutes=1)
+
+
+def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    assert str(facts_of_run(config("full"))["launched"]).startswith(f"{os.getuid()}@")
 
 
 def test_the_command_is_told_with_its_folders_if_asked_for() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import platform
 import shlex
 from collections.abc import Iterator
@@ -21,8 +22,16 @@ def facts_of_run(config: RunConfig) -> dict[str, str | None]:
     return {
         "command": shlex.join(command),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "launched": f"{getpass.getuser()}@{platform.node()}:{Path.cwd()}" if full else None,
+        "launched": f"{_user()}@{platform.node()}:{Path.cwd()}" if full else None,
     }
+
+
+def _user() -> str:
+    """The user's name, or in a container that has none the number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _options(config: RunConfig, full: bool) -> Iterator[str]:
