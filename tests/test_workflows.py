@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from virnucpro import __version__
 
 PROJECT = Path(__file__).parents[1]
 
@@ -27,7 +31,18 @@ def test_the_lowest_python_and_the_engines_are_the_projects() -> None:
 
 
 def test_images_are_published_under_the_names_that_are_built_and_asked_for() -> None:
-    published = re.search(r"for name in (.+?);", jobs("images.yml")["build"]["steps"][-1]["run"])
+    steps = jobs("images.yml")["build"]["steps"]
+    assert [step["run"].split()[-2:] for step in steps[-1:]] == [["containers/build.sh", "push"]]
+    assert steps[-2]["run"] == "containers/build.sh"
     built = re.search(r"for name in (.+?);", (PROJECT / "containers" / "build.sh").read_text())
-    asked = re.findall(r"'virnucpro-(\w+):", (PROJECT / "conf" / "base.config").read_text())
-    assert published and built and published[1].split() == built[1].split() == asked
+    asked = re.search(r"virnucpro-\$\{.+ \? '(\w+)' : '(\w+)'\}:", (PROJECT / "conf" / "base.config").read_text())
+    assert built and asked and built[1].split() == list(asked.groups())
+
+
+def test_only_a_tag_that_is_the_version_is_published() -> None:
+    lines = jobs("images.yml")["build"]["steps"][-1]["run"].splitlines()
+    check = next(line for line in lines if "$TAG" in line)
+    assert lines.index(check) < next(i for i, line in enumerate(lines) if "login" in line)
+    for tag, code in ((__version__, 0), ("9.9.9", 1), (__version__.replace(".", "x"), 1)):
+        words = ["bash", "-euo", "pipefail", "-c", check]
+        assert subprocess.run(words, cwd=PROJECT, env={**os.environ, "TAG": tag}, check=False).returncode == code

@@ -39,6 +39,8 @@ ALPHABETS: Final = ("auto", "protein")
 GAPS: Final = ("remove", "unknown", "reject")
 DEVICES: Final = ("auto", "cuda", "cpu", "mps")
 TRANSLATIONS: Final = ("genes", "six_frame")
+#: What a run's record tells of where files lie, who ran it and where: their names alone, all, or there is none.
+PROVENANCES: Final = ("names", "full", "none")
 
 #: The model of who names none.
 DEFAULT_MODEL: Final = "esm2_t33_650M_UR50D"

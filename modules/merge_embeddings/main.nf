@@ -1,3 +1,5 @@
+include { ofRun } from '../provenance/main.nf'
+
 process MERGE_EMBEDDINGS {
     tag "shards: ${[shards].flatten().size()}"
 
@@ -22,7 +24,8 @@ process MERGE_EMBEDDINGS {
     script:
     """
     merge_embeddings.py --manifest ${manifest} --rejected ${rejected} --split-summary ${summary} \\
-        --model-json ${model_json} --outdir results ${options} --shards-in . --reuse-from ${reuse_list}
+        --model-json ${model_json} --outdir results ${options} ${ofRun()} \\
+        --shards-in . --reuse-from ${reuse_list}
     """
 
     stub:

@@ -4,7 +4,7 @@ include { earlierTasks ; isLocal ; listedIn ; notWhole ; placeOf ; spoiled ; syn
 
 /** All that results consist of, in the order in which they take their places: what claims that they are whole is last. */
 def placeNames() {
-    return ['embeddings', 'residues', 'neighbours.parquet', 'report', 'manifest.parquet', 'rejected.tsv', 'metrics', 'digests.xxh128']
+    return ['embeddings', 'residues', 'neighbours.parquet', 'report', 'manifest.parquet', 'rejected.tsv', 'ro-crate-metadata.json', 'metrics', 'digests.xxh128']
 }
 
 /** The files that claim success. */

@@ -1,3 +1,8 @@
+/** As a function, which -resume does not compare: another Nextflow draws no page anew. */
+def engineVersion() {
+    return workflow.nextflow.version.toString()
+}
+
 process REPORT {
     tag "parts: ${[parts].flatten().size()}"
 
@@ -14,7 +19,7 @@ process REPORT {
 
     script:
     """
-    report.py --results results --outdir . ${reference ? '--reference reference' : ''}
+    report.py --results results --outdir . --nextflow-version ${engineVersion()} ${reference ? '--reference reference' : ''}
     """
 
     stub:

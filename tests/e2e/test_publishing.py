@@ -22,6 +22,7 @@ OLDER = (
     "metrics/shards.parquet",
     "rejected.tsv",
     "residues/part-00000.parquet",
+    "ro-crate-metadata.json",
 )
 BESIDE = ("digests.xxh128", "neighbours.parquet", "report/multiqc_report.html")
 #: What a stub run leaves.

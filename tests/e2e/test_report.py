@@ -36,6 +36,8 @@ def test_a_run_ends_with_its_page_and_the_verdict_on_the_terminal(tmp_path: Path
     assert finished.returncode == 0, finished.stdout + finished.stderr
     page = (tmp_path / "results" / "report" / "multiqc_report.html").read_text()
     assert "embedding-map" in page
+    (engine,) = re.findall(r"<td>Nextflow</td><td><samp>([\d.]+)</samp>", page)
+    assert f"version {engine}\n" in finished.stdout
     verdict = json.loads((tmp_path / "results" / "metrics" / "run_summary.json").read_text())["verdict"]
     assert "Where the time went" in verdict[1]
     printed = finished.stdout + finished.stderr

@@ -26,6 +26,7 @@ KEPT = {
     "neighbours": "3",
     "reference": "earlier",
     "report": "false",
+    "provenance": "full",
     "gpus": "4",
     "token_budget": "5000",
     "python_env": "environment",
@@ -133,11 +134,19 @@ def test_what_may_change_keeps_every_shard(
     environment = {**cards, "PATH": f"{STAND_INS}:{driver['PATH']}"}
     options = ["-profile", profile] if profile else []
     # Other values each time: a task that any earlier run has done is not done again.
-    changed = {**KEPT, "gpus": gpus, "token_budget": f"{gpus}000"}
+    changed = {**KEPT, "gpus": gpus, "token_budget": f"{gpus}000", "provenance": "names"}
     statuses = resumed(project, environment, changed, "-resume", *options)
     kept = {"DESCRIBE_MODEL", "SPLIT_FASTA", "EMBED_SHARD", "MERGE_EMBEDDINGS"}
     assert {name: seen for name, seen in statuses.items() if name in kept} == {name: {"Cached"} for name in kept}
     assert statuses.keys() - kept == {"NEIGHBOURS"}
+
+
+@pytest.mark.one_engine
+@pytest.mark.usefixtures("first")
+def test_another_record_is_merged_alone(project: Path, driver: dict[str, str]) -> None:
+    statuses = resumed(project, driver, {"provenance": KEPT["provenance"], "report": "false"}, "-resume")
+    assert statuses.pop("MERGE_EMBEDDINGS") == {"Submitted"}
+    assert set().union(*statuses.values()) == {"Cached"}
 
 
 @pytest.mark.one_engine

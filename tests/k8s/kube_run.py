@@ -16,7 +16,9 @@ from kube_api import served
 from kube_cluster import Cluster
 from kube_node import Image
 from runtimes.pipeline_run import (
+    EMBED_IMAGE,
     PROJECT,
+    TOOLS_IMAGE,
     Run,
     copy_project,
     pipeline_command,
@@ -27,7 +29,7 @@ from runtimes.pipeline_run import (
 
 USER, GROUP = 4321, 4322
 REGISTRY = "registry.example/lab"
-NAMES = ("virnucpro-tools:0.1.0", "virnucpro-embed:0.1.0")
+NAMES = (TOOLS_IMAGE, EMBED_IMAGE)
 HERE = Path(__file__).parent
 #: Without a GPU's driver: what a pod is told to compute on its GPU it computes on the CPU.
 ON_CPU = Image(HERE / "image")

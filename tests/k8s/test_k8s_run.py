@@ -18,7 +18,7 @@ from kube_pods import Pod
 from kube_run import GROUP, ON_CPU, REGISTRY, USER, Site, recorded, site
 from model.hub_server import serve
 from model.official_models import save_official
-from runtimes.pipeline_run import PROJECT, Run, copy_project
+from runtimes.pipeline_run import EMBED_IMAGE, PROJECT, TOOLS_IMAGE, Run, copy_project
 from warned import warnings
 
 pytestmark = [pytest.mark.k8s, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
@@ -65,7 +65,7 @@ def test_from_fasta_to_results(inputs: Path, local: Run) -> None:
 
 def assert_asks_for_what_it_needs(pod: Pod, here: Site) -> None:
     process = process_of(pod)
-    image = "virnucpro-tools:0.1.0" if process in TOOLS else "virnucpro-embed:0.1.0"
+    image = TOOLS_IMAGE if process in TOOLS else EMBED_IMAGE
     shared = {"medium": "Memory"}
     assert pod.only["image"] == f"{REGISTRY}/{image}"
     if process == "EMBED_SHARD":

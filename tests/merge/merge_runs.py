@@ -117,6 +117,7 @@ class Run:
             "outdir": self.folder / "results",
             "reuse": tuple(path for path, _ in self.earlier),
             "embedding_dtype": self.dtype,
+            "ended": "2026-11-27T10:01:00+00:00",
         }
         return MergeConfig(**{**facts, **options})
 

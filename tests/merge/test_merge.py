@@ -131,6 +131,7 @@ def test_the_results_folder_is_whole(tmp_path: Path) -> None:
         "metrics/run_summary.json",
         "metrics/shards.parquet",
         "rejected.tsv",
+        "ro-crate-metadata.json",
     ]
     assert (results / "manifest.parquet").read_bytes() == (tmp_path / "manifest.parquet").read_bytes()
     written = json.loads((results / "metrics" / "run_summary.json").read_text())

@@ -81,8 +81,8 @@ def test_a_record_is_written_as_it_always_was(tmp_path: Path) -> None:
         *("pipeline_version", "records", "residues", "embedded", "duplicate", "reused", "rejected", "truncated"),
         "beyond_trained_length",
         *("unknown_residues", "gaps_removed", "comment_lines", "stopped_frames", "keys_digest"),
-        *("share_saved", "max_length", "long_sequences", "window_overlap", "digests", "output", "shards", "reuse"),
-        *("card", "card_teraflops", "digest"),
+        *("share_saved", "max_length", "long_sequences", "window_overlap", "digests", "inputs", "output", "shards"),
+        *("reuse", "card", "card_teraflops", "digest"),
     ]
 
 

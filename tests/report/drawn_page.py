@@ -20,6 +20,7 @@ needs_multiqc = pytest.mark.skipif(
 )
 
 
-def run_report(results: Path, outdir: Path) -> subprocess.CompletedProcess[str]:
+def run_report(results: Path, outdir: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "bin" / "report.py"), "--results", str(results), "--outdir", str(outdir)]
+    command += words
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import html
 import json
+import platform
 import re
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from drawn_page import REALISTIC, needs_multiqc, run_report
 from synthetic_results import Run, make_results
+
+from virnucpro import __version__
+from virnucpro.output.files import embedding_parts
+from virnucpro.output.schema import METADATA_KEY, encode_metadata
+from virnucpro.report.versions import software_versions
+
+#: Letters that neither HTML nor YAML takes as they are.
+MARKS = """'"></td>é😀<i>"""
 
 
 @needs_multiqc
@@ -21,6 +33,46 @@ def test_the_page_needs_no_other_file_and_no_network(page: Path) -> None:
     loaded = re.findall(r"<(?:script|img|iframe|source)[^>]*\ssrc=[\"']([^\"']+)", text)
     loaded += re.findall(r"<link[^>]*\shref=[\"']([^\"']+)", text)
     assert [address[:60] for address in loaded if not address.startswith("data:")] == []
+
+
+@needs_multiqc
+def test_software_has_the_section_that_pages_of_multiqc_have_for_it(tmp_path: Path) -> None:
+    name = "esm2_t33_650M_UR50D"
+    results = make_results(tmp_path / "results", Run(records=200, shards=2, marks=MARKS))
+    finished = run_report(results, tmp_path / "report", "--nextflow-version", "25.04.4")
+    assert finished.returncode == 0, finished.stderr
+    text = (tmp_path / "report" / "multiqc_report.html").read_text()
+    (table,) = re.findall(r'<table[^>]*id="mqc_versions_table">.*?</table>', text, re.DOTALL)
+    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td><samp>(.*?)</samp></td></tr>", table)
+    found = {html.unescape(software): version for _group, software, version in rows}
+    assert found == {
+        "virnucpro-embed": __version__,
+        "Nextflow": "25.04.4",
+        "PyTorch": "2.11.0",
+        "CUDA": "13.0",
+        "Python": platform.python_version(),
+        **{each: version(each.lower()) for each in ("NumPy", "PyArrow", "MultiQC")},
+        f"{name}{MARKS}": "weights sha256 0123456789ab",
+    }
+    assert MARKS not in table
+    assert [group for group, *_ in rows if group] == ["EMBED_SHARD", "Model", "REPORT", "Workflow"]
+
+
+def test_versions_that_differ_are_all_told_and_absent_ones_left_out(tmp_path: Path) -> None:
+    results = make_results(tmp_path / "results", Run(records=20, shards=1))
+    (part,) = embedding_parts(results)
+    for told, expected in (
+        ({"torch": "2.11.0, 2.12.0", "cuda": None}, {"PyTorch": ["2.11.0", "2.12.0"]}),
+        ({"torch": "none", "cuda": None}, None),
+        ({"torch": "2.11.0", "model_revision": "abc"}, {"PyTorch": ["2.11.0"], "CUDA": ["13.0"]}),
+    ):
+        table = pq.read_table(part)
+        origin = json.loads(table.schema.metadata[METADATA_KEY]) | {"cuda": "13.0"} | told
+        pq.write_table(table.replace_schema_metadata(encode_metadata(origin)), part)
+        found = software_versions(results)
+        assert found.get("EMBED_SHARD") == expected
+        assert found["Model"] == {"esm2_t33_650M_UR50D": [told.get("model_revision", "weights sha256 0123456789ab")]}
+        assert "Nextflow" not in found["Workflow"]
 
 
 @needs_multiqc

@@ -20,9 +20,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from virnucpro import __version__
+
 PROJECT = Path(__file__).parents[2]
 SHARDS = 6
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
+#: What the profiles ask a container engine for.
+TOOLS_IMAGE, EMBED_IMAGE = (f"virnucpro-{name}:{__version__}" for name in ("tools", "embed"))
 
 
 def nextflow_command() -> list[str]:

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from pipeline_run import PROJECT, Run, run_pipeline
+from pipeline_run import EMBED_IMAGE, PROJECT, TOOLS_IMAGE, Run, run_pipeline
 from slurm_cluster import SLURM, cluster, devices_of_containers, needs_slurm
 
-IMAGES = [PROJECT / "containers" / f"virnucpro-{name}-0.1.0.img" for name in ("tools", "embed")]
+IMAGES = [PROJECT / "containers" / f"{image.replace(':', '-')}.img" for image in (TOOLS_IMAGE, EMBED_IMAGE)]
 
 
 def missing() -> str | None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from pipeline_run import (
+    EMBED_IMAGE,
+    TOOLS_IMAGE,
     Run,
     pipeline_command,
     pipeline_environment,
@@ -22,8 +24,10 @@ from pipeline_run import (
 )
 from slurm_cluster import SLURM, cluster, devices_of_containers, needs_slurm
 
+from virnucpro import __version__
+
 SOCKET = Path("/var/run/docker.sock")
-IMAGES = ("virnucpro-tools:0.1.0", "virnucpro-embed:0.1.0")
+IMAGES = (TOOLS_IMAGE, EMBED_IMAGE)
 NAMELESS = 4321
 
 
@@ -108,10 +112,11 @@ def test_no_toolkit_in_the_tools_image_and_no_cache_in_either() -> None:
     )
     found = {image: docker("run", "--rm", image, "bash", "-c", look).split() for image in IMAGES}
     skeleton = {"/root/.bashrc", "/root/.profile"}
-    assert found["virnucpro-tools:0.1.0"][0] == "False" and found["virnucpro-embed:0.1.0"][0] == "True"
+    assert found[TOOLS_IMAGE][0] == "False" and found[EMBED_IMAGE][0] == "True"
     assert all(set(lines[1:]) <= skeleton for lines in found.values()), found
     form = '{{.Config.Entrypoint}} {{.Config.User}} {{index .Config.Labels "org.opencontainers.image.version"}}'
-    assert [docker("image", "inspect", "--format", form, image).split() for image in IMAGES] == [["[]", "0.1.0"]] * 2
+    inspected = [docker("image", "inspect", "--format", form, image).split() for image in IMAGES]
+    assert inspected == [["[]", __version__]] * 2
 
 
 def test_triton_can_compile_in_the_embed_image() -> None:
@@ -119,7 +124,7 @@ def test_triton_can_compile_in_the_embed_image() -> None:
     script = Path(__file__).parent / "compile_kernel.py"
     options = ["--init", "--read-only", "--tmpfs", "/tmp:exec", "--user", f"{NAMELESS}:{NAMELESS}"]
     options += ["--env", "TRITON_CACHE_DIR=/tmp/triton", "--volume", f"{script}:{script}:ro", "--workdir", "/tmp"]
-    words = docker("run", "--rm", *options, "virnucpro-embed:0.1.0", "python", str(script)).split()
+    words = docker("run", "--rm", *options, EMBED_IMAGE, "python", str(script)).split()
     assert words == ["sm_80", "sm_90", "sm_100", "launcher"]
 
 

@@ -1,4 +1,4 @@
-"""Which packages the embed image is built of; a recorder stands in for the engine."""
+"""Which packages the embed image is built of, and where images go; a recorder stands in for the engine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from pipeline_run import EMBED_IMAGE, TOOLS_IMAGE
+
+from virnucpro import __version__
 
 PROJECT = Path(__file__).parents[2]
 RECORDER = """#!/bin/sh
@@ -16,14 +19,14 @@ echo --- >>"$RECORD"
 """
 
 
-def build(folder: Path, **choice: str) -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
+def build(folder: Path, *words: str, **choice: str) -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
     """Run build.sh; returns what it said, and the words of each call of the engine."""
     engine, record = folder / "engine", folder / "record"
     engine.write_text(RECORDER)
     engine.chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if name != "CUDA"}
     done = subprocess.run(
-        ["bash", PROJECT / "containers" / "build.sh"],
+        ["bash", PROJECT / "containers" / "build.sh", *words],
         env={**environment, "ENGINE": str(engine), "RECORD": str(record), **choice},
         capture_output=True,
         text=True,
@@ -48,6 +51,22 @@ def test_the_embed_image_is_built_from_either_lock(choice: dict[str, str], lock:
     assert f"LOCK={lock}" in embed
     assert not [word for word in tools if word.startswith("LOCK=")]
     assert (PROJECT / lock).is_file()
+
+
+def test_what_is_published_is_what_was_built(tmp_path: Path) -> None:
+    done, calls = build(tmp_path, "push", REGISTRY="registry.invalid/lab")
+    assert done.returncode == 0, done.stderr
+    for image, (built, tagged, pushed) in zip((TOOLS_IMAGE, EMBED_IMAGE), (calls[:3], calls[3:]), strict=True):
+        assert built[0] == "build" and built[built.index("--tag") + 1] == image
+        assert f"VERSION={__version__}" in built
+        assert tagged == ["tag", image, f"registry.invalid/lab/{image}"]
+        assert pushed == ["push", f"registry.invalid/lab/{image}"]
+
+
+def test_nothing_is_built_for_a_registry_without_a_name(tmp_path: Path) -> None:
+    done, calls = build(tmp_path, "push", REGISTRY="")
+    assert (done.returncode, calls) == (2, [])
+    assert done.stderr == "push: REGISTRY must name a registry, as ghcr.io/OWNER\n"
 
 
 def test_another_cuda_builds_nothing(tmp_path: Path) -> None:

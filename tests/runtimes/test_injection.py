@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from pipeline_run import PROJECT, nextflow_command, pipeline_environment
+from pipeline_run import EMBED_IMAGE, PROJECT, TOOLS_IMAGE, nextflow_command, pipeline_environment
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 PROPERTIES: dict[str, Any] = {
@@ -103,7 +103,7 @@ def test_names_that_are_quoted_are_names_and_nothing_else(profile: str, tmp_path
     assert len(jobs) == (4 if calls else 0)
     assert all({"a,b", "--account=lab", "--qos=long"} <= set(words) for words in jobs)
     images = {word for words in map(json.loads, calls) for word in words if word.startswith("host:5000/lab/")}
-    expected = {"host:5000/lab/virnucpro-embed:0.1.0", "host:5000/lab/virnucpro-tools:0.1.0"}
+    expected = {f"host:5000/lab/{image}" for image in (EMBED_IMAGE, TOOLS_IMAGE)}
     assert images == (expected if calls else set())
 
 

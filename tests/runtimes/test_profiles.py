@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 from pipeline_run import (
+    EMBED_IMAGE,
     PROJECT,
+    TOOLS_IMAGE,
     copy_project,
     nextflow_command,
     pipeline_environment,
@@ -132,7 +134,7 @@ def test_parameters_in_a_sites_own_file_reach_the_tasks(tmp_path: Path, stub_inp
     )
     wrappers = [path.read_text() for path in (tmp_path / "run" / "work").glob("*/*/.command.run")]
     assert wrappers, run.output
-    assert all(" registry.invalid/lab/virnucpro-embed:0.1.0 " in text for text in wrappers)
+    assert all(f" registry.invalid/lab/{EMBED_IMAGE} " in text for text in wrappers)
 
 
 @pytest.mark.parametrize("parser", PARSERS)
@@ -157,12 +159,27 @@ def test_a_container_is_told_of_the_users_mirror_and_proxy(engine: str) -> None:
     assert {"HF_ENDPOINT", "HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "NO_PROXY"} <= set(passed.split(","))
 
 
-def test_images_bear_the_pipelines_version() -> None:
-    text = settings("docker", "v1")
-    version = re.search(r"manifest\.version = '(.+)'", text)
-    images = re.findall(r"'(virnucpro-[\w.:-]+:[\w.-]+)'", text)
-    assert version is not None
-    assert sorted(images) == [f"virnucpro-{name}:{version[1]}" for name in ("embed", "tools")]
+@pytest.mark.parametrize("parser", PARSERS)
+def test_each_process_asks_for_its_image_of_the_pipelines_version(
+    parser: str, tmp_path: Path, stub_inputs: Path
+) -> None:
+    given = [f"--input={stub_inputs / 'few.fasta'}", f"--model={stub_inputs / 'model.pt'}", "--gpus=0"]
+    result = subprocess.run(
+        [*nextflow_command(), "inspect", str(PROJECT / "main.nf"), "-profile", "docker", *given],
+        cwd=tmp_path,
+        env=pipeline_environment({"NXF_SYNTAX_PARSER": parser}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = json.JSONDecoder().raw_decode(result.stdout, result.stdout.index("{"))[0]["processes"]
+    images = {each["name"]: each["container"] for each in found}
+    assert {"DESCRIBE_MODEL", "EMBED_SHARD"} <= {name for name, image in images.items() if image == EMBED_IMAGE}
+    assert {name for name, image in images.items() if image == TOOLS_IMAGE} == {
+        *("SPLIT_FASTA", "MERGE_EMBEDDINGS", "REPORT")
+    }
+    assert set(images.values()) == {EMBED_IMAGE, TOOLS_IMAGE}
 
 
 def test_selectors_stay_out_of_our_configuration() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from virnucpro.config import DEFAULT_MODEL, SplitConfig, option
+from virnucpro.config import DEFAULT_MODEL, PROVENANCES, SplitConfig, option
 from virnucpro.errors import UsageError
 
 
@@ -23,6 +23,7 @@ class RunConfig(SplitConfig):
     neighbours: int | None = option("so many exact nearest neighbours of each record (default: none)", None)
     reference: Path | None = option("results in which neighbours are looked for (default: the run itself)", None)
     self_check: bool = option("do not measure parity before anything is computed", True, flag="--no-self-check")
+    provenance: str = option("what the run's record tells: files by their names", "names", choices=PROVENANCES)
     report: bool = option("draw no page of the run", True, flag="--no-report")
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 from virnucpro import __version__
 from virnucpro.api.config import RunConfig
 from virnucpro.api.models import find_model
+from virnucpro.api.provenance import facts_of_run
 from virnucpro.config import Config, EmbedConfig, SplitConfig, precision_on
 from virnucpro.errors import ExitCode, UsageError, VirnucproError, run_reporting_errors, writing_into
 from virnucpro.interrupts import starting_out_of_reach
@@ -44,7 +45,9 @@ TRIES: Final = 4
 CORES: Final = {"cuda": 4, "cpu": 8}
 _FACTS_FILE: Final = "run.json"
 #: What a run that goes on may be told otherwise: no finished shard would be another.
-_MAY_CHANGE: Final = frozenset({"cpus", "gpus", "model_cache", "neighbours", "reference", "report", "token_budget"})
+_MAY_CHANGE: Final = frozenset(
+    {"cpus", "gpus", "model_cache", "neighbours", "provenance", "reference", "report", "token_budget"}
+)
 #: Between two looks at whether the run was interrupted.
 _POLL_SECONDS: Final = 0.2
 
@@ -65,6 +68,7 @@ def run(config: RunConfig) -> RunSummary:
         raise UsageError(f"{config.outdir}: exists already and is not empty; remove it or name another --outdir")
     gpus = _gpus(config)
     device = "cuda" if gpus else "cpu"
+    record = facts_of_run(config)
     config = replace(with_files(config), precision=precision_on(device, config.precision))
     model = find_model(config.model, config.model_cache, config.model_revision)
     described = describe_once(model)
@@ -80,7 +84,7 @@ def run(config: RunConfig) -> RunSummary:
         inputs = {"manifest": work / MANIFEST_FILE, "rejected": work / REJECTED_FILE, "outdir": results}
         folders = tuple(work / shard_name(shard) for shard in shards)
         remove_tree(results)
-        summary = merge(_told(MergeConfig, config, shard_dirs=folders, **parts, **inputs))
+        summary = merge(_told(MergeConfig, config, shard_dirs=folders, **parts, **inputs, **record))
         if config.neighbours is not None:
             neighbours(NeighboursConfig(results, config.neighbours, results, config.reference, device=device))
         if config.report:

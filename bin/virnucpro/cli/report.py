@@ -15,6 +15,7 @@ class _ReportConfig(Config):
     results: Path = option("what merge_embeddings.py made")
     outdir: Path = option("where multiqc_report.html goes")
     reference: Path | None = option("results in which neighbours were looked for, to map beside", None)
+    nextflow_version: str | None = option("that the run had, to be told with the other versions", None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,4 +26,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(config: _ReportConfig) -> None:
     from virnucpro.report.report import report
 
-    report(config.results, config.outdir, config.reference)
+    report(config.results, config.outdir, config.reference, config.nextflow_version)

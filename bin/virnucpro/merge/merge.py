@@ -18,15 +18,15 @@ from virnucpro.merge.buckets import SpillBuckets
 from virnucpro.merge.config import MergeConfig
 from virnucpro.merge.layout import REQUEST, Layout
 from virnucpro.merge.parts import PartWriter, embedding_storage, prove_conservation, rows_per_part
+from virnucpro.merge.provenance import write_provenance
 from virnucpro.merge.residues import merge_residues
 from virnucpro.merge.shard_set import ShardFiles, check_alike, merged_metadata, open_shards, value_dtype
 from virnucpro.merge.vectors import ReuseReader, ShardReader, record_type
 from virnucpro.monitor.run_metrics import merge_metrics, run_figures
-from virnucpro.monitor.schema import SHARDS_SCHEMA
 from virnucpro.output.atomic import prepare_new_directory, publish_directory, remove_tree, sync
 from virnucpro.output.contracts import ModelDescription, RunModel, RunParameters, RunSummary, RunVersions, SplitSummary
 from virnucpro.output.damage import reading
-from virnucpro.output.digest_list import reused_parts, write_digests
+from virnucpro.output.digest_list import result_digests, reused_parts, write_digests
 from virnucpro.output.digests import check_file
 from virnucpro.output.files import (
     EMBEDDINGS_DIR,
@@ -111,14 +111,16 @@ def _merge_into(temporary: Path, config: MergeConfig, inputs: _Inputs) -> RunSum
     for shard in inputs.shards:
         digest = shard.summary.digests.get(GPU_METRICS_FILE)
         check_file(shard.folder / GPU_METRICS_FILE, digest, "embed the shard again")
-    rows = [_metrics_row(shard) for shard in inputs.shards]
+    rows = [shard.metrics_row() for shard in inputs.shards]
     merge_metrics([shard.folder for shard in inputs.shards], rows, metrics)
     figures = run_figures(rows, metrics, _flops(inputs, layout))
     summary = _run_summary(config, inputs, layout, figures, len(parts))
     summary.write(metrics / RUN_SUMMARY_FILE)
     for source, name in ((config.manifest, MANIFEST_FILE), (config.rejected, REJECTED_FILE)):
         shutil.copyfile(source, temporary / name)
-    write_digests(temporary, written, inputs.summary.digests)
+    digests = result_digests(temporary, written, inputs.summary.digests)
+    write_provenance(temporary, config, inputs.summary, inputs.model, summary, inputs.metadata, digests)
+    write_digests(temporary, {temporary / name: digest for name, digest in digests.items()}, {})
     for path in filter(Path.is_file, temporary.rglob("*")):
         sync(path)
     return summary
@@ -154,12 +156,6 @@ def _open(config: MergeConfig) -> _Inputs:
 def _used_sources(summary: SplitSummary, sources: int) -> list[int]:
     """Positions in ``--reuse`` that the split took vectors from: results that do not fit are left out there."""
     return [i for i in range(sources) if i >= len(summary.reuse) or summary.reuse[i].used]
-
-
-def _metrics_row(shard: ShardFiles) -> dict[str, Any]:
-    """What shards.parquet says of a shard."""
-    known = shard.summary.to_dict() | {"attention": shard.metadata.get("attention")}
-    return {name: known[name] for name in SHARDS_SCHEMA.names}
 
 
 def _add_reused(

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, InputMissingError, LedgerError
+from virnucpro.monitor.schema import SHARDS_SCHEMA
 from virnucpro.output.contracts import PlannedShard, ShardSummary, SplitSummary
 from virnucpro.output.damage import reading
 from virnucpro.output.files import BATCHES_FILE, EMBEDDINGS_FILE, RESIDUES_DIR, SHARD_SUMMARY_FILE
@@ -55,6 +56,11 @@ class ShardFiles:
         """The files of the shard's per-residue vectors with their digests, if it has them."""
         digests = self.summary.digests
         return {self.folder / name: digests[name] for name in sorted(digests) if name.startswith(f"{RESIDUES_DIR}/")}
+
+    def metrics_row(self) -> dict[str, Any]:
+        """What shards.parquet says of the shard."""
+        known = self.summary.to_dict() | {"attention": self.metadata.get("attention")}
+        return {name: known[name] for name in SHARDS_SCHEMA.names}
 
 
 def open_shards(folders: Sequence[Path], split: SplitSummary, expected: Mapping[str, Any]) -> list[ShardFiles]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from virnucpro import __version__
 from virnucpro.config import Windows, residue_limit, windows_of
+from virnucpro.output.inputs import InputFile
 from virnucpro.output.records import ADDED_LATER, Record
 
 
@@ -95,6 +96,7 @@ class SplitSummary(Tally, remedy="split the input again with split_fasta.py", la
     long_sequences: str
     window_overlap: int | None
     digests: dict[str, str]
+    inputs: list[InputFile] = field(default_factory=list, metadata=ADDED_LATER)
     output: VectorFacts
     shards: list[PlannedShard]
     reuse: list[ReuseEntry]

@@ -16,7 +16,14 @@ _LINE: Final = re.compile(r"(?P<digest>[0-9a-f]{32})  (?P<name>(?:[\w-][\w.-]*/)
 
 
 def write_digests(results: Path, written: Mapping[Path, str], expected: Mapping[str, str]) -> None:
-    """Write the list of all files in a folder; names are relative to it, with slashes.
+    """Write the list of all files in a folder; arguments and errors as of ``result_digests``."""
+    digests = result_digests(results, written, expected)
+    lines = "".join(f"{digests[name]}  {name}\n" for name in digests)
+    (results / DIGESTS_FILE).write_text(lines, encoding="ascii")
+
+
+def result_digests(results: Path, written: Mapping[Path, str], expected: Mapping[str, str]) -> dict[str, str]:
+    """Digests of all files in a folder by their names, which are relative to it, with slashes, and in order.
 
     Args:
         written: digests known from the writing.
@@ -31,8 +38,7 @@ def write_digests(results: Path, written: Mapping[Path, str], expected: Mapping[
         digests[name] = written[path] if path in written else file_digest(path)
         if digests[name] != expected.get(name, digests[name]):
             raise DataError(f"{name}: not what the split wrote; merge again")
-    lines = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
-    (results / DIGESTS_FILE).write_text(lines, encoding="ascii")
+    return dict(sorted(digests.items()))
 
 
 def read_digests(results: Path, name: str | None = None) -> dict[str, str]:

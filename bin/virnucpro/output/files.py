@@ -23,6 +23,7 @@ EMBEDDINGS_DIR: Final = "embeddings"
 METRICS_DIR: Final = "metrics"
 SHARDS_FILE: Final = "shards.parquet"
 RUN_SUMMARY_FILE: Final = "run_summary.json"
+PROVENANCE_FILE: Final = "ro-crate-metadata.json"
 DIGESTS_FILE: Final = "digests.xxh128"
 
 # What NEIGHBOURS adds.

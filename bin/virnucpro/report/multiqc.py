@@ -16,6 +16,7 @@ from typing import Any, Final
 from virnucpro.errors import OutputError, UsageError
 from virnucpro.report.page_style import STYLE
 from virnucpro.report.sections import Section
+from virnucpro.report.versions import Versions
 
 REPORT_FILE: Final = "multiqc_report.html"
 
@@ -36,8 +37,12 @@ def require_multiqc() -> None:
         )
 
 
-def render(sections: Sequence[Section], outdir: Path, header: Mapping[str, str]) -> Path:
+def render(
+    sections: Sequence[Section], outdir: Path, header: Mapping[str, str], versions: Versions | None = None
+) -> Path:
     """Write ``multiqc_report.html`` into ``outdir``, from sections in the order given, and return its path.
+
+    ``versions`` of the software stand at its end.
 
     Raises:
         OutputError: MultiQC failed; the message ends with its last line.
@@ -49,10 +54,11 @@ def render(sections: Sequence[Section], outdir: Path, header: Mapping[str, str])
         content.mkdir()
         for section in sections:
             (content / f"{section['id']}_mqc.json").write_text(json.dumps(_escaped(section), allow_nan=False))
+        (content / "virnucpro_mqc_versions.yml").write_text(_as_yaml(_as_text(versions or {})))
         config = Path(folder) / "multiqc_config.json"
         style = Path(folder) / "page.css"
         style.write_text(STYLE)
-        config.write_text(json.dumps({**_config(sections, header), "custom_css_files": [str(style)]}))
+        config.write_text(_as_yaml({**_config(sections, header), "custom_css_files": [str(style)]}))
         environment = {"HOME": folder, "MPLCONFIGDIR": folder, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "2"}
         finished = subprocess.run(
             _command(config, Path(folder), content),
@@ -86,6 +92,11 @@ def _escaped(section: Section) -> Section:
     return plain
 
 
+def _as_yaml(value: Any) -> str:
+    """JSON without its escapes for letters, of which YAML would make two halves; the page is HTML, and has its own."""
+    return json.dumps(value, ensure_ascii=False).encode("ascii", "xmlcharrefreplace").decode("ascii")
+
+
 def _as_text(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {_as_text(name): _as_text(inner) for name, inner in value.items()}
@@ -104,7 +115,6 @@ def _config(sections: Sequence[Section], header: Mapping[str, str]) -> dict[str,
         "report_header_info": [{name: html.escape(value)} for name, value in header.items()],
         "custom_content": {"order": [section["id"] for section in sections]},
         "show_analysis_paths": False,
-        "skip_versions_section": True,
         "fn_clean_sample_names": False,
         "make_data_dir": False,
         "no_version_check": True,

@@ -51,14 +51,21 @@ from virnucpro.report.sections import (
 )
 from virnucpro.report.tallies import tally_batches, tally_records
 from virnucpro.report.trace import read_tasks
+from virnucpro.report.versions import software_versions
 from virnucpro.shards import shard_name
 
 #: Shards above which the device's lines are one per device instead of one per shard.
 MOST_SHARD_LINES = 60
 
 
-def report(results: Path, outdir: Path, reference: Path | None = None) -> Path:
-    """Write the page of a results folder into ``outdir`` and return its path; ``reference`` are results to map beside.
+def report(results: Path, outdir: Path, reference: Path | None = None, nextflow: str | None = None) -> Path:
+    """Write the page of a results folder into ``outdir`` and return its path.
+
+    Args:
+        results: of a finished run.
+        outdir: made if missing.
+        reference: results to map beside.
+        nextflow: version that the run had.
 
     Raises:
         InputMissingError: a file of the results folder is not there.
@@ -67,7 +74,7 @@ def report(results: Path, outdir: Path, reference: Path | None = None) -> Path:
     """
     require_multiqc()
     sections, header = page_content(results, reference)
-    return render(sections, outdir, header)
+    return render(sections, outdir, header, software_versions(results, nextflow))
 
 
 def page_content(results: Path, reference: Path | None = None) -> tuple[list[Section], dict[str, str]]:

@@ -19,6 +19,7 @@ from virnucpro.fasta_source import FastaSource
 from virnucpro.output.contracts import ModelDescription, PlannedShard, ReuseEntry, SplitSummary, VectorFacts
 from virnucpro.output.digests import file_digests
 from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
+from virnucpro.output.inputs import InputFile, describe_inputs
 from virnucpro.output.schema import IDENTITY_KEYS
 from virnucpro.plain_text import visible
 from virnucpro.shards import (
@@ -90,6 +91,7 @@ def _split_into(work: Path, config: SplitConfig, model: ModelDescription, vector
         # A shard for each process comes first, so that the most memory does not depend on who is done with what when.
         written = [write(task) for task in tasks[: workers.processes]]
         ledger = workers.submit(write_ledger, spool, starts, work / MANIFEST_FILE)
+        inputs = workers.submit(describe_inputs, config.inputs, files)
         written += [write(task) for task in tasks[workers.processes :]]
         shards = [
             _describe_shard(shard, task, result.result(), model, vectors)
@@ -97,9 +99,10 @@ def _split_into(work: Path, config: SplitConfig, model: ModelDescription, vector
         ]
         if ledger.result() != spool.records:
             raise AssertionError("the ledger lacks records")
+        described = inputs.result()
     scanned.check_unchanged()
     digests = file_digests([work / MANIFEST_FILE, work / REJECTED_FILE])
-    summary = _summary(config, model, vectors, spool, scanned, deduplicated, shards, reuse, digests)
+    summary = _summary(config, model, vectors, spool, scanned, deduplicated, shards, reuse, digests, described)
     summary.write(work / SPLIT_SUMMARY_FILE)
     shutil.rmtree(spool_directory)
     return summary
@@ -215,6 +218,7 @@ def _summary(
     shards: list[PlannedShard],
     reuse: list[ReuseEntry],
     digests: dict[str, str],
+    inputs: list[InputFile],
 ) -> SplitSummary:
     card = find_card(config.card)
     accepted = spool.records - scanned.rejected
@@ -238,6 +242,7 @@ def _summary(
         window_overlap=config.windows and config.windows.overlap,
         keys_digest=f"{deduplicated.key_sum:032x}",
         digests=digests,
+        inputs=inputs,
         output=vectors,
         shards=shards,
         reuse=reuse,

@@ -1,0 +1,44 @@
+// What a run's record tells of it that its tasks do not know (bin/virnucpro/merge/provenance.py).
+include { shellWords } from '../paths/main.nf'
+
+/**
+ * Options of merge_embeddings.py. What a function returns is no part of what -resume compares: results that are kept keep
+ * the record of the run that made them.
+ */
+def ofRun() {
+    def p = workflow.session.params
+    def full = p.provenance == 'full'
+    def told = [
+        started: workflow.start.toInstant().truncatedTo(java.time.temporal.ChronoUnit.SECONDS),
+        'nextflow-version': workflow.nextflow.version,
+        commit: workflow.commitId,
+        command: full ? workflow.commandLine : shellWords(plainCommand(p)),
+        launched: full ? "${workflow.userName}@${launchHost()}:${workflow.launchDir}" : null,
+    ]
+    return shellWords(told.findAll { _name, value -> value }.collect { name, value -> "--${name}=${value}" })
+}
+
+/** A command of the same results: the parameters that were given but for those of machine and site, files by their names. */
+def plainCommand(p) {
+    def groups = new groovy.json.JsonSlurper().parseText(file("${projectDir}/nextflow_schema.json", glob: false).text)['$defs']
+    def rules = groups.findAll { name, _group -> name != 'cluster' }.values().collectMany { group -> group.properties.entrySet().toList() }
+    def given = rules.findAll { each ->
+        each.value.format != 'directory-path' && p[each.key] != null && p[each.key].toString() != each.value.default?.toString()
+    }
+    def profile = workflow.profile == 'standard' ? [] : ['-profile', workflow.profile]
+    return ['nextflow', 'run', workflow.manifest.name] + profile + given.collect { each -> "--${each.key}=${plain(p[each.key])}" }
+}
+
+/** A value without the folders that lead to what it names. */
+def plain(value) {
+    return [value].flatten().join(',').tokenize(',').collect { each -> each.replaceFirst('/+$', '').replaceFirst('.*/', '') }.join(',')
+}
+
+def launchHost() {
+    try {
+        return InetAddress.localHost.hostName
+    }
+    catch (UnknownHostException _error) {
+        return 'an unknown host'
+    }
+}

@@ -1,0 +1,38 @@
+"""What the split tells of its input files: their bytes as they are given, in whatever way they are read."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import xxhash
+from split_program import split
+
+from virnucpro.output.contracts import SplitSummary
+
+PROTEINS = b"".join(b">p%d\nMKV%s\n" % (number, b"ACDEFGHIKL" * (number % 9)) for number in range(20))
+
+
+def test_inputs_are_told_by_their_bytes_in_their_order(tmp_path: Path) -> None:
+    contents = {
+        "z.fasta": PROTEINS,
+        "a.fasta.gz": gzip.compress(PROTEINS),
+        "rows.tsv": b"id\tsequence\nq\tMKV\n",
+        "nothing.fasta": b"",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    columns = ("--id-column", "id", "--sequence-column", "sequence")
+    split(tmp_path, *(tmp_path / name for name in contents), *columns)
+    found = SplitSummary.read(tmp_path / "split" / "split_summary.json").inputs
+    assert [(each.name, each.size, each.digest) for each in found] == [
+        (str(tmp_path / name), len(content), xxhash.xxh3_128_hexdigest(content)) for name, content in contents.items()
+    ]
+
+
+def test_many_processes_tell_the_same(tmp_path: Path) -> None:
+    content = PROTEINS * 20_000
+    (tmp_path / "large.fasta").write_bytes(content)
+    split(tmp_path, tmp_path / "large.fasta", "--cpus", "2")
+    (found,) = SplitSummary.read(tmp_path / "split" / "split_summary.json").inputs
+    assert (found.size, found.digest) == (len(content), xxhash.xxh3_128_hexdigest(content))
