@@ -45,9 +45,9 @@ def map_section(found: EmbeddingMap, colourings: Sequence[Colouring]) -> Section
     if found.reference is not None:
         text += f" Grey crosses: {len(found.reference.ids):,} of the reference."
     if found.not_finite:
-        text += f" <strong>{found.not_finite:,} sampled vectors hold NaN or infinity and are not drawn.</strong>"
+        text += f" <strong>{found.not_finite:,} sampled vectors hold NaN or infinity and are not drawn</strong>."
     if found.equal:
-        text += " <strong>All sampled vectors are equal: something is broken.</strong>"
+        text += " <strong>All sampled vectors are equal: something is broken</strong>."
     # Of what could end a script element early, nothing is without this letter.
     payload = json.dumps(drawn, allow_nan=False).replace("<", "\\u003c")
     return {
@@ -79,6 +79,8 @@ def extent(found: EmbeddingMap) -> str:
     drawn, of = len(found.sample.ids), found.sample.of
     if drawn + found.not_finite < of:
         return f"{drawn:,} records drawn of {of:,}"
+    if drawn == of == 1:
+        return "the one record"
     return f"all {drawn:,} records" if drawn == of else f"the {drawn:,} records with finite vectors"
 
 

@@ -65,7 +65,8 @@ def _wrong(found: Findings) -> list[str]:
         why = ""
         if found.records.reasons:
             ((reason, count),) = found.records.reasons.most_common(1)
-            why = f", {count:,} of them for “{reason[:80].replace('`', '')}”"
+            of = "" if count == rejected else f"{count:,} of them "
+            why = f", {of}for “{reason[:80].replace('`', '')}”"
         listed = f"`{found.path(REJECTED_FILE)}` lists each with its file and line"
         lines.append(f"{_counted(rejected, 'record')} rejected{why}: {listed}.")
     return lines

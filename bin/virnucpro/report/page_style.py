@@ -39,7 +39,7 @@ STYLE: Final = """
 .vn-step { display: grid; grid-template-columns: 17rem 1fr 11rem; gap: 0.75rem; align-items: center; }
 .vn-step { padding: 0.15rem 0; }
 .vn-step > span:first-child { overflow-wrap: anywhere; }
-.vn-track { position: relative; height: 1rem; background: var(--bs-tertiary-bg); }
+.vn-track { position: relative; height: 1rem; background: var(--bs-secondary-bg); }
 .vn-track i { position: absolute; top: 0; bottom: 0; min-width: 2px; }
 .vn-work { background: #459a45; }
 .vn-startup { background: #4e79a7; }
