@@ -90,6 +90,7 @@ def described_in(folder: Path) -> dict[str, object]:
     return dict(found[0])
 
 
+@pytest.mark.one_engine
 def test_a_pinned_revision(tmp_path: Path, hub: Hub) -> None:
     run = launch(tmp_path, *arguments("--model_revision", "three-layers"), environment=online(hub))
     assert run.code == 0, run.output
@@ -97,6 +98,7 @@ def test_a_pinned_revision(tmp_path: Path, hub: Hub) -> None:
     assert origin(run.results)["layers"] == [3]
 
 
+@pytest.mark.one_engine
 def test_another_family_is_refused_by_name_before_its_weights(tmp_path: Path, hub: Hub) -> None:
     hub.files["config.json"] = json.dumps({"model_type": "bert", "vocab_size": 30}).encode()
     run = launch(tmp_path, *arguments(), environment=online(hub))
@@ -105,6 +107,7 @@ def test_another_family_is_refused_by_name_before_its_weights(tmp_path: Path, hu
     assert hub.fetched() == ["config.json"]
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize(
     ("options", "code", "told"),
     [

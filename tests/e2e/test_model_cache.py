@@ -112,6 +112,7 @@ def test_two_runs_at_once_fetch_once(tmp_path: Path, model: Path, hub: Hub) -> N
     assert (cache / NAME / WEIGHTS).read_bytes() == (model / WEIGHTS).read_bytes()
 
 
+@pytest.mark.one_engine
 def test_a_killed_run_leaves_no_model_and_the_next_fetches_what_was_not_complete(
     tmp_path: Path, model: Path, hub: Hub
 ) -> None:
@@ -154,6 +155,7 @@ def list_processes(folder: Path) -> list[int]:
     return found
 
 
+@pytest.mark.one_engine
 def test_a_kept_model_needs_neither_network_nor_hub(tmp_path: Path, model: Path) -> None:
     shutil.copytree(model, tmp_path / ODD / NAME)
     run = launch(tmp_path, *options(tmp_path, cache=ODD), environment=nobody() | {"HF_HUB_OFFLINE": "1"})
@@ -180,6 +182,7 @@ def test_offline_without_the_model(tmp_path: Path) -> None:
     assert not (tmp_path / "models" / NAME).exists()
 
 
+@pytest.mark.one_engine
 def test_a_hub_out_of_reach(tmp_path: Path) -> None:
     run = launch(tmp_path, *options(tmp_path), environment=nobody())
     instead = "check the network, or download it elsewhere and give its path"
@@ -187,6 +190,7 @@ def test_a_hub_out_of_reach(tmp_path: Path) -> None:
     assert run.statuses() == {"FETCH_MODEL": {"FAILED"}}
 
 
+@pytest.mark.one_engine
 def test_no_network_at_all(tmp_path: Path) -> None:
     """In a network namespace of its own a run has no interface, loopback included."""
     alone = ["unshare", "--map-root-user", "--net"]
@@ -206,6 +210,7 @@ def test_no_network_at_all(tmp_path: Path) -> None:
     assert_refused(run, 69, f"{NAME} cannot be had from https://huggingface.co", "check the network, or download it")
 
 
+@pytest.mark.one_engine
 def test_an_older_layout_is_named_and_left_alone(tmp_path: Path, model: Path) -> None:
     shutil.copytree(model, tmp_path / "models" / NAME / "weights")
     run = launch(tmp_path, *options(tmp_path), environment=nobody())
@@ -213,6 +218,7 @@ def test_an_older_layout_is_named_and_left_alone(tmp_path: Path, model: Path) ->
     assert (tmp_path / "models" / NAME / "weights" / WEIGHTS).exists()
 
 
+@pytest.mark.one_engine
 def test_a_kept_model_cut_short_is_named_by_its_path(tmp_path: Path, model: Path) -> None:
     shutil.copytree(model, tmp_path / "models" / NAME)
     os.truncate(tmp_path / "models" / NAME / WEIGHTS, 1_000_000)
@@ -220,6 +226,7 @@ def test_a_kept_model_cut_short_is_named_by_its_path(tmp_path: Path, model: Path
     assert_refused(run, 69, f"fetch_model.py: error: {tmp_path}/models/{NAME}/{WEIGHTS}: ")
 
 
+@pytest.mark.one_engine
 def test_another_model_under_an_official_name(tmp_path: Path, model: Path) -> None:
     shutil.copytree(model, tmp_path / "models" / "esm2_t12_35M_UR50D")
     run = launch(tmp_path, *options(tmp_path, "esm2_t12_35M_UR50D"), environment=nobody())
@@ -244,6 +251,7 @@ def read_only(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+@pytest.mark.one_engine
 def test_a_cache_that_cannot_be_written(tmp_path: Path, model: Path) -> None:
     shutil.copytree(model, tmp_path / "models" / NAME)
     with read_only(tmp_path / "models"):

@@ -88,6 +88,7 @@ def test_the_default_model_through_every_module_and_again_without_the_hub(tmp_pa
     assert f"model   {kept}" in again.output
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {DEFAULT, *TOO_LARGE_TO_EMBED, *OTHER_MEMBERS}))
 def test_an_official_name_is_fetched_once(name: str, tmp_path: Path) -> None:
     source = save_official(name, tmp_path / "source", dense=name == "esm2_t6_8M_UR50D")
@@ -107,6 +108,7 @@ def test_an_official_name_is_fetched_once(name: str, tmp_path: Path) -> None:
     assert_named_everywhere(second, name, digest(source / weights))
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("name", TOO_LARGE_TO_EMBED)
 def test_a_large_model_is_fetched_and_described(name: str, tmp_path: Path) -> None:
     source = save_official(name, tmp_path / "source")

@@ -13,6 +13,7 @@ import pytest
 from launch import MODEL, PROJECT, copy_project, launch
 
 PROTEINS = PROJECT / "assets" / "proteins.fasta"
+ONE_ENGINE = pytest.mark.one_engine
 
 
 class Malicious:
@@ -127,14 +128,24 @@ def malicious_pickle(folder: Path) -> list[str | Path]:
     ("prepare", "code", "message"),
     [
         (nucleotide, 65, "split_fasta.py: error: {folder}/in.fasta"),
-        (not_fasta, 65, "split_fasta.py: error: {folder}/in.fasta, line 1: a table with commas between its columns"),
-        (truncated_gzip, 65, "split_fasta.py: error: {folder}/in.fasta.gz"),
-        (archive, 65, "split_fasta.py: error: {folder}/in.fasta: a tar archive inside gzip, not FASTA; unpack it"),
+        pytest.param(
+            not_fasta,
+            65,
+            "split_fasta.py: error: {folder}/in.fasta, line 1: a table with commas between its columns",
+            marks=ONE_ENGINE,
+        ),
+        pytest.param(truncated_gzip, 65, "split_fasta.py: error: {folder}/in.fasta.gz", marks=ONE_ENGINE),
+        pytest.param(
+            archive,
+            65,
+            "split_fasta.py: error: {folder}/in.fasta: a tar archive inside gzip, not FASTA; unpack it",
+            marks=ONE_ENGINE,
+        ),
         (strict, 65, "split_fasta.py: error: {folder}/in.fasta, line 3: record 'bad'"),
-        (unknown_model, 69, "fetch_model.py: error: unknown model 'esm2_t33_650M'"),
+        pytest.param(unknown_model, 69, "fetch_model.py: error: unknown model 'esm2_t33_650M'", marks=ONE_ENGINE),
         (model_out_of_reach, 69, "fetch_model.py: error: esm2_t6_8M_UR50D cannot be had"),
-        (corrupt_checkpoint, 69, "fetch_model.py: error: "),
-        (malicious_pickle, 69, "fetch_model.py: error: "),
+        pytest.param(corrupt_checkpoint, 69, "fetch_model.py: error: ", marks=ONE_ENGINE),
+        pytest.param(malicious_pickle, 69, "fetch_model.py: error: ", marks=ONE_ENGINE),
     ],
 )
 def test_a_task_that_refuses_its_input(prepare, code: int, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -61,6 +61,7 @@ def test_reusing_everything_runs_no_task_on_the_gpu(earlier: Launch, tmp_path: P
     assert first["embedding"].equals(second["embedding"])
 
 
+@pytest.mark.one_engine
 def test_a_byte_that_changed_in_earlier_results_ends_the_run(earlier: Launch, tmp_path: Path) -> None:
     results = Path(shutil.copytree(earlier.results, tmp_path / "earlier"))
     part = results / "embeddings" / "part-00000.parquet"
@@ -74,6 +75,7 @@ def test_a_byte_that_changed_in_earlier_results_ends_the_run(earlier: Launch, tm
     assert run.published() == []
 
 
+@pytest.mark.one_engine
 def test_a_layer_named_twice_is_one_vector_reused_either_way(tmp_path: Path) -> None:
     few = PROJECT / "tests" / "fixtures" / "few.fasta"
     twice = embed(tmp_path / "twice", few, "--layers=-1,6", "--pooling", "mean,mean")

@@ -21,6 +21,7 @@ from virnucpro import embed as embed_here
 from virnucpro.fasta import read_records
 from virnucpro.model.weights import read_checkpoint
 
+pytestmark = pytest.mark.one_engine
 TITIN = 34_350
 WINDOW, OVERLAP = 1022, 255
 STARTS = [number * (TITIN - WINDOW) // 44 for number in range(45)]
