@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from kernel_reference import assert_as_accurate, boundaries, random, relative_error
 
-from virnucpro.kernels import hopper_attention
+from virnucpro.kernels import efficient_attention, hopper_attention
 from virnucpro.kernels.attention import LOG2_E, varlen_attention, varlen_attention_ref
 from virnucpro.kernels.tiles import AttentionTiles, HopperAttentionTiles, read_table
 
@@ -51,6 +57,51 @@ def test_large_logits(kernel_device: str) -> None:
     arguments = (boundaries([41], kernel_device), 41, 1, 32**-0.5)
     truth = varlen_attention_ref(qkv.double(), *arguments)
     assert_as_accurate(varlen_attention(qkv, *arguments), varlen_attention_ref(qkv, *arguments), truth, torch.float32)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("head_dim", [16, 24, 32, 64, 128])
+def test_the_attention_of_older_cards(dtype: torch.dtype, head_dim: int) -> None:
+    """PyTorch's, which every card has, on whatever card this is."""
+    qkv = 1.7 * random(sum(EDGES), 3 * 2 * head_dim, dtype=dtype, device="cuda")
+    arguments = (boundaries(EDGES, "cuda"), max(EDGES), 2, head_dim**-0.5)
+    truth = varlen_attention_ref(qkv.double(), *arguments)
+    assert_as_accurate(efficient_attention.attend(qkv, *arguments), varlen_attention_ref(qkv, *arguments), truth, dtype)
+
+
+OLDER_CARD = """
+import torch, launches
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from virnucpro.kernels.attention import attention_backend, varlen_attention
+
+class Operators(TorchDispatchMode):
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        seen.append(str(operator))
+        return operator(*args, **(kwargs or {}))
+
+launches.pretend(launches.CARDS[7, 5])
+for dtype, sequences in ((torch.float16, 3), (torch.float32, 3), (torch.float16, 65_536)):
+    seen = []
+    with FakeTensorMode(), Operators():
+        qkv = torch.empty(2 * sequences, 3 * 1280, dtype=dtype, device="cuda")
+        out = varlen_attention(qkv, torch.empty(sequences + 1, dtype=torch.int32, device="cuda"), 2, 20, 1.0)
+        assert out.shape == (2 * sequences, 1280) and out.dtype == dtype and attention_backend(qkv) == "efficient"
+    print("aten._efficient_attention_forward.default" in seen)
+"""
+
+
+def test_a_card_below_8_takes_pytorchs() -> None:
+    """For as many sequences as it takes; beyond them Triton's kernel, which `launches` compiles and prints as JSON."""
+    pytest.importorskip("triton")
+    paths = os.pathsep.join(str(path) for path in (Path(__file__).parent, Path(__file__).parents[2] / "bin"))
+    done = subprocess.run(
+        [sys.executable, "-c", OLDER_CARD], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    first, second, compiled, third = done.stdout.splitlines()
+    assert (first, second, third) == ("True", "True", "False") and json.loads(compiled)["kernel"] == "attention"
 
 
 @pytest.mark.gpu

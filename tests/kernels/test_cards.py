@@ -50,11 +50,8 @@ SPILLS = {
     ("linear", "bf16"): {64: 8},
     ("linear", "fp8"): {128: 272},
 }
-#: Below 8.0 Triton multiplies without tensor cores, and attention in 16 bits as in 32.
-SPILLS_WITHOUT_TENSOR_CORES = {
-    ("attention", "fp16"): {24: 240, 32: 240, 64: 1616, 128: 6592},
-    ("add_layer_norm", "fp16"): {128: 8},
-}
+#: Below 8.0.
+SPILLS_WITHOUT_TENSOR_CORES = {("add_layer_norm", "fp16"): {128: 8}}
 PLAIN = {"add_layer_norm", "rotary", "pool", "attention", "gelu"}
 FUSED = {"add_layer_norm", "linear", "pool", "row_statistics"}
 
@@ -125,13 +122,15 @@ def test_every_launch_compiles_fits_and_keeps_to_its_registers(
     assert [row for row in launches if row["shared_memory"] > CARDS[card].shared_memory] == []
     assert [row for row in launches if row["spilled"] > allowed_spill(card, row)] == []
     kernels = {row["kernel"] for row in launches}
-    assert kernels >= (PLAIN | FUSED | {"hopper_attention"} if card == (9, 0) else PLAIN)
+    assert kernels >= (PLAIN | FUSED | {"hopper_attention"} if card == (9, 0) else PLAIN - {"attention"})
+    # Below 8.0 attention is PyTorch's, as Triton would multiply without tensor cores.
+    assert ("attention" in kernels) == (card >= (8, 0))
     assert ("gelu_quantise" in kernels) == (card >= (8, 9) and card != (9, 0))
     assert {form.startswith(("Fused", "Fp8Fused")) for form in forms.values()} == (
         {True, False} if card == (9, 0) else {False}
     )
     sixteen_bits = [row for row in launches if row["kernel"] == "attention" and row["precision"] in ("fp16", "bf16")]
-    assert {row["tensor_cores"] for row in sixteen_bits} == {card >= (8, 0)}
+    assert all(row["tensor_cores"] for row in sixteen_bits)
 
 
 def test_a_kernel_that_does_not_fit_is_seen(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from itertools import groupby
 import torch
 import torch.nn.functional as F
 
-from virnucpro.kernels import hopper_attention
+from virnucpro.kernels import efficient_attention, hopper_attention
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
 from virnucpro.kernels.launching import launcher
 from virnucpro.kernels.tiles import AttentionTiles, attention_tiles
@@ -135,8 +135,11 @@ def varlen_attention_ref(
 
 
 def attention_backend(tensor: torch.Tensor) -> str:
-    """Name of the attention that runs where ``tensor`` is: the Triton kernel, or PyTorch's SDPA by length."""
-    return "triton" if uses_triton(tensor) else "sdpa"
+    """Name of the attention that runs where ``tensor`` is: ``triton``, a kernel of ours; ``efficient``, PyTorch's
+    memory-efficient one over packed sequences; ``sdpa``, its attention by length."""
+    if not uses_triton(tensor):
+        return "sdpa"
+    return "efficient" if efficient_attention.fits(tensor) else "triton"
 
 
 def varlen_attention(
@@ -171,6 +174,8 @@ def varlen_attention(
         raise ValueError(f"attention takes low parts with a head dimension that is a power of two, not {head_dim}")
     if not uses_triton(qkv_T3D):
         return varlen_attention_ref(qkv_T3D, cu_seqlens, max_seqlen, heads, scale, low_T2D)
+    if low_T2D is None and tiles is None and efficient_attention.fits(qkv_T3D, cu_seqlens.numel() - 1):
+        return efficient_attention.attend(qkv_T3D, cu_seqlens, max_seqlen, heads, scale)
     out_TD = qkv_T3D.new_empty((qkv_T3D.shape[0], width))
     if low_T2D is None and tiles is None and hopper_attention.fits(qkv_T3D, head_dim, max_seqlen):
         hopper_attention.launch(qkv_T3D, cu_seqlens, max_seqlen, heads, scale * LOG2_E, out_TD)
