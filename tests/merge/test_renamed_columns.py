@@ -14,7 +14,7 @@ from virnucpro.merge.merge import merge
 from virnucpro.neighbours.results import Results
 from virnucpro.output.residue_reader import residue_dims
 from virnucpro.output.schema import RESIDUES_KEY, decode_metadata, encode_metadata, residues_type
-from virnucpro.report.embedding_map import sample_rows
+from virnucpro.report.sampling import sample_rows
 
 
 def flip(name: str) -> str:

@@ -50,5 +50,5 @@ STYLE: Final = """
   .vn-step .vn-track { grid-row: 2; grid-column: 1 / 3; }
   .vn-axis { margin: 0; }
 }
-.vn-table td { overflow-wrap: anywhere; }
+.vn-table td, .mqc_versions_table th, .mqc_versions_table td { overflow-wrap: anywhere; }
 """
