@@ -1,8 +1,8 @@
 // What --help prints, in lines of at most 80 characters: the schema's groups of parameters, and whole commands.
+include { schemaGroups } from '../schema/main.nf'
 
 def help(schema) {
-    def groups = new groovy.json.JsonSlurper().parseText(schema.text)['$defs'].values()
-    def listed = groups.collectMany { group -> ['', group.title] + group.properties.collectMany { name, rule -> entry(name, rule) } }
+    def listed = schemaGroups(schema).values().collectMany { group -> ['', group.title] + group.properties.collectMany { name, rule -> entry(name, rule) } }
     def head = ['Protein FASTA in, ESM-2 embeddings out.', "The pipeline's parameters have two dashes, Nextflow's own options one."]
     return (head + listed + [examples()]).join('\n')
 }

@@ -1,5 +1,6 @@
 // The schema is the only list of parameters: names, types, choices and ranges are checked against it.
 include { stop } from '../paths/main.nf'
+include { schemaProperties } from '../schema/main.nf'
 
 /**
  * The run's last lines, and the exit code of the task that failed; by itself Nextflow ends with 1. On a terminal Nextflow
@@ -22,11 +23,6 @@ def lastWord(text, fault) {
         // The run was told to stop, and is about to.
         log.info(text)
     }
-}
-
-def schemaProperties(schema) {
-    def groups = new groovy.json.JsonSlurper().parseText(schema.text)['$defs'].values()
-    return groups.collectMany { group -> group.properties.entrySet().toList() }.collectEntries { entry -> [entry.key, entry.value] }
 }
 
 /** Parameters with their schema's types: the command line passes strings, and `--strict false` must not be true. */

@@ -1,5 +1,6 @@
 // What a run's record tells of it that its tasks do not know (bin/virnucpro/merge/provenance.py).
 include { shellWords } from '../paths/main.nf'
+include { schemaGroups } from '../schema/main.nf'
 
 /**
  * Options of merge_embeddings.py. What a function returns is no part of what -resume compares: results that are kept keep
@@ -20,7 +21,7 @@ def ofRun() {
 
 /** A command of the same results: the parameters that were given but for those of machine and site, files by their names. */
 def plainCommand(p) {
-    def groups = new groovy.json.JsonSlurper().parseText(file("${projectDir}/nextflow_schema.json", glob: false).text)['$defs']
+    def groups = schemaGroups(file("${projectDir}/nextflow_schema.json", glob: false))
     def rules = groups.findAll { name, _group -> name != 'cluster' }.values().collectMany { group -> group.properties.entrySet().toList() }
     def given = rules.findAll { each ->
         each.value.format != 'directory-path' && p[each.key] != null && p[each.key].toString() != each.value.default?.toString()
