@@ -34,14 +34,11 @@ STAND_INS = Path(__file__).parent / "stand_ins"
 CALLS = "VIRNUCPRO_TEST_CALLS"
 
 
-@cache
-def settings(profile: str, parser: str, site: Path | None = None) -> str:
-    """`nextflow config -flat` of a profile, with a site's own file over it."""
-    over = [] if site is None else ["-c", str(site)]
+def told(folder: Path, parser: str, *words: str) -> str:
+    """What Nextflow prints in the folder when it is asked so."""
     result = subprocess.run(
-        # With -c, `nextflow config` takes the folder it starts in for the project, and no other.
-        [*nextflow_command(), *over, "config", "-flat", "-profile", profile],
-        cwd=PROJECT,
+        [*nextflow_command(), *words],
+        cwd=folder,
         env=pipeline_environment({"NXF_SYNTAX_PARSER": parser}),
         capture_output=True,
         text=True,
@@ -49,6 +46,14 @@ def settings(profile: str, parser: str, site: Path | None = None) -> str:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+@cache
+def settings(profile: str, parser: str, site: Path | None = None) -> str:
+    """`nextflow config -flat` of a profile, with a site's own file over it."""
+    over = [] if site is None else ["-c", str(site)]
+    # With -c, `nextflow config` takes the folder it starts in for the project, and no other.
+    return told(PROJECT, parser, *over, "config", "-flat", "-profile", profile)
 
 
 def has(text: str, name: str, value: str) -> bool:
@@ -164,16 +169,8 @@ def test_each_process_asks_for_its_image_of_the_pipelines_version(
     parser: str, tmp_path: Path, stub_inputs: Path
 ) -> None:
     given = [f"--input={stub_inputs / 'few.fasta'}", f"--model={stub_inputs / 'model.pt'}", "--gpus=0"]
-    result = subprocess.run(
-        [*nextflow_command(), "inspect", str(PROJECT / "main.nf"), "-profile", "docker", *given],
-        cwd=tmp_path,
-        env=pipeline_environment({"NXF_SYNTAX_PARSER": parser}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    found = json.JSONDecoder().raw_decode(result.stdout, result.stdout.index("{"))[0]["processes"]
+    text = told(tmp_path, parser, "inspect", str(PROJECT / "main.nf"), "-profile", "docker", *given)
+    found = json.JSONDecoder().raw_decode(text, text.index("{"))[0]["processes"]
     images = {each["name"]: each["container"] for each in found}
     assert {"DESCRIBE_MODEL", "EMBED_SHARD"} <= {name for name, image in images.items() if image == EMBED_IMAGE}
     assert {name for name, image in images.items() if image == TOOLS_IMAGE} == {
