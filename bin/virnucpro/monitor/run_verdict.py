@@ -55,7 +55,7 @@ def run_time_spent(shards: Sequence[Shard]) -> dict[str, float]:
     length times the number of devices.
     """
     spent = dict.fromkeys(TIME_NAMES, 0.0)
-    timed = [shard for shard in shards if shard.get("started") is not None and shard.get("finished") is not None]
+    timed = timed_shards(shards)
     for shard in timed:
         for name, seconds in time_spent(shard).items():
             spent[name] += seconds
@@ -63,8 +63,25 @@ def run_time_spent(shards: Sequence[Shard]) -> dict[str, float]:
         length = max(shard["finished"] for shard in timed) - min(shard["started"] for shard in timed)
         for members in shards_by_device(timed).values():
             windows = [(shard["started"], shard["finished"]) for shard in members]
-            spent["idle"] += max(0.0, length - _covered(windows))
+            spent["idle"] += max(0.0, length - sum(end - begin for begin, end in covered(windows)))
     return spent
+
+
+def timed_shards(shards: Iterable[Shard]) -> list[Shard]:
+    """Those of which is known when they began and finished."""
+    return [shard for shard in shards if shard.get("started") is not None and shard.get("finished") is not None]
+
+
+def covered(windows: Iterable[tuple[float, float]], gap: float = 0.0) -> list[tuple[float, float]]:
+    """Stretches covered by the windows, each (begin, end); those no farther apart than ``gap`` are one."""
+    stretches: list[tuple[float, float]] = []
+    for begin, end in sorted(windows):
+        if stretches and begin - stretches[-1][1] <= gap:
+            stretches[-1] = (stretches[-1][0], max(stretches[-1][1], end))
+        else:
+            # A clock that was set back may end a shard before its start.
+            stretches.append((begin, max(begin, end)))
+    return stretches
 
 
 def shards_by_device(shards: Iterable[Shard]) -> dict[tuple[Any, Any], list[Shard]]:
@@ -220,12 +237,3 @@ def _weighted(shards: Sequence[Shard], key: str, weight: str) -> float | None:
     known = [shard for shard in shards if shard.get(key) is not None and shard.get(weight)]
     total = _sum(known, weight)
     return sum(shard[key] * shard[weight] for shard in known) / total if total else None
-
-
-def _covered(windows: Iterable[tuple[float, float]]) -> float:
-    """Seconds covered by at least one window."""
-    covered, reached = 0.0, float("-inf")
-    for start, end in sorted(windows):
-        covered += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return covered

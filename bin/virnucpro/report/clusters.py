@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -85,12 +86,17 @@ def distinct(keys: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     return first, row_of_key
 
 
+def row_blocks(rows: int) -> Iterator[np.ndarray]:
+    """Numbers of all rows, as many at a time as may be compared with all of a sample at once."""
+    for begun in range(0, rows, _BLOCK_ROWS):
+        yield np.arange(begun, min(begun + _BLOCK_ROWS, rows))
+
+
 def nearest(points: np.ndarray, count: int) -> np.ndarray:
     """(rows, count): the nearest other rows of each, the nearest first."""
     found = np.empty((len(points), count), np.int64)
     squares = np.square(points).sum(axis=1)
-    for begun in range(0, len(points), _BLOCK_ROWS):
-        rows = np.arange(begun, min(begun + _BLOCK_ROWS, len(points)))
+    for rows in row_blocks(len(points)):
         distances = squares[rows, None] - 2 * points[rows] @ points.T + squares
         distances[np.arange(len(rows)), rows] = np.inf
         some = np.argpartition(distances, count - 1, axis=1)[:, :count]

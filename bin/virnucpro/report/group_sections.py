@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,13 +9,12 @@ import numpy as np
 
 from virnucpro.report.clusters import NEAREST, Clusters
 from virnucpro.report.embedding_map import EmbeddingMap
-from virnucpro.report.map_section import extent
+from virnucpro.report.map_section import extent, shown_id
 from virnucpro.report.outliers import DEVIATIONS, Outliers
 from virnucpro.report.sections import Section
 
 #: Clusters that have a row of their own.
 MOST_CLUSTERS: Final = 20
-_LONGEST_ID: Final = 80
 
 
 def cluster_section(found: EmbeddingMap, clusters: Clusters | None) -> Section:
@@ -31,7 +29,6 @@ def cluster_section(found: EmbeddingMap, clusters: Clusters | None) -> Section:
         span = f"{members.min():,} to {members.max():,}"
         rows.append([str(number), _id(found, central), f"{size:,}", f"{np.median(members):,.0f}", span])
     more = len(sizes) - MOST_CLUSTERS
-    least = f" and {more:,} smaller ones" if more > 0 else ""
     near = f"the other's {NEAREST} nearest in the first {found.points.shape[1]} principal components"
     also = f" and at least {clusters.shared} are nearest to both" if clusters.shared else ""
     text = (
@@ -40,7 +37,7 @@ def cluster_section(found: EmbeddingMap, clusters: Clusters | None) -> Section:
         "links hold together is a cluster."
     )
     heads = ("Cluster", "Most central member", "Records", "Median length", "Lengths")
-    after = f"<p>{least.removeprefix(' and ')} are not listed.</p>" if least else ""
+    after = f"<p>{more:,} smaller ones are not listed.</p>" if more > 0 else ""
     return _section("clusters", "Clusters", text, _table(heads, rows) + after)
 
 
@@ -72,7 +69,7 @@ def _section(name: str, title: str, text: str, data: str) -> Section:
 
 
 def _id(found: EmbeddingMap, row: int) -> str:
-    return html.escape(found.sample.ids[row][:_LONGEST_ID] or "no id")
+    return shown_id(found.sample.ids[row])
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -18,6 +18,7 @@ from virnucpro.report.sampling import SampledRows
 from virnucpro.report.sections import Section
 from virnucpro.shards import shard_name
 
+_LONGEST_ID: Final = 80
 _MAP: Final = """
 <div class="vn-choice"><label for="map-colour">Coloured by</label>
 <select id="map-colour" class="form-select form-select-sm"></select></div>
@@ -84,6 +85,11 @@ def extent(found: EmbeddingMap) -> str:
     return f"all {drawn:,} records" if drawn == of else f"the {drawn:,} records with finite vectors"
 
 
+def shown_id(name: str) -> str:
+    """A record's id as the page shows it, as HTML."""
+    return html.escape(name[:_LONGEST_ID] or "no id")
+
+
 def _reference_points(found: EmbeddingMap) -> dict[str, list[Any]]:
     if found.reference is None or found.reference_points is None:
         return {"x": [], "y": [], "text": []}
@@ -94,5 +100,5 @@ def _points(sample: SampledRows, points: np.ndarray, where: Sequence[str]) -> di
     """Where rows lie, and what is shown of each on hover."""
     x, y = np.round(points[:, :2].astype(np.float64), 4).T.tolist()
     rows = zip(sample.ids, sample.lengths.tolist(), where, strict=True)
-    text = [f"{html.escape(name[:80] or 'no id')}<br>{length:,} residues<br>{place}" for name, length, place in rows]
+    text = [f"{shown_id(name)}<br>{length:,} residues<br>{place}" for name, length, place in rows]
     return {"x": x, "y": y, "text": text}

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from virnucpro.report.clusters import distinct
+from virnucpro.report.clusters import distinct, row_blocks
 
 MOST_OUTLIERS: Final = 20
 #: Standard deviations of a normal distribution, as the median absolute deviation tells it, beyond which one is far.
@@ -15,7 +15,6 @@ DEVIATIONS: Final = 5.0
 _MAD_TO_DEVIATION: Final = 1.4826
 #: Of fewer distinct sequences nobody can say what is far.
 FEWEST_ROWS: Final = 20
-_BLOCK_ROWS: Final = 512
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,7 @@ def nearest_cosines(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     units = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
     cosines, places = np.empty(len(units)), np.empty(len(units), np.int64)
-    for begun in range(0, len(units), _BLOCK_ROWS):
-        rows = np.arange(begun, min(begun + _BLOCK_ROWS, len(units)))
+    for rows in row_blocks(len(units)):
         block = units[rows] @ units.T
         block[np.arange(len(rows)), rows] = -np.inf
         places[rows] = block.argmax(axis=1)

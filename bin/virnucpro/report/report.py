@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from virnucpro import __version__
 from virnucpro.errors import InputMissingError
-from virnucpro.monitor.run_verdict import run_verdict
+from virnucpro.monitor.run_verdict import run_verdict, timed_shards
 from virnucpro.output.damage import REMEDY_OF_RESULTS as REMEDY
 from virnucpro.output.damage import reading
 from virnucpro.output.files import (
@@ -156,13 +156,13 @@ def _map_sections(results: Path, found: EmbeddingMap, outliers: Outliers | None)
 
 
 def _run_time(results: Path, shards: Sequence[Mapping[str, Any]]) -> Section | None:
-    clocks = [(shard["started"], shard["finished"]) for shard in shards if shard["finished"] is not None]
+    clocks = [(shard["started"], shard["finished"]) for shard in timed_shards(shards)]
     tasks = read_tasks(results / TRACE_FILE, clocks)
     return run_time_section(run_time(shards, tasks), run_cost(shards))
 
 
 def _device_series(path: Path, shards: Sequence[Mapping[str, Any]]) -> DeviceSeries:
-    timed = [shard for shard in shards if shard["started"] is not None and shard["finished"] is not None]
+    timed = timed_shards(shards)
     if not timed:
         return DeviceSeries()
     began = min(shard["started"] for shard in timed)

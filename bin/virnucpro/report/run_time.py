@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from virnucpro.monitor.run_verdict import shards_by_device
+from virnucpro.monitor.run_verdict import covered, shards_by_device, timed_shards
 from virnucpro.report.trace import EMBED, Task
 
 #: Devices that have a row of their own.
@@ -71,7 +71,7 @@ class RunCost:
 
 def run_time(shards: Sequence[Shard], tasks: Sequence[Task]) -> RunTime | None:
     """Put shards and tasks on one clock; None where nothing is known of either."""
-    timed = [shard for shard in shards if shard.get("started") is not None and shard.get("finished") is not None]
+    timed = timed_shards(shards)
     rows = [_step_row(process, tasks, failed) for process, failed in _processes(tasks)]
     devices = list(shards_by_device(timed).values())
     rows += [_device_row(number, len(devices), own) for number, own in enumerate(devices[:MOST_DEVICES], 1)]
@@ -117,7 +117,7 @@ _Row = tuple[str, list[Span], int]
 def _step_row(process: str, tasks: Sequence[Task], failed: bool) -> _Row:
     kind = FAILED if failed else WORK
     own = [task for task in tasks if task.process == process and task.failed == failed]
-    spans = [Span(begin, end, kind) for begin, end in _covered([(task.begin, task.end) for task in own], 0.0)]
+    spans = [Span(begin, end, kind) for begin, end in covered((task.begin, task.end) for task in own)]
     return f"{process}, failed" if failed else process, spans, len(own)
 
 
@@ -127,8 +127,8 @@ def _device_row(number: int, of: int, shards: Sequence[Shard]) -> _Row:
     windows = sorted((shard["started"], shard["finished"], shard.get("startup_seconds") or 0.0) for shard in shards)
     if len(windows) > _MOST_SHARDS:
         length = windows[-1][1] - windows[0][0]
-        covered = _covered([(begin, end) for begin, end, _ in windows], length / _MOST_SHARDS)
-        return name, [Span(begin, end, WORK) for begin, end in covered], len(windows)
+        busy = covered(((begin, end) for begin, end, _ in windows), length / _MOST_SHARDS)
+        return name, [Span(begin, end, WORK) for begin, end in busy], len(windows)
     spans = []
     for begin, end, startup in windows:
         ready = min(begin + startup, end)
@@ -140,10 +140,10 @@ class _Clock:
     """Seconds since the first stretch's begin, pauses left out."""
 
     def __init__(self, windows: Sequence[tuple[float, float]]) -> None:
-        busy = _covered(windows, 0.0)
+        busy = covered(windows)
         total = sum(end - begin for begin, end in busy)
         least = max(_PAUSE_SECONDS, _PAUSE_PART * total)
-        self._runs = _covered(windows, least)
+        self._runs = covered(windows, least)
         self.seconds = sum(end - begin for begin, end in self._runs)
         self.paused = self._runs[-1][1] - self._runs[0][0] - self.seconds
 
@@ -152,14 +152,3 @@ class _Clock:
 
     def _since(self, moment: float) -> float:
         return sum(max(0.0, min(moment, end) - begin) for begin, end in self._runs)
-
-
-def _covered(windows: Sequence[tuple[float, float]], gap: float) -> list[tuple[float, float]]:
-    """Stretches covered by the windows; those no farther apart than ``gap`` are one."""
-    stretches: list[tuple[float, float]] = []
-    for begin, end in sorted(windows):
-        if stretches and begin - stretches[-1][1] <= gap:
-            stretches[-1] = (stretches[-1][0], max(stretches[-1][1], end))
-        else:
-            stretches.append((begin, end))
-    return stretches

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 from typing import Final
 
 from virnucpro.report.run_time import FAILED, STARTUP, WORK, RunCost, RunTime, Span, Step
-from virnucpro.report.sections import Section
+from virnucpro.report.sections import Section, list_of
 
 #: What the reader pays is not known here: the page multiplies, and sends nothing anywhere.
 _PRICES: Final = """
@@ -109,11 +108,7 @@ def _cost(cost: RunCost) -> str:
     hour = _input("price of an hour", cost.hours)
     energy = _input("price of a kWh", cost.kwh) if cost.kwh is not None else ""
     prices = _PRICES.replace("HOUR_INPUT", hour).replace("ENERGY_INPUT", energy)
-    return f"<ul class='mt-3'>{_items(lines)}</ul>{prices}"
-
-
-def _items(lines: Sequence[str]) -> str:
-    return "".join(f"<li>{line}</li>" for line in lines)
+    return f"<div class='mt-3'>{list_of(lines)}</div>{prices}"
 
 
 def _figure(value: float) -> str:
