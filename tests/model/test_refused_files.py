@@ -94,7 +94,7 @@ def scripted() -> bytes:
         ("model.npz", zipped({"a.npy": b"\x93NUMPY"}), "NumPy arrays, not a model"),
         ("model.npy", b"\x93NUMPY\x01\0", "a NumPy array, not a model"),
         ("model.tar", tarred(), "a tar archive; unpack it"),
-        ("model.pt.gz", gzip.compress(b"weights"), "compressed with gzip; unpack it"),
+        ("model.pt.gz", gzip.compress(b"weights", mtime=0), "compressed with gzip; unpack it"),
         ("model.pt", bz2.compress(b"weights"), "compressed with bzip2; unpack it"),
         ("model.pt", lzma.compress(b"weights"), "compressed with xz; unpack it"),
         ("model.pt", b"\x28\xb5\x2f\xfd" + bytes(20), "compressed with zstd; unpack it"),
