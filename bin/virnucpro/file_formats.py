@@ -25,7 +25,7 @@ _STOP_AT_LINE_END: Final = re.compile(rb"[A-Za-z]\s*\*[ \t\r]*(?:\n|\Z)")
 _LONG_WORD: Final = re.compile(rb"[A-Z*-]{30,}\s*\Z")
 #: A name, and a sequence up to the digit that says whether it is a ring.
 _IG_ENTRY: Final = re.compile(rb"\S[^\n]*\n(?:[A-Za-z*-]+\s*\n)*[A-Za-z*-]+[12]\s*$", re.MULTILINE)
-_COMMENTS: Final = re.compile(rb"(?:[#;][^\n]*\n\s*)+")
+_COMMENTS: Final = re.compile(rb"(?:[#;][^\n]*(?:\n\s*|\Z))+")
 _CONTROL: Final = re.compile(r"[\0-\b\v\f\x0e-\x1f\x7f\ufffd]")
 _PRINTABLE: Final = re.compile(rb"[\t-\r -~]+")
 

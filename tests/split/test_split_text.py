@@ -100,6 +100,7 @@ def check(path: Path, data: bytes, size: int, gaps: str, compression: str) -> No
     compression=st.sampled_from(list(COMPRESS)),
 )
 @example(b"", [b">a\n", b"MKV\n", b">b\r", b"MKTLLV\r", b">c\n", b"MAAA\n"], b"", 2, "remove", "plain")
+@example(b";c", [b">a\x0b", b"MKV\r"], b"", 1, "remove", "plain")
 @example(b"", [b">a\n", b"M.K\n", b">b\n", b"MK\n"], b"", 64, "remove", "plain")
 def test_all_readers_agree_with_the_reference(
     tmp_path_factory: pytest.TempPathFactory,
