@@ -13,7 +13,7 @@ from torch._C import _remove_worker_pids
 from virnucpro.children import TiedSpawnProcess, kill_left, standstill
 from virnucpro.errors import TryAgainError
 
-# How torch begins the message where a worker is gone or silent; it has no class of its own for either.
+#: How torch begins the message where a worker is gone or silent; it has no class of its own for either.
 _LOST_WORKER: Final = ("DataLoader worker (pid", "DataLoader timed out")
 #: The threads that fill a queue of multiprocessing, as it calls them; they end once it is closed.
 _FEEDER: Final = "QueueFeederThread"
@@ -38,12 +38,12 @@ def reporting_lost_workers() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if not str(error).startswith(_LOST_WORKER):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if not _tells_of_a_lost_worker(error):
             raise
         _give_up_all()
         remedy = standstill() or "a data worker died or hangs: give the task more memory"
-        raise TryAgainError(f"{error}; {remedy}") from error
+        raise TryAgainError(f"{str(error) or 'a data worker sent half of a batch'}; {remedy}") from error
 
 
 @contextmanager
@@ -70,11 +70,27 @@ def ending_with_loaders() -> Iterator[None]:
                 thread.join(_FEEDER_SECONDS)
 
 
+def _tells_of_a_lost_worker(error: BaseException) -> bool:
+    """Torch's words for one, or the end of a connection to one, which comes first where it was handing a batch over."""
+    if isinstance(error, RuntimeError):
+        return str(error).startswith(_LOST_WORKER)
+    return isinstance(error, ConnectionResetError | ConnectionRefusedError) or (
+        isinstance(error, EOFError) and not error.args
+    )
+
+
 def _give_up_all() -> None:
-    for started in list(_started):
-        _give_up(started)
-    # And those of a loader that was interrupted while it started them.
-    kill_left(TiedSpawnProcess)
+    while True:
+        try:
+            for started in list(_started):
+                _give_up(started)
+            # And those of a loader that was interrupted while it started them.
+            kill_left(TiedSpawnProcess)
+            return
+        except RuntimeError as error:
+            # Torch tells of a worker once, wherever this process is then.
+            if not _tells_of_a_lost_worker(error):
+                raise
 
 
 def _give_up(started: Any) -> None:
