@@ -10,6 +10,7 @@ import pytest
 import torch
 from esm2_reference import (
     encode,
+    packed_states,
     random_sequence,
     reference_states,
     relative_error,
@@ -22,7 +23,7 @@ from test_esm1 import save_as_published, sharp_esm1
 from virnucpro.kernels import device
 from virnucpro.model import twin
 from virnucpro.model.twin import twin_states
-from virnucpro.model.weights import load_model
+from virnucpro.model.weights import Checkpoint, load_model, open_checkpoint, open_resident
 
 CPU = torch.device("cpu")
 SEQUENCES = ["G", "MKTAYIAKQRQISFVKSHFSRQ", random_sequence(200, random.Random(3)), "MK#AYI#KQ"]
@@ -90,3 +91,29 @@ def test_one_layer_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     twin_states(path, [encode(each) for each in SEQUENCES], CPU)
     assert len(parts) == 4
     assert set(alive) == {1}
+
+
+def test_a_checkpoint_serves_model_and_twin_as_its_path_does(tmp_path: Path) -> None:
+    path = save_fair_esm(sharp_esm2(), tmp_path / "model.pt")
+    ids = [encode(each) for each in SEQUENCES]
+    opened = open_checkpoint(path)
+    models = [load_model(source, "fp32", CPU) for source in (opened, path, opened)]
+    first, *others = [packed_states(model, SEQUENCES, (2,)) for model in models]
+    assert all(torch.equal(a[2], b[2]) for other in others for a, b in zip(first, other, strict=True))
+    for ours, theirs in zip(twin_states(opened, ids, CPU), twin_states(path, ids, CPU), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_no_weights_are_resident_without_a_gpu(tmp_path: Path) -> None:
+    assert open_resident(tmp_path / "none.pt", CPU) == tmp_path / "none.pt"
+
+
+@pytest.mark.gpu
+def test_weights_are_resident_where_they_leave_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, gpu = save_fair_esm(sharp_esm2(), tmp_path / "model.pt"), torch.device("cuda", 0)
+    opened = open_resident(path, gpu)
+    assert isinstance(opened, Checkpoint)
+    assert {tensor.device for tensor in opened.state.values()} == {gpu}
+    weights = sum(tensor.nbytes for tensor in opened.state.values())
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (4 * weights - 1, 4 * weights))
+    assert open_resident(path, gpu) == path

@@ -20,7 +20,7 @@ from virnucpro.config import Windows
 from virnucpro.errors import DataError, InputMissingError, ModelError
 from virnucpro.model.proof import WeightsProof
 from virnucpro.output.residue_reader import read_residues
-from virnucpro.pipeline.embed import ShardExtent, shard_extent
+from virnucpro.pipeline.extent import ShardExtent, shard_extent
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -26,11 +26,11 @@ QUERIES: Final = 512
 _EPS: Final = 1e-5
 
 
-def twin_states(path: Path, sequences: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+def twin_states(source: Path | Checkpoint, sequences: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """The last layer's states, after the final norm, of each sequence alone.
 
     Args:
-        path: the checkpoint.
+        source: the checkpoint, or where it lies.
         sequences: token ids (n,), <cls> and <eos> included.
         device: where to compute.
 
@@ -40,7 +40,7 @@ def twin_states(path: Path, sequences: Sequence[Tensor], device: torch.device) -
     Raises:
         InputMissingError, ModelError: as ``open_checkpoint``.
     """
-    checkpoint = open_checkpoint(path)
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     exact = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:

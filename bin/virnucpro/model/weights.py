@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +30,16 @@ from virnucpro.model.state_dicts import (
 )
 from virnucpro.model.strangers import ADVICE
 
-__all__ = ["FAIR_ESM", "HUGGING_FACE", "Checkpoint", "load_model", "open_checkpoint", "read_checkpoint", "weight_files"]
+__all__ = [
+    "FAIR_ESM",
+    "HUGGING_FACE",
+    "Checkpoint",
+    "load_model",
+    "open_checkpoint",
+    "open_resident",
+    "read_checkpoint",
+    "weight_files",
+]
 
 #: Where trainers keep the weights among other things, the first that is there.
 _TABLES: Final = ("model", "state_dict", "model_state_dict")
@@ -90,14 +99,35 @@ def read_checkpoint(path: Path) -> tuple[Esm2Config, dict[str, Tensor], str]:
     return checkpoint.config, checkpoint.state, checkpoint.source
 
 
-def load_model(path: Path, precision: str, device: torch.device | str, *, plain: bool = False) -> PackedEsm2:
+def open_resident(path: Path, device: torch.device) -> Path | Checkpoint:
+    """What several models of a checkpoint are to be made of: its weights, copied to a GPU once.
+
+    The path comes back where there is no GPU, or where they would take more than a quarter of its free memory.
+
+    Raises:
+        InputMissingError, ModelError: as ``open_checkpoint``.
+    """
+    if device.type != "cuda":
+        return path
+    checkpoint = open_checkpoint(path)
+    free, _ = torch.cuda.mem_get_info(device)
+    if sum(tensor.nbytes for tensor in checkpoint.state.values()) > free / 4:
+        return path
+    return replace(checkpoint, state={name: tensor.to(device) for name, tensor in checkpoint.state.items()})
+
+
+def load_model(
+    source: Path | Checkpoint, precision: str, device: torch.device | str, *, plain: bool = False
+) -> PackedEsm2:
     """The model of a checkpoint, ready to run; a ``plain`` one by PyTorch's own operations alone.
 
     Errors are those of ``open_checkpoint`` and ``from_state``.
 
-    On the host are never two copies of it: a file is let go once its last tensor is where it is to run.
+    Of a path there are never two copies on the host: a file is let go once its last tensor is where it is to run.
     """
-    checkpoint = open_checkpoint(path)
+    if isinstance(source, Checkpoint):
+        return PackedEsm2.from_state(source.config, source.state, precision, device, plain=plain)
+    checkpoint = open_checkpoint(source)
     config, state = checkpoint.config, _TakenOnce(checkpoint.state)
     del checkpoint
     return PackedEsm2.from_state(config, state, precision, device, plain=plain)

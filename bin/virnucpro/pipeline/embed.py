@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import mmap
-import re
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +13,16 @@ import numpy as np
 import psutil
 import torch
 
-from virnucpro.config import EmbedConfig, VectorConfig, Windows, precision_on
+from virnucpro.config import EmbedConfig, VectorConfig, precision_on
 from virnucpro.data import SequenceDataset, VarlenCollator, create_async_dataloader, create_in_process_dataloader
 from virnucpro.data.lost_workers import ending_with_loaders
 from virnucpro.data.tokens import sequence_keys
-from virnucpro.errors import DataError, InputMissingError, ModelError
+from virnucpro.errors import ModelError
 from virnucpro.machine import peak_resident_bytes, processor_name
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.proof import WeightsProof
 from virnucpro.model.registry import Esm2Config
-from virnucpro.model.weights import load_model
+from virnucpro.model.weights import load_model, open_resident
 from virnucpro.monitor.gpu import DEFAULT_INTERVAL_SECONDS, DeviceSampler
 from virnucpro.monitor.metrics import write_shard_metrics
 from virnucpro.monitor.run_verdict import run_verdict
@@ -38,13 +35,12 @@ from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceRe
 from virnucpro.pipeline.budget import token_budget
 from virnucpro.pipeline.compile_ahead import compile_ahead
 from virnucpro.pipeline.device import select_device
+from virnucpro.pipeline.extent import ShardExtent, shard_extent
 from virnucpro.pipeline.matrix_rate import matrix_teraflops
 from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.pipeline.progress import Progress
 from virnucpro.pipeline.self_check import SelfCheck, sample_of_shard, self_checked
 from virnucpro.plain_text import visible
-from virnucpro.shards import SPECIAL_TOKENS, shard_number
-from virnucpro.windows import computed_tokens
 
 #: Results waiting for the writer; more would only hold memory.
 WRITER_QUEUE = 8
@@ -54,53 +50,6 @@ WRITER_QUEUE_BYTES = 512 << 20
 TOKENS_PREPARED_HERE = 50_000_000
 #: Seconds between two samples of the device.
 SAMPLE_INTERVAL = DEFAULT_INTERVAL_SECONDS
-
-
-@dataclass(frozen=True)
-class ShardExtent:
-    """The shard of this number holds the unique indices ``first`` to ``first + sequences - 1``, in any order.
-
-    ``tokens`` are those that are computed, each sequence or window with its start and end token.
-    """
-
-    shard: int
-    first: int
-    sequences: int
-    tokens: int
-
-
-def shard_extent(shard: Path, windows: Windows | None = None) -> ShardExtent:
-    """Read a shard's unique indices off its headers, and its sequences' lengths off what lies between.
-
-    Raises:
-        InputMissingError: the file is not there.
-        DataError: its name has no number, a header is not a bare number, or these are not one unbroken range.
-    """
-    if not shard.is_file():
-        raise InputMissingError(f"shard {shard} does not exist; run SPLIT_FASTA first")
-    number = shard_number(shard.name.split(".")[0])
-    if number is None:
-        raise DataError(f"{shard} is not a shard of SPLIT_FASTA, which is named like shard-00000.fasta; split again")
-    if shard.stat().st_size == 0:
-        return ShardExtent(number, 0, 0, 0)
-    with shard.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        found = [match[1] for match in re.finditer(rb"(?m)^>(\d+)$", text)]
-        headers = sum(1 for _ in re.finditer(rb"(?m)^>", text))
-        size = len(text)
-        starts = () if windows is None else tuple(match.start() for match in re.finditer(rb"(?m)^>", text))
-    indices = np.array([int(number) for number in found], dtype=np.int64)
-    if headers != indices.size or indices.size == 0:
-        raise DataError(f"{shard} is not a shard of SPLIT_FASTA: its headers must be bare numbers; split again")
-    first = int(indices.min())
-    if np.unique(indices).size != indices.size or int(indices.max()) != first + indices.size - 1:
-        raise DataError(f"{shard} does not hold one unbroken range of sequences; split again")
-    residues = size - sum(map(len, found)) - len(b">\n\n") * len(found)
-    tokens = residues + SPECIAL_TOKENS * len(found)
-    if windows is not None:
-        digits = np.fromiter(map(len, found), np.int64, len(found))
-        lengths = np.diff(np.array([*starts, size])) - digits - len(b">\n\n")
-        tokens = int(computed_tokens(lengths, windows).sum())
-    return ShardExtent(number, first, int(indices.size), tokens)
 
 
 def embed_shard(config: EmbedConfig) -> ShardSummary:
@@ -134,18 +83,7 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     # Workers import and tokenise while the weights are read.
     batches = _start_loader(config, budget, _loader_workers(config, extent, device)) if extent.sequences else iter(())
 
-    def load(plain: bool) -> PackedEsm2:
-        model = load_model(config.model, precision, device, plain=plain)
-        if model.config.embed_dim != shape.embed_dim or model.config.layers != shape.layers:
-            raise ModelError(f"{config.model} is not the model that {config.model_json} describes; inspect it again")
-        compile_ahead(model, device, plan)
-        return model
-
-    if config.self_check and extent.sequences:
-        sample = sample_of_shard(config.shard)
-        model, check = self_checked(load, config.model, plan, sample, budget, device_name(device))
-    else:
-        model, check = load(False), SelfCheck()
+    model, check = _load(config, shape, precision, device, plan, budget, checked=extent.sequences > 0)
     limit = matrix_teraflops(device, precision)
     runner = AsyncInferenceRunner(
         model,
@@ -176,6 +114,33 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
 
         writer.finish(write_metrics)
     return ShardSummary.read(config.outdir / SHARD_SUMMARY_FILE)
+
+
+def _load(
+    config: EmbedConfig,
+    shape: Esm2Config,
+    precision: str,
+    device: torch.device,
+    plan: OutputPlan,
+    budget: int,
+    *,
+    checked: bool,
+) -> tuple[PackedEsm2, SelfCheck]:
+    """The model to run, and what its self-check found, if the configuration has one and it is to be ``checked``."""
+    checked = checked and config.self_check
+    # On the device only until this returns.
+    source = open_resident(config.model, device) if checked else config.model
+
+    def load(plain: bool) -> PackedEsm2:
+        model = load_model(source, precision, device, plain=plain)
+        if model.config.embed_dim != shape.embed_dim or model.config.layers != shape.layers:
+            raise ModelError(f"{config.model} is not the model that {config.model_json} describes; inspect it again")
+        compile_ahead(model, device, plan)
+        return model
+
+    if not checked:
+        return load(False), SelfCheck()
+    return self_checked(load, source, plan, sample_of_shard(config.shard), budget, device_name(device))
 
 
 def vector_metadata(

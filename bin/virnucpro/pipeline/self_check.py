@@ -26,6 +26,7 @@ from virnucpro.errors import TryAgainError
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.twin import twin_states
+from virnucpro.model.weights import Checkpoint
 from virnucpro.parity_bounds import PARITY_BOUNDS, ROUNDING_BOUNDS, ParityBound
 from virnucpro.pipeline.engine import pooled, pooled_plainly
 from virnucpro.pipeline.output_plan import OutputPlan
@@ -113,14 +114,14 @@ def sample_of(sequences: Sequence[str]) -> list[str]:
 
 
 def self_checked(
-    load: Load, path: Path, plan: OutputPlan, sample: Sequence[str], budget: int, device_name: str
+    load: Load, source: Path | Checkpoint, plan: OutputPlan, sample: Sequence[str], budget: int, device_name: str
 ) -> tuple[PackedEsm2, SelfCheck]:
     """The model to go on with, and what was found.
 
     Args:
         load: called with whether the plain path is asked for: gives the model. Nothing here holds one when another is
             asked for.
-        path: its checkpoint.
+        source: its checkpoint, or where it lies.
         plan: what is kept of each sequence.
         sample: sequences, from long to short; long ones are cut to what the check may cost.
         budget: tokens per batch.
@@ -133,7 +134,7 @@ def self_checked(
     precision, device = model.precision, model.device
     window = None if plan.windows is None else plan.windows.residues
     texts = cut_to([sequence[:window] for sequence in sample], model.config, device.type)
-    reference = _reference(path, texts, device)
+    reference = _reference(source, texts, device)
     batches = _batches(texts, model.config, device.type, budget)
     bound = PARITY_BOUNDS[precision]
     fast = _measure(model, plan, batches, reference)
@@ -184,13 +185,13 @@ def cut_to(sample: Sequence[str], config: Esm2Config, device_type: str) -> list[
     return kept
 
 
-def _reference(path: Path, texts: Sequence[str], device: torch.device) -> list[torch.Tensor]:
+def _reference(source: Path | Checkpoint, texts: Sequence[str], device: torch.device) -> list[torch.Tensor]:
     """The twin's states of each sequence (n, D), on the CPU; computed there where the device has no memory left."""
     ids = [torch.from_numpy(tokenise_packed([text])[0]) for text in texts]
     try:
-        states = [each.cpu() for each in twin_states(path, ids, device)]
+        states = [each.cpu() for each in twin_states(source, ids, device)]
     except torch.OutOfMemoryError:
-        states = twin_states(path, ids, torch.device("cpu"))
+        states = twin_states(source, ids, torch.device("cpu"))
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return states
