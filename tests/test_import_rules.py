@@ -19,6 +19,7 @@ ROOT = {
     "children",
     "compression",
     "config",
+    "cuda_start",
     "device_errors",
     "errors",
     "fasta",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from virnucpro.cli.program import run_program
+from virnucpro.cli.program import importing, run_program
 from virnucpro.config import EmbedConfig
+from virnucpro.cuda_start import start_cuda
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,6 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(config: EmbedConfig) -> None:
-    from virnucpro.pipeline.embed import embed_shard, tell_verdict
+    start_cuda(config.device)
+    with importing():
+        from virnucpro.pipeline.embed import embed_shard, tell_verdict
 
     tell_verdict(embed_shard(config))

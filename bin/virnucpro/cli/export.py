@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from virnucpro.cli.program import run_program
+from virnucpro.cli.program import importing, run_program
 from virnucpro.export.config import ExportConfig
 from virnucpro.plain_text import visible
 
@@ -15,6 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(config: ExportConfig) -> None:
-    from virnucpro.export.export import export
+    with importing():
+        from virnucpro.export.export import export
 
     print(*map(visible, export(config)), sep="\n")

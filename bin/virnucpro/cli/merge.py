@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from virnucpro.cli.program import run_program
+from virnucpro.cli.program import importing, run_program
 from virnucpro.merge.config import MergeConfig
 from virnucpro.plain_text import visible
 
@@ -15,6 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(config: MergeConfig) -> None:
-    from virnucpro.merge.merge import merge
+    with importing():
+        from virnucpro.merge.merge import merge
 
     print(*map(visible, merge(config).verdict), sep="\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from virnucpro.cli.program import run_program
+from virnucpro.cli.program import importing, run_program
 from virnucpro.neighbours.config import NeighboursConfig
 
 
@@ -14,6 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(config: NeighboursConfig) -> None:
-    from virnucpro.neighbours.neighbours import neighbours
+    with importing():
+        from virnucpro.neighbours.neighbours import neighbours
 
     neighbours(config)

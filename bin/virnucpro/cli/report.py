@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from virnucpro.cli.program import run_program
+from virnucpro.cli.program import importing, run_program
 from virnucpro.config import Config, option
 
 
@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(config: _ReportConfig) -> None:
-    from virnucpro.report.report import report
+    with importing():
+        from virnucpro.report.report import report
 
     report(config.results, config.outdir, config.reference, config.nextflow_version)

@@ -1,0 +1,31 @@
+"""CUDA started beside the imports of a process, which take longer."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+
+_LIBRARY = "libcuda.so.1"
+
+
+def start_cuda(device: str) -> None:
+    """Begin to start CUDA on the first visible GPU, on a thread of its own, and return at once.
+
+    PyTorch, once it is imported, works in the context that is made here, a device's primary one. What goes wrong is
+    left for it to find and to tell.
+
+    Args:
+        device: ``auto``, ``cuda``, ``mps`` or ``cpu``; for the last two nothing is done.
+    """
+    if device in ("auto", "cuda"):
+        threading.Thread(target=_make_context, name="cuda-start", daemon=True).start()
+
+
+def _make_context() -> None:
+    try:
+        cuda = ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return
+    context = ctypes.c_void_p()
+    if cuda.cuInit(0) == 0:
+        cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)

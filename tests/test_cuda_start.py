@@ -1,0 +1,67 @@
+"""CUDA begun before PyTorch is there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+START = """
+import sys, threading
+from virnucpro.cuda_start import start_cuda
+start_cuda(sys.argv[1])
+for thread in threading.enumerate():
+    thread is threading.main_thread() or thread.join()
+print("torch" in sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("the library has this name on Linux alone")
+    if (compiler := shutil.which("cc")) is None:
+        pytest.skip("no C compiler here")
+    folder = tmp_path_factory.mktemp("cuda")
+    source = PROJECT / "tests" / "driver" / "cuda.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libcuda.so.1", source], check=True)
+    return folder
+
+
+def calls(device: str, path: Path, tmp_path: Path, answer: int = 0) -> list[str]:
+    """What of CUDA a process called that begins with ``start_cuda(device)`` and does nothing else."""
+    noted = tmp_path / "calls"
+    environment = {"LD_LIBRARY_PATH": str(path), "CUDA_CALLS": str(noted), "CUDA_ANSWER": str(answer)}
+    done = subprocess.run(
+        [sys.executable, "-c", START, device],
+        env={**os.environ, "PYTHONPATH": str(PROJECT / "bin"), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("False\n", "")
+    return noted.read_text().splitlines() if noted.exists() else []
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_the_first_gpu_has_its_context_without_pytorch(device: str, library: Path, tmp_path: Path) -> None:
+    assert calls(device, library, tmp_path) == ["cuInit 0", "cuDevicePrimaryCtxRetain 0"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_other_devices_leave_cuda_alone(device: str, library: Path, tmp_path: Path) -> None:
+    assert calls(device, library, tmp_path) == []
+
+
+def test_a_driver_that_does_not_start_is_left_for_pytorch_to_tell_of(library: Path, tmp_path: Path) -> None:
+    assert calls("cuda", library, tmp_path, answer=100) == ["cuInit 0"]
+
+
+def test_a_library_that_cannot_be_loaded_is_as_none(tmp_path: Path) -> None:
+    (tmp_path / "libcuda.so.1").write_text("no library")
+    assert calls("cuda", tmp_path, tmp_path) == []
