@@ -46,7 +46,7 @@ test-units: $(VENV)/.dev ## the tests of kernels, model, data and engine; VENV=.
 	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) -m "not cards" tests/kernels tests/model tests/data tests/pipeline
 
 test-export: $(VENV)-export/.dev $(MODEL) ## exports, read back with the packages that others read them with
-	$(RUN) $(VENV)-export/bin/python -m pytest -q tests/export
+	$(RUN) $(VENV)-export/bin/python -m pytest -q $(TOGETHER) tests/export
 
 test-cards: $(VENV)/.dev ## every kernel of every model compiled for every GPU architecture, without one; six minutes
 	$(RUN) $(VENV)/bin/python -m pytest -q -m cards tests/kernels/test_cards.py

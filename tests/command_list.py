@@ -189,7 +189,7 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "make lint": PartOf("test", ".venv/bin/ruff check ."),
     "make types": PartOf("test", ".venv/bin/mypy"),
     "make test-e2e": PartOf("test", '-m "not faults_long" tests/e2e'),
-    "make test-export": PartOf("test", "-m pytest -q tests/export"),
+    "make test-export": PartOf("test", "--dist loadfile tests/export"),
     "make test-modules": PartOf("test", "tools/nf_test.sh"),
     "make .venv/.runtime": PartOf("demo", "uv pip install --quiet --python .venv/bin/python --require-hashes -r"),
     "make .venv/.runtime CUDA=12": Lacks(ENVIRONMENT, installs_a_lock),

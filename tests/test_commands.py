@@ -65,7 +65,7 @@ def test_commands_are_found_wherever_they_stand(tmp_path: Path) -> None:
 
 def ci_steps() -> set[str]:
     lines = (PROJECT / ".ci" / "run").read_text().splitlines()
-    return {match[1] for line in lines if (match := re.fullmatch(r"step \S+ (?:env (?:\S+=\S+ )+)?(make .+)", line))}
+    return {match[1] for line in lines if (match := re.fullmatch(r" *step \S+ (?:env (?:\S+=\S+ )+)?(make .+)", line))}
 
 
 @pytest.mark.parametrize("command", of_kind(Step), ids=ids)

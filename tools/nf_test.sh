@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# nf-test over tests/nf, in the containers of a profile (docker, apptainer) if one is named.
+# nf-test over tests/nf, in the containers of a profile (docker, apptainer) if one is named. Two halves at once: a test
+# by itself leaves a core idle for half of its time.
 # It runs where nf-test is installed, which is in no registry that the Makefile installs from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -7,4 +8,11 @@ if ! command -v nf-test >/dev/null; then
     echo "nf-test is not on the PATH: tests/nf/*.nf.test were not run"
     exit 0
 fi
-python tests/nf/with_hub.py nf-test test tests/nf ${1:+--profile "$1"}
+mkdir -p .nf-test
+half='NFT_WORKDIR=.nf-test/$half nf-test test tests/nf --shard "$half/2" --log ".nf-test/$half.log" "$@"'
+python tests/nf/with_hub.py bash -c "
+    half=2; $half >.nf-test/second 2>&1 & second=\$!
+    code=0; half=1; $half || code=\$?
+    wait \$second || code=\$?
+    cat .nf-test/second
+    exit \$code" halves ${1:+--profile "$1"}

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from _pytest.mark import ParameterSet
 from warned import warnings
 
 PROJECT = Path(__file__).parents[2]
@@ -102,6 +103,11 @@ def launch(
 def quiet(run: Launch) -> Launch:
     assert run.code != 0 or warnings(run.output) == [], run.output
     return run
+
+
+def once(*values: object) -> ParameterSet:
+    """A case of a test that is tried on one engine: on the others another case goes the same way."""
+    return pytest.param(*values, marks=pytest.mark.one_engine)
 
 
 def copy_project(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from launch import PROJECT, Launch, launch, launch_command, launch_environment, nextflow_command
+from launch import PROJECT, Launch, launch, launch_command, launch_environment, nextflow_command, once
 from model.hub_server import Hub, serve
 from model.official_models import save_official
 
@@ -90,6 +90,7 @@ def assert_refused(run: Launch, code: int, *parts: str) -> None:
     assert run.published() == []
 
 
+@pytest.mark.one_engine
 def test_two_runs_at_once_fetch_once(tmp_path: Path, model: Path, hub: Hub) -> None:
     hub.hold_after[WEIGHTS] = 1_000_000
     folders = [tmp_path / name for name in ("first", "second")]
@@ -262,7 +263,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, model: Path) -> None:
     assert f"--model_cache {tmp_path}/models cannot be written; check its permissions" in lacking.last_lines
 
 
-@pytest.mark.parametrize("cache", ["c$HOME", "file", "file/models"])
+@pytest.mark.parametrize("cache", ["c$HOME", "file", once("file/models")])
 def test_a_cache_that_no_task_can_use(cache: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     run = launch(tmp_path, *options(tmp_path, cache=cache))
@@ -272,7 +273,7 @@ def test_a_cache_that_no_task_can_use(cache: str, tmp_path: Path) -> None:
     assert not (tmp_path / "c$HOME").exists()
 
 
-@pytest.mark.parametrize("name", ['o\'clock "x" $(touch made) `touch made`', "-rf", "model_cache"])
+@pytest.mark.parametrize("name", ['o\'clock "x" $(touch made) `touch made`', once("-rf"), once("model_cache")])
 def test_a_name_is_never_part_of_the_script(name: str, tmp_path: Path) -> None:
     run = launch(tmp_path, *options(tmp_path, name))
     assert_refused(run, 69, "fetch_model.py: error: ")

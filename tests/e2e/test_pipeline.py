@@ -84,6 +84,7 @@ def test_the_run_says_what_it_does_and_where_the_results_are(run: Launch) -> Non
     assert str(run.results / "embeddings") in run.last_lines
 
 
+@pytest.mark.one_engine
 def test_vectors_equal_those_of_one_shard(run: Launch, inputs: list[Path], tmp_path: Path) -> None:
     single = launch(tmp_path, *arguments(inputs), "--shard_residues", "1000000")
     assert single.code == 0, single.output

@@ -57,6 +57,7 @@ def test_the_demo_profile_fetches_the_official_model_once(clone: Path, tmp_path:
     assert model_of(run.results)["name"] == OFFICIAL
 
 
+@pytest.mark.one_engine
 def test_the_tiny_model_is_what_its_program_writes(tmp_path: Path) -> None:
     subprocess.run([sys.executable, PROJECT / "tools" / "make_tiny_model.py", tmp_path], check=True)
     assert (tmp_path / "config.json").read_bytes() == (TINY / "config.json").read_bytes()

@@ -154,6 +154,7 @@ def test_of_two_runs_the_second_is_told_at_once_and_one_that_was_killed_holds_no
     assert third.statuses()["MERGE_EMBEDDINGS"] == {"COMPLETED"}
 
 
+@pytest.mark.one_engine
 @pytest.mark.faults(
     "a run of another machine holds the outdir", "`nextflow run`", "2 before anything is computed, with who holds it"
 )

@@ -10,10 +10,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from launch import MODEL, PROJECT, copy_project, launch
+from launch import MODEL, PROJECT, copy_project, launch, once
 
 PROTEINS = PROJECT / "assets" / "proteins.fasta"
-ONE_ENGINE = pytest.mark.one_engine
 
 
 class Malicious:
@@ -33,13 +32,13 @@ class Malicious:
         (["--input", PROTEINS, "--work-dir", "x"], 2, "Nextflow's own and has one dash: -work-dir"),
         (["--input", PROTEINS, "--max_length", "many"], 2, "--max_length is 'many', but must be a whole number"),
         (["--input", PROTEINS, "--strict", "maybe"], 2, "--strict is 'maybe', but must be true or false"),
-        (["--input", PROTEINS, "--alphabet", "dna"], 2, "--alphabet is 'dna', but must be one of auto, protein"),
+        once(["--input", PROTEINS, "--alphabet", "dna"], 2, "--alphabet is 'dna', but must be one of auto, protein"),
         (["--input", PROTEINS, "--precision", "fp7"], 2, "must be one of fp16, bf16, fp32, fp8; did you mean fp8?"),
         ([], 2, "no --input"),
         (["--input"], 2, "--input has no value; give one"),
         (["--input", ""], 2, "--input has no value; give one"),
-        (["--input", PROTEINS, "--outdir"], 2, "--outdir has no value; give one"),
-        (["--input", "nowhere.fasta"], 66, "--input nowhere.fasta: no such file"),
+        once(["--input", PROTEINS, "--outdir"], 2, "--outdir has no value; give one"),
+        once(["--input", "nowhere.fasta"], 66, "--input nowhere.fasta: no such file"),
         (["--input", "c$HOME.fasta"], 66, "Nextflow cannot stage a path with a dollar sign"),
         (["--input", PROTEINS, "--model", "none/model.pt"], 66, "--model none/model.pt: no such file or folder"),
     ],
@@ -61,7 +60,7 @@ def test_a_preview_starts_nothing_and_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.faults("an outdir that cannot be made", "`nextflow run`", "74 before anything is computed")
-@pytest.mark.parametrize("outdir", ["file", "file/results"])
+@pytest.mark.parametrize("outdir", ["file", once("file/results")])
 def test_an_outdir_that_cannot_be_made(outdir: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     run = launch(tmp_path, "--input", PROTEINS, "--model", MODEL, "--outdir", outdir)
@@ -127,25 +126,17 @@ def malicious_pickle(folder: Path) -> list[str | Path]:
 @pytest.mark.parametrize(
     ("prepare", "code", "message"),
     [
-        (nucleotide, 65, "split_fasta.py: error: {folder}/in.fasta"),
-        pytest.param(
-            not_fasta,
-            65,
-            "split_fasta.py: error: {folder}/in.fasta, line 1: a table with commas between its columns",
-            marks=ONE_ENGINE,
+        once(nucleotide, 65, "split_fasta.py: error: {folder}/in.fasta"),
+        once(
+            not_fasta, 65, "split_fasta.py: error: {folder}/in.fasta, line 1: a table with commas between its columns"
         ),
-        pytest.param(truncated_gzip, 65, "split_fasta.py: error: {folder}/in.fasta.gz", marks=ONE_ENGINE),
-        pytest.param(
-            archive,
-            65,
-            "split_fasta.py: error: {folder}/in.fasta: a tar archive inside gzip, not FASTA; unpack it",
-            marks=ONE_ENGINE,
-        ),
+        once(truncated_gzip, 65, "split_fasta.py: error: {folder}/in.fasta.gz"),
+        once(archive, 65, "split_fasta.py: error: {folder}/in.fasta: a tar archive inside gzip, not FASTA; unpack it"),
         (strict, 65, "split_fasta.py: error: {folder}/in.fasta, line 3: record 'bad'"),
-        pytest.param(unknown_model, 69, "fetch_model.py: error: unknown model 'esm2_t33_650M'", marks=ONE_ENGINE),
-        (model_out_of_reach, 69, "fetch_model.py: error: esm2_t6_8M_UR50D cannot be had"),
-        pytest.param(corrupt_checkpoint, 69, "fetch_model.py: error: ", marks=ONE_ENGINE),
-        pytest.param(malicious_pickle, 69, "fetch_model.py: error: ", marks=ONE_ENGINE),
+        once(unknown_model, 69, "fetch_model.py: error: unknown model 'esm2_t33_650M'"),
+        once(model_out_of_reach, 69, "fetch_model.py: error: esm2_t6_8M_UR50D cannot be had"),
+        once(corrupt_checkpoint, 69, "fetch_model.py: error: "),
+        once(malicious_pickle, 69, "fetch_model.py: error: "),
     ],
 )
 def test_a_task_that_refuses_its_input(prepare, code: int, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

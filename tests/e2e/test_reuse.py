@@ -37,6 +37,7 @@ def summary(run: Launch) -> dict[str, int]:
     return found
 
 
+@pytest.mark.one_engine
 def test_one_per_cent_more_embeds_exactly_that(earlier: Launch, tmp_path: Path) -> None:
     known = summary(earlier)
     fasta = tmp_path / "release.fasta"

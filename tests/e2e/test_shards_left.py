@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from launch import MODEL, PROJECT, Launch, ask, launch
+from launch import MODEL, PROJECT, Launch, ask, launch, once
 from terminal import launch_on_terminal
 
 MINUTE = 60_000
@@ -87,7 +87,7 @@ def test_finished_shards_and_the_time_that_is_left_are_told(told: list[list[str 
     assert told[case] == CASES[case][2]
 
 
-@pytest.mark.parametrize("on", [launch, launch_on_terminal], ids=["log", "terminal"])
+@pytest.mark.parametrize("on", [launch, once(launch_on_terminal)], ids=["log", "terminal"])
 def test_a_run_tells_its_last_shard_once_and_one_that_goes_on_counts_those_that_it_kept(
     on: Callable[..., Launch], tmp_path: Path
 ) -> None:
