@@ -46,6 +46,7 @@ class Malicious:
         (["--input", "nowhere.fasta"], 66, "--input nowhere.fasta: no such file"),
         (["--input", "c$HOME.fasta"], 66, "Nextflow cannot stage a path with a dollar sign"),
         (["--input", PROTEINS, "--model", "none/model.pt"], 66, "--model none/model.pt: no such file or folder"),
+        (["--input", PROTEINS, "--model", MODEL, "--python_env", "no"], 66, "--python_env no: no bin/activate in it"),
     ],
 )
 def test_parameters(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
