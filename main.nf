@@ -7,7 +7,7 @@ include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
 include { cacheToFill ; checkName ; fetchedModel ; hubFolder ; keptModel ; modelCache } from './modules/model_cache/main.nf'
 include { help } from './modules/help/main.nf'
 include { checkParameters ; codeFingerprint ; lastWord ; optionsOf } from './modules/parameters/main.nf'
-include { existingPaths ; inputFiles ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
+include { checkEnvironment ; existingPaths ; inputFiles ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
 include { closing ; extent ; follow ; plan ; shardSizes ; splitIn ; workload } from './modules/plan/main.nf'
 include { NEIGHBOURS } from './modules/neighbours/main.nf'
 include { claimed ; published } from './modules/outdir/main.nf'
@@ -28,13 +28,12 @@ workflow {
     if (reference.size() > 1 || (reference && !p.neighbours)) {
         stop(2, reference.size() > 1 ? '--reference names several folders; give one' : '--reference says where to look for --neighbours; give their number too')
     }
+    checkEnvironment(p.python_env)
     def outdir = writableFolder('outdir', p.outdir)
     stageableFolders()
     def named = literal(p.model)
     def local = named ? modelFolder(named) : null
-    if (local) {
-        stageable('model', [local])
-    }
+    stageable('model', local ? [local] : [])
     checkName(p, local)
     def models = modelCache(p.model_cache)
     def model = local ?: keptModel(models, p)

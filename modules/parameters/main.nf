@@ -33,20 +33,24 @@ def checkParameters(given, schema) {
             stop(2, unknown(name, rules.keySet()))
         }
     }
-    return rules.collectEntries { name, rule -> [name, checkParameter(name, rule, given[name])] }
+    return rules.collectEntries { name, rule -> [name, given.containsKey(name) ? checkParameter(name, rule, given[name]) : null] }
 }
 
 def checkParameter(name, rule, value) {
-    if (value == null || (value.toString().isEmpty() && rule.default == null)) {
-        return null
-    }
-    def text = value.toString()
+    def text = value == null ? '' : value.toString()
     if (text.isEmpty()) {
-        stop(2, "--${name} is empty; leave it out for ${rule.default}")
+        if (rule.default == null && name != 'gpus') {
+            return null
+        }
+        stop(2, "--${name} is empty; leave it out for ${rule.default == null ? 'those present' : rule.default}")
+    }
+    // A file of parameters can hold them.
+    if (value instanceof Map || (value instanceof List && !('array' in rule.type))) {
+        stop(2, "--${name} is '${text}', but must be one value")
     }
     // What Nextflow makes of a parameter that nothing follows, or an empty text.
-    if (!(rule.type in ['boolean', 'integer']) && text == 'true') {
-        stop(2, "--${name} has no value; give one, or ./true for what bears that name")
+    if (rule.type != 'boolean' && text == 'true') {
+        stop(2, "--${name} has no value; give one${rule.type == 'integer' ? '' : ', or ./true for what bears that name'}")
     }
     if (rule.type == 'string' && text =~ '\\p{Cntrl}') {
         stop(rule.format ? 66 : 2, "--${name} holds a line break, tab or other control character; write it without")
@@ -63,7 +67,7 @@ def checkParameter(name, rule, value) {
     if (rule.pattern && !(text ==~ rule.pattern)) {
         stop(2, "--${name} is '${text}', but must be ${rule.errorMessage ?: rule.description}")
     }
-    return rule.type == 'boolean' ? text == 'true' : (rule.type == 'integer' ? text as long : value)
+    return rule.type == 'boolean' ? text == 'true' : (rule.type == 'integer' ? text as long : (value instanceof List ? value : text))
 }
 
 /** The options of a program: the parameters that the schema passes on to it, whole, so that a change of any reruns it. */

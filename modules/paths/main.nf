@@ -267,6 +267,14 @@ def listed(prefix, paths, samples = []) {
     return groovy.json.JsonOutput.toJson(entries)
 }
 
+/** What tasks activate is looked for where they run on this machine; a scheduler's nodes may have it at their own. */
+def checkEnvironment(folder) {
+    def local = (workflow.session.config.process.executor ?: 'local') == 'local'
+    if (folder && local && !absolute(folder).resolve('bin/activate').exists()) {
+        stop(66, "--python_env ${printable(folder)}: no bin/activate in it; name a virtual environment")
+    }
+}
+
 /** A folder that the run writes to, made and tried now rather than after hours of work. */
 def writableFolder(name, path) {
     try {

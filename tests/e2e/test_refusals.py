@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import pickle
 import shutil
@@ -38,9 +39,13 @@ class Malicious:
         (["--input"], 2, "--input has no value; give one"),
         (["--input", ""], 2, "--input has no value; give one"),
         once(["--input", PROTEINS, "--outdir"], 2, "--outdir has no value; give one"),
+        (["--input", PROTEINS, "--gpus", "x"], 2, "--gpus is 'x', but must be a whole number of at least 0"),
+        once(["--input", PROTEINS, "--gpus", "1.5"], 2, "--gpus is '1.5', but must be a whole number of at least 0"),
+        (["--input", PROTEINS, "--gpus", ""], 2, "--gpus has no value; give one"),
         once(["--input", "nowhere.fasta"], 66, "--input nowhere.fasta: no such file"),
         (["--input", "c$HOME.fasta"], 66, "Nextflow cannot stage a path with a dollar sign"),
         (["--input", PROTEINS, "--model", "none/model.pt"], 66, "--model none/model.pt: no such file or folder"),
+        (["--input", PROTEINS, "--model", MODEL, "--python_env", "no"], 66, "--python_env no: no bin/activate in it"),
     ],
 )
 def test_parameters(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
@@ -49,6 +54,22 @@ def test_parameters(arguments: list[str], code: int, message: str, tmp_path: Pat
     assert run.code == code, run.output
     assert message in run.last_lines
     assert run.published() == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"outdir": None}, "--outdir is empty; leave it out for results"),
+        ({"outdir": ["a", "b"]}, "--outdir is '[a, b]', but must be one value"),
+        ({"triton_cache": {"a": 1}}, "--triton_cache is '[a:1]', but must be one value"),
+    ],
+)
+def test_a_file_of_parameters(given: dict[str, object], message: str, tmp_path: Path) -> None:
+    (tmp_path / "given.json").write_text(json.dumps(given))
+    run = launch(tmp_path, "--input", PROTEINS, "-params-file", "given.json")
+    assert run.code == 2, run.output
+    assert message in run.last_lines
+    assert not (tmp_path / "results").exists() or run.published() == []
 
 
 def test_a_preview_starts_nothing_and_says_so(tmp_path: Path) -> None:

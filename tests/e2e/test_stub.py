@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,13 @@ def test_an_edit_reruns_what_runs_it_and_nothing_else(edits: dict[str, set[str]]
         statuses = launch(folder, *stub, "-resume", project=project).statuses()
         assert {process for process, seen in statuses.items() if seen == {"COMPLETED"}} == rerun, name
         assert {process for process, seen in statuses.items() if seen == {"CACHED"}} == PROCESSES - rerun, name
+
+
+def test_folders_may_be_named_by_numbers(tmp_path: Path) -> None:
+    (tmp_path / "2025").symlink_to(sys.prefix)
+    run = launch(tmp_path, "-stub", "-profile", "test", "--outdir", "2026", "--python_env", "2025", "--report", "false")
+    assert run.code == 0, run.output
+    assert list((tmp_path / "2026" / "embeddings").iterdir())
 
 
 @pytest.mark.parametrize("name", ["esm2_t33_650M_UR50D", once("lab/tuned-esm2")])
