@@ -46,7 +46,7 @@ def bounded(goal: Goal | None, value: float | None, shown: str) -> str:
 
 def parity_line(row: Row) -> list[str]:
     cosine, worst = number(row, "pooled_cosine_min"), number(row, "residue_relative_l2_max")
-    cosine_goal, worst_goal = BOUNDS.get(row["precision"], (None, None))
+    cosine_goal, worst_goal = BOUNDS.get(row["precision"].removesuffix(" plain"), (None, None))
     return [
         row["precision"],
         bounded(cosine_goal, cosine, cut(cosine)),
@@ -221,7 +221,8 @@ def parity_page(results: Path) -> str:
         "protein's, between mean-pooled vectors; digits are cut off, not rounded. *Greatest residue L2* is the worst "
         "residue's |ours - reference| / |reference| in the last layer's states. *Alone* compares ours with ours: "
         "some of the proteins in batches of their own against the same ones among others, that is, how far a vector "
-        "depends on its batch." + (f" Data: {data}." if data else ""),
+        "depends on its batch. *Plain* after a precision is PyTorch's own operations in it, with no kernel of "
+        "ours: what they are off by is the precision's rounding." + (f" Data: {data}." if data else ""),
         table(
             ["precision", "least pooled cosine", "greatest residue L2"],
             [

@@ -113,7 +113,9 @@ def main() -> None:
     parser.add_argument("fasta", type=Path)
     parser.add_argument("--size", choices=ALL_SHAPES, default="650M")
     parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--precisions", default="fp32,fp16,bf16,fp8")
+    parser.add_argument(
+        "--precisions", default="fp32,fp16,bf16,fp8", help="'bf16 plain' and the like: by PyTorch's operations alone"
+    )
     parser.add_argument("--sequences", type=int, default=200)
     parser.add_argument("--budget", type=int, default=32_768)
     parser.add_argument("--device", default="cuda")
@@ -132,7 +134,8 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     name = options.checkpoint.name if options.checkpoint else options.size
     for precision in options.precisions.split(","):
-        model = PackedEsm2.from_fair_esm(reference, precision, device)
+        kind, _, form = precision.partition(" ")
+        model = PackedEsm2.from_fair_esm(reference, kind, device, plain=form == "plain")
         packed = packed_states(model, batches, len(sequences))
         mates = compare(packed_states(model, alone, len(alone)), packed[: len(alone)])
         row = {

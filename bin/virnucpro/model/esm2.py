@@ -115,11 +115,16 @@ class PackedEsm2:
 
     @classmethod
     def from_fair_esm(
-        cls, model: Any, precision: str | None = None, device: torch.device | str | None = None
+        cls,
+        model: Any,
+        precision: str | None = None,
+        device: torch.device | str | None = None,
+        *,
+        plain: bool = False,
     ) -> PackedEsm2:
         """Repack a loaded model of fair-esm: an ``ESM2``, or the ``ProteinBertModel`` that an ESM-1b or ESM-1v is.
 
-        Precision and device default to those of its weights.
+        Precision and device default to those of its weights; ``plain`` is as in ``from_state``.
 
         Raises:
             ModelError: another family, or rotary frequencies that a cast to bf16 has spoilt.
@@ -139,7 +144,7 @@ class PackedEsm2:
             state[key] = unturned if family.rotary_base is None else _undo_bfloat16(state[key])
         if precision is None:
             precision = precision_of(table.dtype)
-        return cls.from_state(config, state, precision, table.device if device is None else device)
+        return cls.from_state(config, state, precision, table.device if device is None else device, plain=plain)
 
     def shallow(self) -> PackedEsm2:
         """The embedding, the first layer and the final norm of this model: it runs the same kernels."""
