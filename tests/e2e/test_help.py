@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,7 @@ def test_the_examples_are_taken_as_they_are_printed(helped: Launch) -> None:
     commands = re.findall(r"^ +nextflow run \. (.*)", text, re.MULTILINE)
     assert len(commands) == 3
     (helped.folder / "proteins").mkdir()
+    (helped.folder / ".venv").symlink_to(sys.prefix)
     for name in ("proteins.fasta", "proteins/a.fasta.gz"):
         (helped.folder / name).write_text(">a\nMKV\n")
     for command in commands:
