@@ -53,6 +53,12 @@ def end(these: Iterable[Found], sent: signal.Signals = signal.SIGKILL) -> None:
             each.process.send_signal(sent)
 
 
+def end_all(mark: str) -> None:
+    """Those too that are started while the others are found, and the guards that would have ended them with them."""
+    while these := list(found(mark)):
+        end(these)
+
+
 @contextmanager
 def embedding(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A run whose one shard is at work for longer than any test."""
@@ -74,7 +80,7 @@ def embedding(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
             assert wait_until(lambda: any(is_program(each) for each in found(mark)), 120)
             yield run, mark
         finally:
-            end(found(mark))
+            end_all(mark)
 
 
 def is_nextflow(each: Found) -> bool:
@@ -157,4 +163,4 @@ def test_the_guard_ends_what_ignores_to_be_told(tmp_path: Path, on: str, killed:
                 wrapper.process.kill()
             assert wait_until(lambda: not found(mark), GONE_WITHIN), found(mark)
         finally:
-            end(found(mark))
+            end_all(mark)
