@@ -70,8 +70,9 @@ def run_section(results: Path, pictures: str) -> Iterator[str]:
         "`python -m benchmarks.peers.bench_run FASTA --size SIZE` times the command that users type, from its start to "
         "its end, and a plain script beside it in turns: on a GPU Hugging Face's `EsmModel` in bf16 over sorted padded "
         "batches, on a CPU fair-esm's extract, both as processes of their own and with the same weights. *Cold* is a "
-        "first run, with no kernel compiled. Python's bytecode is kept from earlier processes, as it is wherever "
-        "`PYTHONDONTWRITEBYTECODE` is not set. Seconds are medians; the picture shows the median run's steps."
+        "first run, with no kernel compiled. Since commit b4e28ff Python's bytecode is kept from earlier processes; "
+        "rows of commits before it, of both programs, were measured where none was written. Seconds are medians; the "
+        "picture shows the median run's steps."
     )
     for path in measured:
         yield from one_file(path, pictures)
