@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import pytest
 
-SOURCE = Path(__file__).parent / "nvml.c"
 SMI = """#!/bin/sh
 case "$*" in
 *compute_cap*) echo "{capability}" ;;
@@ -21,13 +20,18 @@ esac
 """
 
 
-def install_driver(folder: Path, version: str, cuda: tuple[int, int], capability: str = "8.0") -> dict[str, str]:
-    """Build the driver in ``folder``; returns the environment in which a process meets it."""
+def build_library(source: str, library: Path) -> None:
+    """Compile a C file of this folder into a library that a process loads by its name."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler here")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, Path(__file__).with_name(source)], check=True)
+
+
+def install_driver(folder: Path, version: str, cuda: tuple[int, int], capability: str = "8.0") -> dict[str, str]:
+    """Build the driver in ``folder``; returns the environment in which a process meets it."""
     folder.mkdir(parents=True)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libnvidia-ml.so.1", SOURCE], check=True)
+    build_library("nvml.c", folder / "libnvidia-ml.so.1")
     uuid = f"GPU-{uuid4()}"
     smi = folder / "nvidia-smi"
     smi.write_text(SMI.format(version=version, major=cuda[0], minor=cuda[1], capability=capability, uuid=uuid))

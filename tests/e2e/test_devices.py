@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from driver.driver import install_driver
+from gpu_locks import remove_locks
 from launch import MODEL, Launch, launch
 
 pytestmark = [
@@ -15,7 +16,6 @@ pytestmark = [
     pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU"),
 ]
 
-LOCKS = Path("/tmp/virnucpro-gpu-locks")
 CUDA_MAJOR = int((torch.version.cuda or "0").partition(".")[0])
 
 
@@ -67,7 +67,7 @@ def test_what_no_retry_cures_ends_the_run_at_once(
         *("-profile", "test", "--model", MODEL, "--report", "false", "--gpus", "1", "--precision", precision),
         environment=driver,
     )
-    (LOCKS / driver["DRIVER_UUID"]).unlink(missing_ok=True)
+    remove_locks(driver["DRIVER_UUID"])
     assert run.code == 2, run.output
     (line,) = [line for line in run.last_lines.splitlines() if line.startswith("No results: ")]
     assert line.startswith("No results: embed_shard.py: error: ")

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gpu_locks import LOCKS, remove_locks
 from launch import MODEL, PROJECT, Launch, launch
 
-LOCKS = Path("/tmp/virnucpro-gpu-locks")
 STAND_INS = PROJECT / "tests" / "runtimes" / "stand_ins"
 
 
@@ -27,8 +27,7 @@ def devices(*names: str) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in names:
-            (LOCKS / name).unlink(missing_ok=True)
+        remove_locks(*names)
 
 
 def test_no_device_to_be_seen_is_told_in_our_words(tmp_path: Path) -> None:

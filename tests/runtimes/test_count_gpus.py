@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gpu_locks import remove_locks
 from pipeline_run import PROJECT, run_pipeline
 
 SCRIPT = PROJECT / "conf" / "count_gpus.sh"
-LOCKS = Path("/tmp/virnucpro-gpu-locks")
 CARD = "NVIDIA A100-SXM4-80GB"
 
 
@@ -27,8 +27,7 @@ def two_gpus(tmp_path: Path) -> Iterator[dict[str, str]]:
     smi.write_text(f'#!/bin/sh\ncase "$*" in {asked} esac\n')
     smi.chmod(0o755)
     yield {"PATH": f"{smi.parent}:{os.environ['PATH']}"}
-    for name in names:
-        (LOCKS / name).unlink(missing_ok=True)
+    remove_locks(*names)
 
 
 def count(environment: dict[str, str]) -> list[str]:

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gpu_locks import LOCKS, remove_locks
 
 SCRIPT = Path(__file__).parents[2] / "conf" / "gpu_slot.sh"
-LOCKS = Path("/tmp/virnucpro-gpu-locks")
 SLOTS = 8
 TASKS = 200
 CONCURRENT = 14
@@ -40,8 +40,7 @@ def devices() -> Iterator[list[str]]:
     prefix = uuid.uuid4().hex[:12]
     names = [f"GPU-{prefix}-{index}" for index in range(SLOTS)]
     yield names
-    for name in names:
-        (LOCKS / name).unlink(missing_ok=True)
+    remove_locks(*names)
 
 
 def start(task: str, *arguments: str, visible: str | None, path: str | None = None) -> subprocess.Popen[str]:

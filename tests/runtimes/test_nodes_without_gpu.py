@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from gpu_locks import remove_locks
 from pipeline_run import run_pipeline
 from test_profiles import CALLS, STAND_INS
 
@@ -52,7 +53,7 @@ def test_another_node_is_asked_for(parser: str, tmp_path: Path, inputs: Path) ->
         configs=(quick,),
         python_env=None,
     )
-    (Path("/tmp/virnucpro-gpu-locks") / f"GPU-{tmp_path.name}").unlink(missing_ok=True)
+    remove_locks(f"GPU-{tmp_path.name}")
     assert run.code == 0, run.output
     rows = [row for row in run.trace() if row["name"].startswith("EMBED_SHARD")]
     assert sorted((row["status"], row["exit"]) for row in rows)[0] == ("COMPLETED", "0")

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from gpu_locks import LOCKS
 from pipeline_run import (
     EMBED_IMAGE,
     PROJECT,
@@ -29,7 +30,6 @@ from warned import warnings
 CLUSTERS = {"slurm": "slurm", "awsbatch": "awsbatch", "googlebatch": "google-batch", "k8s": "k8s"}
 ENGINES = ("docker", "podman", "apptainer", "singularity")
 PARSERS = ("v1", "v2")
-LOCKS = Path("/tmp/virnucpro-gpu-locks")
 STAND_INS = Path(__file__).parent / "stand_ins"
 CALLS = "VIRNUCPRO_TEST_CALLS"
 
@@ -64,11 +64,12 @@ def has(text: str, name: str, value: str) -> bool:
 @pytest.mark.parametrize("profile", ["conda", *CLUSTERS, *ENGINES])
 def test_no_profile_loses_what_gpu_tasks_ask_for(profile: str, parser: str) -> None:
     text = settings(profile, parser)
+    values = {}
     for directive in ("ext.gpu", "cpus", "memory", "time", "accelerator"):
-        (value,) = re.findall(rf"^process\.{directive} = (.*(?:\n .*)*)", text, re.MULTILINE)
-        assert f"task.process in {gpu_processes()}" in value, directive
+        (values[directive],) = re.findall(rf"^process\.{directive} = (.*(?:\n .*)*)", text, re.MULTILINE)
+        assert f"task.process in {gpu_processes()}" in values[directive], directive
     # Of a scheduler alone: on this machine Nextflow 26.08 would give out devices itself.
-    assert "(task.executor ?: 'local') != 'local' ?" in value
+    assert "(task.executor ?: 'local') != 'local' ?" in values["accelerator"]
 
 
 def gpu_processes() -> list[str]:
