@@ -5,7 +5,8 @@
 Each start is a process of its own over the same short shard, whose longest, middle and shortest sequence are those of
 the input; the first, which fills the kernels' cache, is not counted. The share is that of a shard of ten minutes.
 On a GPU it shows what a CPU cannot: the compiled kernels' figures by precision, and the memory that the twin takes
-beside the model. Writes ``benchmarks/results/self-check-<device>.csv``.
+beside the model. In the same turns PyTorch alone is started, up to its first tensor on the device: a task's time to its
+first finished batch is held against that. Writes ``benchmarks/results/self-check-<device>.csv``.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from benchmarks.environment import RESULTS, ROOT, conditions, write_csv
 from benchmarks.inputs import read_sequences
 from benchmarks.measurements.bench_process import describe, write_shard
+
+from virnucpro.output.files import BATCHES_FILE
 
 #: Seconds of the shard that the cost is held against.
 SHARD_SECONDS = 600.0
@@ -33,12 +39,20 @@ def start(folder: Path, model: Path, description: Path, arguments: list[str], nu
     outdir = folder / f"out-{number}"
     paths = ["--shard", folder / "shard-00000.fasta", "--model", model, "--model-json", description, "--outdir", outdir]
     command = [sys.executable, ROOT / "bin" / "embed_shard.py", *paths, *arguments]
-    before = os.times()
+    before, begun = os.times(), time.time()
     subprocess.run([str(word) for word in command], check=True, stderr=subprocess.DEVNULL)
     after = os.times()
     summary: dict[str, Any] = json.loads((outdir / "summary.json").read_text())
     used = after.children_user + after.children_system - before.children_user - before.children_system
-    return summary | {"processor_seconds": used}
+    first: float = pc.min(pq.read_table(outdir / BATCHES_FILE)["end"]).as_py()
+    return summary | {"processor_seconds": used, "first_batch_seconds": first - begun}
+
+
+def start_bare(device: str) -> float:
+    """Seconds of a process that starts PyTorch and has one tensor on the device."""
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import torch; torch.zeros(1, device={device!r})"], check=True)
+    return time.perf_counter() - begun
 
 
 def ends_and_middle(sequences: list[str], count: int) -> list[str]:
@@ -57,12 +71,14 @@ def measure(options: argparse.Namespace, precision: str) -> dict[str, Any]:
         sequences = ends_and_middle(read_sequences(options.fasta, options.max_length), options.sequences)
         write_shard(sequences, 1, folder / "shard-00000.fasta")
         description = describe(checkpoint, folder)
-        start(folder, checkpoint, description, arguments, -1)
-        on, off = [], []
+        on_cpu = start(folder, checkpoint, description, arguments, -1)["device_uuid"] is None
+        on, off, bare = [], [], []
         for number in range(options.repeats):
+            bare.append(start_bare("cpu" if on_cpu else "cuda"))
             on.append(start(folder, checkpoint, description, arguments, 2 * number))
             off.append(start(folder, checkpoint, description, [*arguments, "--no-self-check"], 2 * number + 1))
     checked, unchecked = (median(each["startup_seconds"] for each in runs) for runs in (on, off))
+    first = median(each["first_batch_seconds"] for each in on)
     used, unchecked_used = (median(each["processor_seconds"] for each in runs) for runs in (on, off))
     return {
         "model": checkpoint.stem,
@@ -75,12 +91,15 @@ def measure(options: argparse.Namespace, precision: str) -> dict[str, Any]:
         "check_seconds": checked - unchecked,
         "startup_ratio": checked / unchecked,
         "share_of_ten_minutes": (checked - unchecked) / SHARD_SECONDS,
+        "first_batch_seconds": first,
+        "bare_seconds": median(bare),
+        "first_batch_ratio": first / median(bare),
         "processor_seconds": used,
         "processor_seconds_unchecked": unchecked_used,
         "repeats": options.repeats,
         "data": options.fasta.name,
         **conditions(),
-        "on_gpu": on[0]["device_uuid"] is not None,
+        "on_gpu": not on_cpu,
     }
 
 
