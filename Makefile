@@ -112,7 +112,7 @@ bench-gpu: $(VENV)/.dev $(MODEL) ## all GPU measurements with FASTA=proteins, th
 	$(BENCH).measurements.bench_monitor "$(FASTA)"
 	$(MAKE) docs
 
-tune: $(VENV)/.dev ## the fastest tiles of attention on this GPU into bin/virnucpro/kernels/tiles.json
+tune: $(VENV)/.dev ## the fastest tiles of attention and linear layers on this GPU into bin/virnucpro/kernels/tiles.json
 	$(BENCH).measurements.tune
 
 docs: ## docs/performance.md and docs/parity.md from benchmarks/results

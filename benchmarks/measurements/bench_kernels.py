@@ -19,7 +19,17 @@ from statistics import median
 import torch
 from benchmarks.environment import RESULTS, conditions, write_csv
 
-from virnucpro.kernels import attention, fp8_linear, fused_fp8, fused_linear, layer_norm, linear_gelu, pooling, rotary
+from virnucpro.kernels import (
+    attention,
+    fp8_linear,
+    fused_fp8,
+    fused_linear,
+    layer_norm,
+    linear_gelu,
+    linear_rotary,
+    pooling,
+    rotary,
+)
 from virnucpro.kernels.high_low import HighLow
 
 WIDTHS = {"8M": (320, 20), "35M": (480, 20), "150M": (640, 20), "650M": (1280, 20), "3B": (2560, 40)}
@@ -93,7 +103,7 @@ def fp8_cases(x: torch.Tensor, heads: int, lengths: list[int]) -> Iterator[Case]
 
 
 def linear_cases(x: torch.Tensor, heads: int, lengths: list[int]) -> Iterator[Case]:
-    """The three fused linear layers and what they are made of."""
+    """The three fused linear layers, and those of other cards."""
     tokens, width = x.shape
     random = lambda *shape: torch.randn(*shape, device="cuda", dtype=x.dtype)  # noqa: E731
     rotation = rotation_for(width // heads, lengths)
@@ -115,6 +125,9 @@ def linear_cases(x: torch.Tensor, heads: int, lengths: list[int]) -> Iterator[Ca
     yield ("row_statistics", lambda: ours.row_statistics(x), lambda: ours.row_statistics_ref(x), 0, size)
     yield ("linear_gelu", lambda: linear_gelu.linear_gelu(x, up, wide_bias),
            lambda: linear_gelu.linear_gelu_ref(x, up, wide_bias), 4 * product, 0)  # fmt: skip
+    adjacent, turned = linear_rotary.rotates_inside(x), (x, qkv_weight, qkv_bias, rotation, heads)
+    yield ("linear_rotary", lambda: linear_rotary.linear_rotary(*turned, adjacent=adjacent),
+           lambda: linear_rotary.linear_rotary_ref(*turned, adjacent=adjacent), 3 * product, 0)  # fmt: skip
     yield ("rotary", lambda: rotary.rotary_(qkv, rotation, heads), lambda: rotary.rotary_ref_(qkv, rotation, heads),
            0, 4 * size)  # fmt: skip
 

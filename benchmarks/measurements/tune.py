@@ -1,10 +1,11 @@
-"""Measure attention's tiles on this GPU and rewrite the package's table (``make tune``).
+"""Measure the tiles of attention and of the linear layers on this GPU and rewrite the package's table (``make tune``).
 
-python -m benchmarks.measurements.tune
+python -m benchmarks.measurements.tune [--kernels attention,linear]
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import math
@@ -19,7 +20,10 @@ from benchmarks.measurements.bench_kernels import milliseconds
 from virnucpro.kernels import hopper_attention, tiles
 from virnucpro.kernels.attention import varlen_attention
 from virnucpro.kernels.device import triton
-from virnucpro.kernels.tiles import AttentionTiles, HopperAttentionTiles
+from virnucpro.kernels.linear_gelu import gelu_, linear_gelu
+from virnucpro.kernels.linear_rotary import linear_rotary
+from virnucpro.kernels.rotary import Rotation
+from virnucpro.kernels.tiles import AttentionTiles, HopperAttentionTiles, LinearTiles
 from virnucpro.model.parameters import LOW_QUERIES_HEAD_DIM
 
 HEAD_DIMS = (16, 32, 64, 128)
@@ -31,11 +35,21 @@ CHOICES = [
 ]
 HOPPER_LONGEST = (128, 256, 448, 640, 1024)
 HOPPER_CHOICES = [HopperAttentionTiles(*choice) for choice in itertools.product((2, 3), (64, 128))]
+LINEAR_CHOICES = [
+    LinearTiles(*choice)
+    for choice in (
+        (64, 128, 32, 4, 4), (128, 64, 32, 4, 4), (128, 128, 32, 4, 3), (128, 128, 32, 4, 4), (128, 128, 32, 8, 4),
+        (128, 128, 64, 4, 3), (128, 128, 64, 8, 3), (128, 256, 32, 8, 4), (128, 256, 64, 8, 3), (128, 256, 64, 8, 4),
+        (256, 128, 64, 8, 3),
+    )
+]  # fmt: skip
+#: Width -> heads, of the official models.
+WIDTHS = {320: 20, 480: 20, 640: 20, 1280: 20, 2560: 40, 5120: 40}
 HOPPER = 9
 HEADS, TOKENS = 20, 65536
 PROCESSES = 8
 
-Tiles = TypeVar("Tiles", AttentionTiles, HopperAttentionTiles)
+Tiles = TypeVar("Tiles", AttentionTiles, HopperAttentionTiles, LinearTiles)
 
 
 def attend(head_dim: int, length: int, choice: AttentionTiles, repeats: int, tokens: int = TOKENS) -> float:
@@ -71,6 +85,47 @@ def attend_hopper(head_dim: int, length: int, choice: HopperAttentionTiles, repe
         return float("inf")
 
 
+def multiply(width: int, choice: LinearTiles | None, repeats: int, tokens: int = TOKENS) -> float:
+    """Median milliseconds of a layer's two products with something inside; without ``choice`` as PyTorch's products
+    with a pass after each. Infinite where the tiles do not fit the GPU or the width."""
+    if choice is not None and width % choice.depth:
+        return float("inf")
+    heads = WIDTHS[width]
+    x = torch.randn(tokens, width, dtype=torch.float16, device="cuda")
+    weight = torch.randn(4 * width, width, dtype=torch.float16, device="cuda") / width
+    bias = torch.randn(4 * width, dtype=torch.float16, device="cuda")
+    turns = torch.rand(1024, width // heads // 2, device="cuda")
+    rotation = Rotation(torch.arange(tokens, dtype=torch.int32, device="cuda") % 500, turns.cos(), turns.sin())
+    up, qkv = (weight, bias), (weight[: 3 * width], bias[: 3 * width], rotation, heads)
+
+    def layers() -> None:
+        if choice is None:
+            gelu_(torch.nn.functional.linear(x, *up))
+            linear_rotary(x, *qkv)
+        else:
+            linear_gelu(x, *up, tiles=choice)
+            linear_rotary(x, *qkv, adjacent=True, tiles=choice)
+
+    try:
+        return median(milliseconds(layers, repeats))
+    except triton.runtime.errors.OutOfResources:
+        return float("inf")
+
+
+def linear_rows() -> list[list[int]]:
+    """The fastest tiles by width, up to the first width where PyTorch's products and passes are faster."""
+    rows: list[list[int]] = []
+    for width in WIDTHS:
+        tokens = TOKENS * 1280 // max(width, 640)
+        apart = multiply(width, None, 10, tokens)
+        times = {choice: multiply(width, choice, 10, tokens) for choice in LINEAR_CHOICES}
+        if min(times.values()) >= apart:
+            print(f"width {width}: two passes, {apart:.3f} ms; inside {min(times.values()):.3f} ms")
+            break
+        rows.append([width, *fastest(times, f"width {width}, with two passes {apart:.3f} ms, inside")])
+    return rows
+
+
 def fastest(times: Mapping[Tiles, float], case: str) -> list[int]:
     """The tiles of the least time, which is told; those that do not fit the GPU have taken for ever.
 
@@ -104,8 +159,32 @@ def compile_kernel(case: tuple[int, AttentionTiles]) -> None:
     attend(case[0], 64, case[1], 1, tokens=64)
 
 
+def compile_linear(case: tuple[int, LinearTiles]) -> None:
+    """Likewise."""
+    multiply(*case, 1, tokens=64)
+
+
 def main() -> int:
     """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kernels", default="attention,linear", help="comma-separated")
+    kernels = parser.parse_args().kernels.split(",")
+    if "attention" in kernels:
+        tune_attention()
+    if "linear" in kernels:
+        with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
+            pool.map(compile_linear, itertools.product(WIDTHS, LINEAR_CHOICES), chunksize=1)
+        write_table(architecture(), linear_rows(), "linear")
+    return 0
+
+
+def architecture() -> str:
+    major, minor = torch.cuda.get_device_capability()
+    return f"{major}.{minor}"
+
+
+def tune_attention() -> None:
+    """Of the kernel for every card, and on Hopper of its own."""
     with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
         pool.map(compile_kernel, itertools.product(HEAD_DIMS, CHOICES), chunksize=1)
     rows = []
@@ -114,18 +193,16 @@ def main() -> int:
         times = {choice: attend(head_dim, sample, choice, 10) for choice in CHOICES}
         best = fastest(times, f"heads of {head_dim}, up to {length}")
         rows.append([head_dim, length if length != LONGEST[-1] else 1_000_000, *best])
-    major, minor = torch.cuda.get_device_capability()
-    hopper = hopper_rows() if major == HOPPER else None
-    write_table(f"{major}.{minor}", rows)
+    hopper = hopper_rows() if torch.cuda.get_device_capability()[0] == HOPPER else None
+    write_table(architecture(), rows)
     if hopper:
-        write_table(f"{major}.{minor}", hopper, "hopper_attention")
-    return 0
+        write_table(architecture(), hopper, "hopper_attention")
 
 
-def write_table(architecture: str, rows: list[list[int]], kernel: str = "attention") -> None:
+def write_table(card: str, rows: list[list[int]], kernel: str = "attention") -> None:
     """Put an architecture's rows of a kernel into the package's table, a line each."""
     table = json.loads(tiles.TABLE.read_text())
-    table.setdefault(kernel, {})[architecture] = rows
+    table.setdefault(kernel, {})[card] = rows
     sections = (
         f'  "{name}": {{\n' + ",\n".join(map(show_rows, parts.items())) + "\n  }" for name, parts in table.items()
     )
@@ -135,6 +212,8 @@ def write_table(architecture: str, rows: list[list[int]], kernel: str = "attenti
 def show_rows(part: tuple[str, list[list[int]]]) -> str:
     """One architecture's rows as the table has them."""
     name, rows = part
+    if not rows:
+        return f'    "{name}": []'
     return f'    "{name}": [\n      ' + ",\n      ".join(map(json.dumps, rows)) + "\n    ]"
 
 

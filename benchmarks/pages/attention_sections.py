@@ -51,12 +51,12 @@ def attention_line(row: Row) -> list[str]:
 def paths_section(results: Path) -> Iterator[str]:
     yield "## Two forms of the layers"
     yield (
-        "On Hopper the layers come in two forms: *fused*, three products with their norms, rotary embedding, GELU and "
-        "residual sums inside, and *plain*, PyTorch's products with passes of ours between them, as other GPUs run "
-        "them. `python -m benchmarks.measurements.bench_paths FASTA` measures both, with random weights on an even "
-        "sample of the proteins, "
-        "beside Hugging Face's `EsmModel` in bf16; the pipeline runs the faster one (`virnucpro.model.paths`). 8M runs "
-        "fused in 16 bits too, for accuracy."
+        "On Hopper the layers come in two forms: *fused*, three products with their norms, rotary embedding, GELU and"
+        " residual sums inside, and *plain*, as other GPUs run them: PyTorch's products with passes of ours between "
+        "them and, up to a width that differs by card (`kernels/tiles.json`), rotary embedding and GELU inside "
+        "products in Triton. `python -m benchmarks.measurements.bench_paths FASTA` measures both, with random weights"
+        " on an even sample of the proteins, beside Hugging Face's `EsmModel` in bf16; the pipeline runs the faster "
+        "one (`virnucpro.model.paths`). 8M runs fused in 16 bits too, for accuracy."
     )
     path = results / "paths.csv"
     rows = read_rows(path)

@@ -46,7 +46,7 @@ def bounded(goal: Goal | None, value: float | None, shown: str) -> str:
 
 def parity_line(row: Row) -> list[str]:
     cosine, worst = number(row, "pooled_cosine_min"), number(row, "residue_relative_l2_max")
-    cosine_goal, worst_goal = BOUNDS.get(row["precision"].removesuffix(" plain"), (None, None))
+    cosine_goal, worst_goal = BOUNDS.get(row["precision"].split()[0], (None, None))
     return [
         row["precision"],
         bounded(cosine_goal, cosine, cut(cosine)),
@@ -157,11 +157,11 @@ def low_parts_text() -> str:
     limit = constant("bin/virnucpro/model/parameters.py", "LOW_QUERIES_HEAD_DIM")
     stream = constant("bin/virnucpro/model/parameters.py", "LOW_STREAM_HEAD_DIM")
     assert isinstance(limit, int)
-    names: Sequence[str] = [
-        f"`{name}` ({config.head_dim})" for name, config in MODELS.items() if keeps_low_parts(config.head_dim, limit)
-    ]
+    kept = {name: config for name, config in MODELS.items() if keeps_low_parts(config.head_dim, limit)}
+    names: Sequence[str] = [f"`{name}` ({config.head_dim})" for name, config in kept.items()]
     return (
-        f"Models whose head dimension is a power of two up to {limit} keep, in fp16 and bf16, what rounding took from "
+        f"Models whose head dimension is a power of two up to {limit} keep, in the fused form of their layers in fp16 "
+        "and bf16 (docs/performance.md; *unfused* above is the other form, which has none), what rounding took from "
         f"queries and keys and add it to the logits: {', '.join(names)}. Rounding the two is the largest error of a "
         "small model: a logit is a sum over few dimensions, and an error in it moves the whole row of the softmax. "
         "Over so few dimensions the matrix units are idle in attention, so that the two further products cost little "

@@ -114,7 +114,10 @@ def main() -> None:
     parser.add_argument("--size", choices=ALL_SHAPES, default="650M")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument(
-        "--precisions", default="fp32,fp16,bf16,fp8", help="'bf16 plain' and the like: by PyTorch's operations alone"
+        "--precisions",
+        default="fp32,fp16,bf16,fp8",
+        help="'bf16 plain' and the like: by PyTorch's operations alone; 'bf16 unfused': in the form of the layers that "
+        "cards before and after Hopper have",
     )
     parser.add_argument("--sequences", type=int, default=200)
     parser.add_argument("--budget", type=int, default=32_768)
@@ -135,7 +138,9 @@ def main() -> None:
     name = options.checkpoint.name if options.checkpoint else options.size
     for precision in options.precisions.split(","):
         kind, _, form = precision.partition(" ")
-        model = PackedEsm2.from_fair_esm(reference, kind, device, plain=form == "plain")
+        model = PackedEsm2.from_fair_esm(
+            reference, kind, device, plain=form == "plain", fused=False if form == "unfused" else None
+        )
         packed = packed_states(model, batches, len(sequences))
         mates = compare(packed_states(model, alone, len(alone)), packed[: len(alone)])
         row = {

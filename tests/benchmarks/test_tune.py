@@ -26,6 +26,7 @@ def test_rewriting_the_table_with_its_own_rows_leaves_the_file_as_it_is(table: P
     before = table.read_text()
     tune.write_table("9.0", tiles.read_table()["9.0"])
     tune.write_table("9.0", tiles.read_table("hopper_attention")["9.0"], "hopper_attention")
+    tune.write_table("default", tiles.read_table("linear")["default"], "linear")
     assert table.read_text() == before
 
 
@@ -64,3 +65,12 @@ def test_attention_for_hopper_is_timed() -> None:
     if not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9:
         pytest.skip("no NVIDIA Hopper GPU")
     assert 0 < tune.attend_hopper(64, 512, tune.HOPPER_CHOICES[0], 2) < math.inf
+
+
+@pytest.mark.gpu
+def test_linear_layers_are_timed() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU")
+    for choice in (None, tiles.LinearTiles(64, 128, 32, 4, 4)):
+        assert 0 < tune.multiply(320, choice, 2, tokens=640) < math.inf
+    assert tune.multiply(320, tiles.LinearTiles(128, 256, 128, 8, 4), 2, tokens=640) == math.inf

@@ -30,7 +30,7 @@ from virnucpro.kernels.device import DeviceFacts
 from virnucpro.kernels.pooling import pool
 from virnucpro.model import parameters
 from virnucpro.model.esm2 import PackedEsm2
-from virnucpro.model.layers import RotaryTable
+from virnucpro.model.projections import RotaryTable
 from virnucpro.model.registry import Esm2Config
 
 

@@ -23,6 +23,7 @@ from launches import CARDS, MODELS
 
 from virnucpro.config import PRECISIONS
 from virnucpro.kernels import device
+from virnucpro.kernels.tiles import read_table, rows_for
 from virnucpro.machine import usable_cores
 from virnucpro.pipeline.device import LEAST_CAPABILITY
 
@@ -123,13 +124,17 @@ def test_every_launch_compiles_fits_and_keeps_to_its_registers(
     assert [row for row in launches if row["spilled"] > allowed_spill(card, row)] == []
     kernels = {row["kernel"] for row in launches}
     assert kernels >= (PLAIN | FUSED | {"hopper_attention"} if card == (9, 0) else PLAIN - {"attention"})
+    # On Hopper the sizes that its tiles are for have layers of their own.
+    inside = bool(rows_for(read_table("linear"), card)) and card != (9, 0)
+    assert ("triton_linear" in kernels) == inside
     # Below 8.0 attention is PyTorch's, as Triton would multiply without tensor cores.
     assert ("attention" in kernels) == (card >= (8, 0))
     assert ("gelu_quantise" in kernels) == (card >= (8, 9) and card != (9, 0))
     assert {form.startswith(("Fused", "Fp8Fused")) for form in forms.values()} == (
         {True, False} if card == (9, 0) else {False}
     )
-    sixteen_bits = [row for row in launches if row["kernel"] == "attention" and row["precision"] in ("fp16", "bf16")]
+    multiply = {"attention", "triton_linear"}
+    sixteen_bits = [row for row in launches if row["kernel"] in multiply and row["precision"] in ("fp16", "bf16")]
     assert all(row["tensor_cores"] for row in sixteen_bits)
 
 

@@ -28,6 +28,12 @@ def test_every_row_of_the_table_is_whole_and_ascending(kernel: str, sizes: type)
         assert [row[:2] for row in rows] == sorted(row[:2] for row in rows)
 
 
+def test_every_row_of_the_linear_layers_is_whole_and_ascending() -> None:
+    for rows in tiles.read_table("linear").values():
+        assert all(len(row) == 1 + len(tiles.LinearTiles._fields) for row in rows)
+        assert [row[0] for row in rows] == sorted({row[0] for row in rows})
+
+
 def test_fp32_has_tiles_of_its_own() -> None:
     assert tiles.attention_tiles(torch.empty(0, dtype=torch.float32), 64, 100) == tiles.EXACT
     assert tiles.attention_tiles(torch.empty(0, dtype=torch.float16), 64, 100) != tiles.EXACT

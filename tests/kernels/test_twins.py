@@ -87,6 +87,7 @@ ARGUMENTS: dict[str, Callable[[], tuple[Any, ...]]] = {
     ),
     "gelu_quantise": lambda: (stream(),),
     "linear_gelu": lambda: (stream(), random(48, WIDTH), random(48)),
+    "linear_rotary": lambda: (stream(), random(3 * WIDTH, WIDTH), random(3 * WIDTH), rotation(), HEADS),
     "linear_residual_": lambda: (HighLow(stream()), random(TOKENS, 48), weight(WIDTH, 48), random(WIDTH)),
     "norm_linear_gelu": lambda: (HighLow(stream()), statistics(), weight(48), random(48)),
     "norm_linear_rotary": lambda: (
@@ -106,6 +107,7 @@ OPTIONS: dict[tuple[str, str], Any] = {
     ("fp8_linear_residual_", "eps"): 10.0,
     ("fp8_norm_linear_gelu", "eps"): 10.0,
     ("fp8_norm_linear_rotary", "eps"): 10.0,
+    ("linear_rotary", "adjacent"): True,
     ("norm_linear_gelu", "eps"): 10.0,
     ("norm_linear_rotary", "eps"): 10.0,
     ("norm_linear_rotary", "low_parts"): True,

@@ -37,7 +37,7 @@ dim, heads, precision = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 model = PackedEsm2.from_fair_esm(small_esm2(3, layers=2, dim=dim, heads=heads), precision, "cuda")
 plan = OutputPlan.of(2, VectorConfig(layers=(1, -1), pooling=("mean", "max")))
 runner = AsyncInferenceRunner(model, "cuda", plan=plan, monitor_interval=0)
-compile_ahead(model, torch.device("cuda"), plan)
+compile_ahead(model.config, precision, torch.device("cuda"), plan)
 before = kept()
 for seed, longest in product(range(3), (40, 100, 180, 300, 900, 1022)):
     runner.process_batch(batch_of(random_sequences(30 + seed, seed, longest)).to_dict())

@@ -11,6 +11,9 @@ from virnucpro.errors import UsageError
 from virnucpro.pipeline import matrix_rate
 from virnucpro.pipeline.matrix_rate import SIDE, matrix_teraflops
 
+#: What the products of a card are multiplied under.
+NO_CARD = {name: lambda _: torch.no_grad() for name in ("device", "stream", "Stream")}
+
 
 def test_a_cpu_has_none() -> None:
     assert matrix_teraflops(torch.device("cpu"), "fp32") is None
@@ -24,9 +27,7 @@ def test_the_rate_is_that_of_a_product_in_the_working_precision(
     monkeypatch: pytest.MonkeyPatch, precision: str, dtype: torch.dtype
 ) -> None:
     asked: list[torch.dtype] = []
-    cuda = SimpleNamespace(
-        device=lambda device: torch.no_grad(), empty_cache=lambda: None, reset_peak_memory_stats=lambda device: None
-    )
+    cuda = SimpleNamespace(**NO_CARD, empty_cache=lambda: None, reset_peak_memory_stats=lambda device: None)
     monkeypatch.setattr(torch, "cuda", cuda)
     monkeypatch.setattr(
         matrix_rate, "_seconds_of_a_product", lambda device, dtype: asked.append(dtype) or 2 * SIDE**3 / 778e12
@@ -41,7 +42,7 @@ def test_a_card_without_the_memory_for_it_runs_on_without_a_limit(monkeypatch: p
 
     given_back: list[bool] = []
     cuda = SimpleNamespace(
-        device=lambda device: torch.no_grad(),
+        **NO_CARD,
         empty_cache=lambda: given_back.append(True),
         reset_peak_memory_stats=lambda device: None,
     )

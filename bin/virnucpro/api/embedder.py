@@ -209,7 +209,8 @@ class Embedder(SequenceConfig):
         plan = OutputPlan.of(shape.layers, self)
         budget = token_budget(shape, precision, device, self.token_budget, 1, plan)
         model = load_model(path, precision, device, plain=plain)
-        compile_ahead(model, device, plan)
+        if not plain:
+            compile_ahead(shape, precision, device, plan)
         return _Loaded(path, described, model, device, plan, budget)
 
     def _check(self, sequences: Sequence[str]) -> SelfCheck:

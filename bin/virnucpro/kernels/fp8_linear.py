@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
+from virnucpro.kernels.gelu_polynomial import gelu_16bit
 from virnucpro.kernels.launching import launcher
 from virnucpro.kernels.layer_norm import add_layer_norm_ref, add_normalise, row_tile
-from virnucpro.kernels.linear_gelu import gelu_16bit
 
 E4M3_MAX: Final = 448.0
 SMALLEST_PEAK: Final = 1e-12

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from virnucpro.kernels.device import gl, gluon_jit, hopper, launch_guard, multiprocessors, tensor_descriptor
+from virnucpro.kernels.gelu_polynomial import gelu_polynomial
 from virnucpro.kernels.high_low import HighLow
 from virnucpro.kernels.hopper_epilogue import (
     BIAS,
@@ -36,7 +37,6 @@ from virnucpro.kernels.hopper_epilogue import (
 )
 from virnucpro.kernels.hopper_product import multiply, produce, tile_of
 from virnucpro.kernels.launching import launcher
-from virnucpro.kernels.linear_gelu import gelu_polynomial
 from virnucpro.kernels.rotary import Rotation, rotary_
 
 _gelu = gluon_jit(gelu_polynomial)

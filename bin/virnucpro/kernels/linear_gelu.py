@@ -6,34 +6,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from virnucpro.kernels import triton_linear
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
+from virnucpro.kernels.gelu_polynomial import gelu_16bit
 from virnucpro.kernels.launching import launcher
+from virnucpro.kernels.tiles import LinearTiles
 
 ELEMENTS = 4096  # of one program of the GELU pass
-
-
-def gelu_polynomial(x):
-    """erf GELU for a 16-bit result, to be compiled by Triton or by Gluon: GELU(x) = max(x, 0) - t (1 - Φ(t)), t = |x|.
-
-    The polynomial in t - 2.375 stands for the last term up to t = 4.75, where it is 5e-6; fitted to less than half
-    of what rounding the result to fp16 takes.
-    """
-    s = tl.minimum(tl.abs(x), 4.75) - 2.375
-    p = -2.197592558e-06 * s + 9.930243512e-06
-    p = p * s + 3.102213651e-05
-    p = p * s - 2.443382549e-04
-    p = p * s + 1.80122075e-04
-    p = p * s + 1.869264168e-03
-    p = p * s - 5.846768981e-03
-    p = p * s + 3.785751661e-03
-    p = p * s + 1.544985892e-02
-    p = p * s - 4.3335971e-02
-    p = p * s + 4.76954735e-02
-    p = p * s - 2.083701223e-02
-    return tl.maximum(x, 0.0, tl.PropagateNan.ALL) + p
-
-
-gelu_16bit = jit(gelu_polynomial)
 
 
 @jit
@@ -62,17 +41,22 @@ def linear_gelu_ref(x_TD: torch.Tensor, weight_FD: torch.Tensor, bias_F: torch.T
     return F.gelu(F.linear(x_TD, weight_FD, bias_F))
 
 
-def linear_gelu(x_TD: torch.Tensor, weight_FD: torch.Tensor, bias_F: torch.Tensor) -> torch.Tensor:
+def linear_gelu(
+    x_TD: torch.Tensor, weight_FD: torch.Tensor, bias_F: torch.Tensor, *, tiles: LinearTiles | None = None
+) -> torch.Tensor:
     """``gelu(x Wᵀ + b)`` with the exact (erf) GELU in fp32.
 
     Args:
-        x_TD: (T, D) input.
+        x_TD: (T, D) input, contiguous.
         weight_FD: (F, D) weight, same dtype.
         bias_F: (F,) bias, same dtype.
+        tiles: tiles of the kernel that does both at once, other than those of the table.
 
     Returns:
         (T, F) activation.
     """
+    if (tiles := tiles or triton_linear.tiles_for(x_TD)) is not None:
+        return triton_linear.launch(x_TD, weight_FD, bias_F, tiles)
     if not uses_triton(x_TD):
         return linear_gelu_ref(x_TD, weight_FD, bias_F)
     return gelu_(F.linear(x_TD, weight_FD, bias_F))

@@ -29,6 +29,17 @@ class AttentionTiles(NamedTuple):
     stages: int
 
 
+class LinearTiles(NamedTuple):
+    """Tokens and features of the tile of one program of `triton_linear`, the depth that it reads at a time, its warps,
+    its pipeline."""
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+
+
 class HopperAttentionTiles(NamedTuple):
     """Warpgroups of `hopper_attention` that have 64 rows of queries each, and rows of keys they have at a time."""
 
@@ -43,7 +54,8 @@ EXACT = AttentionTiles(32, 32, 4, 1)  # fp32 operands: more registers and shared
 def read_table(kernel: str = "attention") -> dict[str, list[list[int]]]:
     """Rows of (head dimension, longest sequence, *tiles) ascending, by compute capability.
 
-    Of ``attention`` the tiles are `AttentionTiles`, of ``hopper_attention`` `HopperAttentionTiles`.
+    Of ``attention`` the tiles are `AttentionTiles`, of ``hopper_attention`` `HopperAttentionTiles`. Rows of ``linear``
+    are (width of the input, *`LinearTiles`).
     """
     table: dict[str, list[list[int]]] = json.loads(TABLE.read_text())[kernel]
     return table
@@ -59,6 +71,15 @@ def attention_tiles(qkv_T3D: torch.Tensor, head_dim: int, max_seqlen: int) -> At
     if qkv_T3D.dtype == torch.float32:
         return EXACT
     return AttentionTiles(*choose(rows_for(read_table(), capability(qkv_T3D)), head_dim, max_seqlen))
+
+
+def linear_tiles(x_TD: torch.Tensor) -> LinearTiles | None:
+    """Tiles for an input of this width on the tensor's device; None where PyTorch's product is to run, as for widths
+    beyond the last row and those that a tile's depth does not divide."""
+    width = x_TD.shape[1]
+    rows = rows_for(read_table("linear"), capability(x_TD))
+    found = next((LinearTiles(*row[1:]) for row in rows if width <= row[0]), None)
+    return None if found is None or width % found.depth else found
 
 
 def rows_for(table: Mapping[str, list[list[int]]], card: tuple[int, int]) -> list[list[int]]:

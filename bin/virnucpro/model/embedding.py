@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from virnucpro.errors import UsageError
-from virnucpro.model.layers import LayerNorm, Packing
+from virnucpro.model.projections import LayerNorm, Packing
 from virnucpro.shards import SPECIAL_TOKENS
 
 MASK: Final = 32

@@ -8,7 +8,6 @@ Shape letters: T tokens of the batch, S sequences, D embed_dim, N heads, H head_
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -21,7 +20,7 @@ from virnucpro.kernels.attention import attention_backend
 from virnucpro.kernels.device import plain_operations, uses_hopper, uses_triton
 from virnucpro.model.embedding import Embedding
 from virnucpro.model.families import nearest_family
-from virnucpro.model.layers import EncoderLayer, LayerNorm, Packing
+from virnucpro.model.layers import EncoderLayer
 from virnucpro.model.parameters import (
     ParameterBuilder,
     dtype_of,
@@ -30,6 +29,7 @@ from virnucpro.model.parameters import (
     trained_inv_freq,
 )
 from virnucpro.model.paths import prefers_fused
+from virnucpro.model.projections import LayerNorm, Packing
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.strangers import ADVICE
 
@@ -110,7 +110,8 @@ class PackedEsm2:
             )
         layer = builder.form(precision, fused=fused)
         embedding = builder.embedding(wide=fused and precision != "fp8")
-        layers = [layer(index) for index in range(config.layers)]
+        with plain_operations() if plain else nullcontext():
+            layers = [layer(index) for index in range(config.layers)]
         return cls(config, precision, embedding, layers, builder.layer_norm("emb_layer_norm_after"), plain)
 
     @classmethod
@@ -120,11 +121,12 @@ class PackedEsm2:
         precision: str | None = None,
         device: torch.device | str | None = None,
         *,
+        fused: bool | None = None,
         plain: bool = False,
     ) -> PackedEsm2:
         """Repack a loaded model of fair-esm: an ``ESM2``, or the ``ProteinBertModel`` that an ESM-1b or ESM-1v is.
 
-        Precision and device default to those of its weights; ``plain`` is as in ``from_state``.
+        Precision and device default to those of its weights; ``fused`` and ``plain`` are as in ``from_state``.
 
         Raises:
             ModelError: another family, or rotary frequencies that a cast to bf16 has spoilt.
@@ -144,12 +146,8 @@ class PackedEsm2:
             state[key] = unturned if family.rotary_base is None else _undo_bfloat16(state[key])
         if precision is None:
             precision = precision_of(table.dtype)
-        return cls.from_state(config, state, precision, table.device if device is None else device, plain=plain)
-
-    def shallow(self) -> PackedEsm2:
-        """The embedding, the first layer and the final norm of this model: it runs the same kernels."""
-        config = dataclasses.replace(self.config, layers=1)
-        return PackedEsm2(config, self.precision, self._embedding, self._layers[:1], self._final_norm, self.plain)
+        device = table.device if device is None else device
+        return cls.from_state(config, state, precision, device, fused=fused, plain=plain)
 
     def forward(
         self,

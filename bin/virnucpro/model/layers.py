@@ -11,15 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from virnucpro.kernels import fused_fp8
 from virnucpro.kernels.attention import varlen_attention
-from virnucpro.kernels.fp8_linear import Quantised, add_layer_norm_quantise, fp8_linear, gelu_quantise
+from virnucpro.kernels.fp8_linear import Quantised
 from virnucpro.kernels.fused_linear import (
     chunks_of,
     linear_residual_,
@@ -28,118 +27,10 @@ from virnucpro.kernels.fused_linear import (
     row_statistics,
 )
 from virnucpro.kernels.high_low import HighLow
-from virnucpro.kernels.layer_norm import add_layer_norm
-from virnucpro.kernels.linear_gelu import linear_gelu
-from virnucpro.kernels.rotary import Rotation, rotary_
-
-LAYER_NORM_EPS: Final = 1e-5
+from virnucpro.kernels.rotary import Rotation
+from virnucpro.model.projections import LAYER_NORM_EPS, Fp8Linear, LayerNorm, Linear, Packing, RotaryTable
 
 Hidden = TypeVar("Hidden", Tensor, Quantised)
-
-
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """Where the sequences of a packed batch lie: offsets (S+1,) int32, positions (T,) int32, longest sequence."""
-
-    cu_seqlens: Tensor
-    positions: Tensor
-    max_seqlen: int
-
-
-class RotaryTable:
-    """Cosines and sines of rotary position embedding (Su et al., RoFormer), in fp32, grown on demand.
-
-    Args:
-        inv_freq_H: (head_dim / 2,) inverse frequencies as the checkpoint holds them. ESM-2 was trained with values
-            rounded to fp16; recomputing them in fp32 turns position 1,000 by 0.16 rad.
-    """
-
-    def __init__(self, inv_freq_H: Tensor) -> None:
-        self._inv_freq_H = inv_freq_H.float()
-        self._cos_PH = self._sin_PH = torch.empty(0, inv_freq_H.numel(), device=inv_freq_H.device)
-
-    def up_to(self, positions: int) -> tuple[Tensor, Tensor]:
-        """(P, head_dim / 2) cosines and sines for P >= ``positions``, counted from 0 at <cls>."""
-        if positions > self._cos_PH.shape[0]:
-            size = max(1024, 1 << (positions - 1).bit_length())
-            device = self._inv_freq_H.device
-            # Apple's GPU has no fp64.
-            inv_freq_H = self._inv_freq_H.cpu() if device.type == "mps" else self._inv_freq_H
-            steps_P = torch.arange(size, dtype=torch.float32, device=inv_freq_H.device)
-            # fp32 angles as in the reference; fp64 functions, so that no entry depends on the table's size.
-            angles_PH = torch.outer(steps_P, inv_freq_H).double()
-            self._cos_PH, self._sin_PH = (table.float().to(device) for table in (angles_PH.cos(), angles_PH.sin()))
-        return self._cos_PH, self._sin_PH
-
-    def of(self, packing: Packing) -> Rotation:
-        """What turns the queries and keys of a packed batch."""
-        return Rotation(packing.positions, *self.up_to(packing.max_seqlen))
-
-
-@dataclass(frozen=True, slots=True)
-class LayerNorm:
-    """Scale and shift of one layer norm, both (D,) and always fp32."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __call__(self, x_TD: Tensor, delta_TD: Tensor | None, out_dtype: torch.dtype | None = None) -> Tensor:
-        """Norm of ``x_TD`` after ``delta_TD``, where there is one, has been added to it in place."""
-        return add_layer_norm(x_TD, delta_TD, self.weight, self.bias, eps=LAYER_NORM_EPS, out_dtype=out_dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """Weight (out, in) and bias (out,) of one projection."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __call__(self, x_TD: Tensor) -> Tensor:
-        return functional.linear(x_TD, self.weight, self.bias)
-
-
-@dataclass(frozen=True, slots=True)
-class FeedForward:
-    """The feed-forward block on normalised rows."""
-
-    up: Linear
-    down: Linear
-
-    def __call__(self, hidden_TD: Tensor) -> Tensor:
-        return self.down(linear_gelu(hidden_TD, self.up.weight, self.up.bias))
-
-
-@dataclass(frozen=True, slots=True)
-class Fp8LayerNorm:
-    """A layer norm whose result is quantised row by row for an e4m3 product."""
-
-    norm: LayerNorm
-
-    def __call__(self, x_TD: Tensor, delta_TD: Tensor | None) -> Quantised:
-        return add_layer_norm_quantise(x_TD, delta_TD, self.norm.weight, self.norm.bias, LAYER_NORM_EPS)
-
-
-@dataclass(frozen=True, slots=True)
-class Fp8Linear:
-    """Weight (out, in) in e4m3 with one scale an output, and bf16 bias (out,)."""
-
-    weight: Quantised
-    bias: Tensor
-
-    def __call__(self, x: Quantised) -> Tensor:
-        return fp8_linear(x, self.weight, self.bias)
-
-
-@dataclass(frozen=True, slots=True)
-class Fp8FeedForward:
-    """The feed-forward block with e4m3 operands."""
-
-    up: Fp8Linear
-    down: Fp8Linear
-
-    def __call__(self, hidden: Quantised) -> Tensor:
-        return self.down(gelu_quantise(self.up(hidden)))
 
 
 class Stream(NamedTuple):
@@ -168,14 +59,14 @@ class EncoderLayer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PlainLayer(Generic[Hidden]):
-    """One pre-norm transformer layer; ``qkv`` holds query, key and value one below the other, (3D, D).
+    """One pre-norm transformer layer.
 
     ``Hidden`` is what the norms hand to the products after them: rows in the model's precision, or quantised ones.
     """
 
     heads: int
     attention_norm: Callable[[Tensor, Tensor | None], Hidden]
-    qkv: Callable[[Hidden], Tensor]
+    qkv: Callable[[Hidden, Rotation], Tensor]
     out: Linear
     ffn_norm: Callable[[Tensor, Tensor | None], Hidden]
     feed_forward: Callable[[Hidden], Tensor]
@@ -186,8 +77,7 @@ class PlainLayer(Generic[Hidden]):
 
     def __call__(self, stream: Stream, packing: Packing) -> Stream:
         x_TD = stream.x.high
-        qkv_T3D = self.qkv(self.attention_norm(x_TD, stream.pending))
-        rotary_(qkv_T3D, self.rotary.of(packing), self.heads)
+        qkv_T3D = self.qkv(self.attention_norm(x_TD, stream.pending), self.rotary.of(packing))
         scale = (x_TD.shape[1] // self.heads) ** -0.5
         attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale)
         return Stream(stream.x, self.feed_forward(self.ffn_norm(x_TD, self.out(attended_TD))))

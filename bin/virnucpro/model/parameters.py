@@ -17,20 +17,19 @@ from virnucpro.kernels.fp8_linear import Quantised, quantise_rows
 from virnucpro.kernels.fused_fp8 import hidden_factor
 from virnucpro.kernels.fused_linear import fold_norm, interleave_pairs
 from virnucpro.kernels.high_low import HighLow
+from virnucpro.kernels.linear_rotary import rotates_inside
 from virnucpro.model.embedding import MASK, Embedding
 from virnucpro.model.families import ESM_2, FIRST_NORM, FIRST_POSITION, FREQUENCIES, POSITION_TABLE
-from virnucpro.model.layers import (
-    EncoderLayer,
+from virnucpro.model.layers import EncoderLayer, Fp8FusedLayer, FusedLayer, HighLowLinear, PlainLayer
+from virnucpro.model.projections import (
     FeedForward,
     Fp8FeedForward,
-    Fp8FusedLayer,
     Fp8LayerNorm,
     Fp8Linear,
-    FusedLayer,
-    HighLowLinear,
+    Fp8RotaryLinear,
     LayerNorm,
     Linear,
-    PlainLayer,
+    RotaryLinear,
     RotaryTable,
 )
 from virnucpro.model.registry import Esm2Config
@@ -92,7 +91,7 @@ class ParameterBuilder:
         return PlainLayer(
             heads=self._config.heads,
             attention_norm=self.layer_norm(prefix + "self_attn_layer_norm"),
-            qkv=self._linear(*(f"{prefix}self_attn.{part}_proj" for part in "qkv")),
+            qkv=self._rotary_linear(prefix),
             out=self._linear(prefix + "self_attn.out_proj"),
             ffn_norm=self.layer_norm(prefix + "final_layer_norm"),
             feed_forward=FeedForward(self._linear(prefix + "fc1"), self._linear(prefix + "fc2")),
@@ -105,7 +104,9 @@ class ParameterBuilder:
         return PlainLayer(
             heads=self._config.heads,
             attention_norm=Fp8LayerNorm(self.layer_norm(prefix + "self_attn_layer_norm")),
-            qkv=self._fp8_linear(*(f"{prefix}self_attn.{part}_proj" for part in "qkv")),
+            qkv=Fp8RotaryLinear(
+                self._fp8_linear(*(f"{prefix}self_attn.{part}_proj" for part in "qkv")), self._config.heads
+            ),
             out=self._linear(prefix + "self_attn.out_proj"),
             ffn_norm=Fp8LayerNorm(self.layer_norm(prefix + "final_layer_norm")),
             feed_forward=Fp8FeedForward(self._fp8_linear(prefix + "fc1"), self._fp8_linear(prefix + "fc2")),
@@ -144,6 +145,16 @@ class ParameterBuilder:
             hidden_factor=factor,
             rotary=self._rotary(index),
         )
+
+    def _rotary_linear(self, prefix: str) -> RotaryLinear:
+        """Queries and keys in `interleave_pairs` order where one kernel multiplies and rotates."""
+        heads, width = self._config.heads, self._config.embed_dim
+        linear = self._linear(*(f"{prefix}self_attn.{part}_proj" for part in "qkv"))
+        adjacent = rotates_inside(torch.empty(0, width, dtype=self._dtype, device=self._device))
+        if adjacent:
+            for turned in (linear.weight[: 2 * width], linear.bias[: 2 * width]):
+                turned.copy_(interleave_pairs(turned, 2 * heads))
+        return RotaryLinear(linear, heads, adjacent)
 
     def _folded_qkv(self, prefix: str) -> tuple[Tensor, Tensor]:
         heads, norm = self._config.heads, self.layer_norm(prefix + "self_attn_layer_norm")

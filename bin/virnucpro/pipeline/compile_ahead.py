@@ -1,12 +1,18 @@
-"""Kernels compiled before the first batch: in a folder that can be written, and all at once."""
+"""What the device does beside the reading of the weights: kernels are compiled, and its limit is measured.
+
+Kernels are compiled all at once, and kept in a folder that can be written.
+"""
 
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +23,9 @@ from virnucpro.data.tokens import X
 from virnucpro.kernels.launching import compiles_together, compiling_together
 from virnucpro.machine import usable_cores
 from virnucpro.model.esm2 import PackedEsm2
+from virnucpro.model.registry import Esm2Config
 from virnucpro.pipeline.engine import Engine
+from virnucpro.pipeline.matrix_rate import matrix_teraflops
 from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.plain_text import visible
 
@@ -27,23 +35,64 @@ LONGEST: Final = (100, 200, 400, 1026)
 NEEDED_BYTES: Final = 4 << 20
 
 
-def compile_ahead(model: PackedEsm2, device: torch.device, plan: OutputPlan) -> None:
+class Prepared:
+    """A device made ready on a thread of its own, from the shape of the model alone."""
+
+    def __init__(self, config: Esm2Config, precision: str, device: torch.device, plan: OutputPlan) -> None:
+        pool = ThreadPoolExecutor(1, "prepare")
+        # First, while nothing else computes on the device.
+        self._teraflops: Future[float | None] = pool.submit(matrix_teraflops, device, precision)
+        self._compiled = pool.submit(compile_ahead, config, precision, device, plan)
+        pool.shutdown(wait=False)
+
+    def compiled(self) -> None:
+        """Wait until the model's kernels are compiled, and raise what that raised."""
+        self._compiled.result()
+
+    def matrix_teraflops(self) -> float | None:
+        """What `matrix_rate.matrix_teraflops` gave."""
+        return self._teraflops.result()
+
+
+class _Unset(Mapping[str, torch.Tensor]):
+    """A state dict of zeros, each made as it is read."""
+
+    def __init__(self, config: Esm2Config, device: torch.device) -> None:
+        self._shapes = config.shapes()
+        self._device = device
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return torch.zeros(self._shapes[key], device=self._device)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+
+def compile_ahead(config: Esm2Config, precision: str, device: torch.device, plan: OutputPlan) -> None:
     """Compile what batches of any length launch, where it is not kept from earlier, and load it on the device.
 
-    Nothing is done on the CPU, for a plain model, or where this Triton cannot compile on several threads: kernels are
-    then compiled as they are first launched.
+    Nothing is done on the CPU, without memory for one layer, or where this Triton cannot compile on several threads:
+    kernels are then compiled as they are first launched.
     """
-    if device.type != "cuda" or model.plain or not compiles_together():
+    if device.type != "cuda" or not compiles_together():
         return
     _find_folder()
-    depth = model.config.layers
-    layers = tuple(sorted({int(layer == depth) for layer in plan.layers}))
-    engine = Engine(model.shallow(), device, OutputPlan(layers, plan.pooling), streams=False)
-    with torch.cuda.device(device), compiling_together(device, usable_cores()):
-        for longest in LONGEST:
-            bounds = torch.tensor([0, longest, longest + 5], dtype=torch.int32, device=device)
-            ids = torch.full((longest + 5,), X, device=device)
-            engine.forward(PackedBatch(ids, bounds, longest, ("0", "1")), masked=False)
+    layers = tuple(sorted({int(layer == config.layers) for layer in plan.layers}))
+    shallow = dataclasses.replace(config, layers=1)
+    try:
+        with torch.cuda.device(device):
+            model = PackedEsm2.from_state(shallow, _Unset(shallow, device), precision, device)
+            engine = Engine(model, device, OutputPlan(layers, plan.pooling), streams=False)
+            with compiling_together(device, usable_cores()):
+                for longest in LONGEST:
+                    bounds = torch.tensor([0, longest, longest + 5], dtype=torch.int32, device=device)
+                    ids = torch.full((longest + 5,), X, device=device)
+                    engine.forward(PackedBatch(ids, bounds, longest, ("0", "1")), masked=False)
+    except torch.OutOfMemoryError:
+        return
 
 
 def _find_folder() -> None:

@@ -33,10 +33,9 @@ from virnucpro.output.schema import file_metadata
 from virnucpro.output.writer import ShardWriter
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult, device_uuid
 from virnucpro.pipeline.budget import token_budget
-from virnucpro.pipeline.compile_ahead import compile_ahead
+from virnucpro.pipeline.compile_ahead import Prepared
 from virnucpro.pipeline.device import select_device
 from virnucpro.pipeline.extent import ShardExtent, shard_extent
-from virnucpro.pipeline.matrix_rate import matrix_teraflops
 from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.pipeline.progress import Progress
 from virnucpro.pipeline.self_check import SelfCheck, sample_of_shard, self_checked
@@ -76,15 +75,16 @@ def _embed_on(device: torch.device, config: EmbedConfig, sampler: DeviceSampler)
     described = ModelDescription.read(config.model_json)
     shape = Esm2Config.from_description(described)
     precision = precision_on(device.type, config.precision)
-    extent = shard_extent(config.shard, config.windows)
     plan = OutputPlan.of(shape.layers, config)
+    prepared = Prepared(shape, precision, device, plan)
+    extent = shard_extent(config.shard, config.windows)
     budget = token_budget(shape, precision, device, config.token_budget, config.attempt, plan)
     proof = WeightsProof(config.model)
     # Workers import and tokenise while the weights are read.
     batches = _start_loader(config, budget, _loader_workers(config, extent, device)) if extent.sequences else iter(())
 
-    model, check = _load(config, shape, precision, device, plan, budget, checked=extent.sequences > 0)
-    limit = matrix_teraflops(device, precision)
+    model, check = _load(config, shape, precision, device, plan, budget, prepared, checked=extent.sequences > 0)
+    limit = prepared.matrix_teraflops()
     runner = AsyncInferenceRunner(
         model,
         device,
@@ -123,6 +123,7 @@ def _load(
     device: torch.device,
     plan: OutputPlan,
     budget: int,
+    prepared: Prepared,
     *,
     checked: bool,
 ) -> tuple[PackedEsm2, SelfCheck]:
@@ -135,7 +136,7 @@ def _load(
         model = load_model(source, precision, device, plain=plain)
         if model.config.embed_dim != shape.embed_dim or model.config.layers != shape.layers:
             raise ModelError(f"{config.model} is not the model that {config.model_json} describes; inspect it again")
-        compile_ahead(model, device, plan)
+        prepared.compiled()
         return model
 
     if not checked:

@@ -186,15 +186,21 @@ def cut_to(sample: Sequence[str], config: Esm2Config, device_type: str) -> list[
 
 
 def _reference(source: Path | Checkpoint, texts: Sequence[str], device: torch.device) -> list[torch.Tensor]:
-    """The twin's states of each sequence (n, D), on the CPU; computed there where the device has no memory left."""
+    """The twin's states of each sequence (n, D), where they are compared; computed on the CPU where the device has no
+    memory left."""
     ids = [torch.from_numpy(tokenise_packed([text])[0]) for text in texts]
     try:
-        states = [each.cpu() for each in twin_states(source, ids, device)]
+        states = [each.to(_place(device)) for each in twin_states(source, ids, device)]
     except torch.OutOfMemoryError:
-        states = twin_states(source, ids, torch.device("cpu"))
+        states = [each.to(_place(device)) for each in twin_states(source, ids, torch.device("cpu"))]
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return states
+
+
+def _place(device: torch.device) -> torch.device:
+    """Where states are compared: on the device, or the CPU, where the device has no fp64."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def _batches(texts: Sequence[str], config: Esm2Config, device_type: str, budget: int) -> list[PackedBatch]:
@@ -231,14 +237,15 @@ def _measure(
         ids, bounds = batch.input_ids.to(model.device), batch.cu_seqlens.to(model.device)
         resident = PackedBatch(ids, bounds, batch.max_seqlen, batch.sequence_ids)
         states = model.forward(ids, bounds, resident.positions, batch.max_seqlen, kept.layers)
-        vectors = {name: each.cpu() for name, each in pooled(model, states, bounds, kept).items()}
-        host = {layer: each.float().cpu() for layer, each in states.items()}
-        plain = pooled_plainly(host, batch.cu_seqlens, kept)
+        where = _place(model.device)
+        vectors = {name: each.to(where) for name, each in pooled(model, states, bounds, kept).items()}
+        wide = {layer: each.float().to(where) for layer, each in states.items()}
+        plain = pooled_plainly(wide, bounds.to(where), kept)
         mean = next(name for name, column in kept.columns().items() if column == ("mean", depth))
         offsets = batch.cu_seqlens.tolist()
         for row, place in enumerate(map(int, batch.sequence_ids)):
             inner = slice(offsets[row] + 1, offsets[row + 1] - 1)
-            ours, twin = host[depth][inner], reference[place][1:-1]
+            ours, twin = wide[depth][inner], reference[place][1:-1]
             finite = all(bool(torch.isfinite(each[row]).all()) for each in vectors.values())
             if not finite and (model.precision != "fp32" or not bool(torch.isfinite(twin).all())):
                 continue
