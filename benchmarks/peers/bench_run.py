@@ -3,10 +3,11 @@
     python -m benchmarks.peers.bench_run FASTA --size 650M
 
 Both load the same folder of random weights in Hugging Face's layout. The script is ``plain_script.py`` on a GPU; on a
-CPU it is fair-esm's extract, for which FASTA and the demo's model stand in (``--checkpoint``). On a GPU the pipeline
-runs with kernels compiled before (``warm``) and, at the sizes of ``--cold``, with an empty cache of kernels too, as
-on a fresh machine. ``nextflow`` has to be on PATH. Writes ``benchmarks/results/run-SIZE.csv``: a row for each step of
-each run with its begin and end in seconds after the command; the step ``whole`` is all of it.
+CPU it is fair-esm's extract, for which FASTA and the demo's model stand in (``--checkpoint``). ``virnucpro embed``,
+which needs no Nextflow, runs beside both. On a GPU ours run with kernels compiled before (``warm``), and the pipeline,
+at the sizes of ``--cold``, with an empty cache of kernels too, as on a fresh machine. ``nextflow`` has to be on PATH.
+Writes ``benchmarks/results/run-SIZE.csv``: a row for each step of each run with its begin and end in seconds after the
+command; the step ``whole`` is all of it.
 """
 
 from __future__ import annotations
@@ -107,14 +108,21 @@ class Contest:
         command += ["--gpus", "1", "--triton_cache", str(self._kernels)] if self._on_gpu else ["--gpus", "0"]
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = {"NXF_OFFLINE": "true", **os.environ, "PATH": path}
-        begun = time.time()
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        ended = time.time()
-        if done.returncode:
-            raise RuntimeError((done.stdout + done.stderr)[-4000:])
+        begun, ended = run_timed(command, folder, environment)
         steps = [Step(WHOLE, begun, ended), *steps_of(folder / "results", begun, ended)]
         shutil.rmtree(folder)
         return moved(steps, begun)
+
+    def command(self, proteins: Path) -> list[Step]:
+        """``virnucpro embed``, with kernels compiled before; errors as for ``pipeline``."""
+        folder = Path(tempfile.mkdtemp(dir=self._scratch))
+        given = [proteins, "--model", self._model, "--outdir", "results", "--no-report", "--gpus", int(self._on_gpu)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "bin"), "TRITON_CACHE_DIR": str(self._kernels)}
+        begun, ended = run_timed([sys.executable, "-m", "virnucpro", "embed", *map(str, given)], folder, environment)
+        first, last = computing(folder / "results")
+        shutil.rmtree(folder)
+        steps = [Step(WHOLE, begun, ended), Step("start-up", begun, first), Step("compute", first, last)]
+        return moved([*steps, Step("end", last, ended)], begun)
 
     def peer(self, proteins: Path) -> list[Step]:
         """The plain script, or fair-esm's extract on a CPU.
@@ -143,14 +151,29 @@ class Contest:
         return moved(steps, begun)
 
 
+def run_timed(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[float, float]:
+    """Begin and end of a command; RuntimeError with the last that it said where it failed."""
+    begun = time.time()
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    ended = time.time()
+    if done.returncode:
+        raise RuntimeError((done.stdout + done.stderr)[-4000:])
+    return begun, ended
+
+
+def computing(results: Path) -> tuple[float, float]:
+    """Begin of the first batch and end of the last, in unix seconds."""
+    batches = pq.read_table(results / "metrics" / "batches.parquet", columns=["start", "end"])
+    return pc.min(batches["start"]).as_py(), pc.max(batches["end"]).as_py()
+
+
 def steps_of(results: Path, begun: float, ended: float) -> Iterator[Step]:
     """The steps of a finished run: its processes, EMBED_SHARD's own, and what Nextflow needs before and after."""
     with (results / "pipeline_info" / "trace.txt").open() as handle:
         tasks = sorted(csv.DictReader(handle, delimiter="\t"), key=lambda task: float(task["start"]))
     spans = [(task["name"].split(" ")[0], float(task["start"]) / 1e3, float(task["complete"]) / 1e3) for task in tasks]
     yield Step("Nextflow starts", begun, min(begin for _, begin, _ in spans))
-    batches = pq.read_table(results / "metrics" / "batches.parquet", columns=["start", "end"])
-    first, last = pc.min(batches["start"]).as_py(), pc.max(batches["end"]).as_py()
+    first, last = computing(results)
     for name, begin, end in spans:
         if name == "EMBED_SHARD":
             yield Step("EMBED_SHARD: start-up", begin, first)
@@ -176,6 +199,7 @@ def measure(options: argparse.Namespace, contest: Contest, scratch: Path) -> Ite
         for repeat in range(repeats):
             runs = {("plain script", "-"): contest.peer(proteins)}
             runs["virnucpro-embed", "warm"] = contest.pipeline(proteins, cold=False)
+            runs["virnucpro embed", "warm"] = contest.command(proteins)
             if options.on_gpu and count in options.cold:
                 runs["virnucpro-embed", "cold"] = contest.pipeline(proteins, cold=True)
             for (program, kernels), steps in runs.items():
