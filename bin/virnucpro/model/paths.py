@@ -17,7 +17,7 @@ FASTER: Final[Mapping[int, Mapping[str, str]]] = MappingProxyType(
     {
         320: {"fp16": "plain", "bf16": "plain", "fp8": "fused"},
         480: {"fp16": "fused", "bf16": "fused", "fp8": "fused"},
-        640: {"fp16": "fused", "bf16": "fused", "fp8": "fused"},
+        640: {"fp16": "plain", "bf16": "plain", "fp8": "fused"},
         1280: {"fp16": "fused", "bf16": "fused", "fp8": "fused"},
         2560: {"fp16": "fused", "bf16": "fused", "fp8": "fused"},
         5120: {"fp16": "plain", "bf16": "plain", "fp8": "fused"},
