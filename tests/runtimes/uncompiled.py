@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def sources() -> list[Path]:
-    """Those of Python itself and of the packages, but for templates that are none, and Debian's own packages."""
+    """The modules of Python itself and of the packages; what no module can be named like is a program."""
     roots = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib")}
-    return [path for root in roots for path in root.rglob("*.py")]
+    return [path for root in roots for path in root.rglob("*.py") if path.stem.isidentifier()]
 
 
 def compiled(path: Path) -> bool:
