@@ -78,7 +78,7 @@ audit: $(VENV)-audit/.dev ## known holes in what is locked, asked of PyPI, and a
 	mkdir -p sbom
 	set -e; for lock in requirements requirements-cu12 requirements-tools; do \
 	    $(VENV)-audit/bin/cyclonedx-py requirements $$lock.lock --output-reproducible -o sbom/$$lock.cdx.json; done
-	set -e; for lock in requirements requirements-cu12 requirements-tools requirements-export requirements-dev; do \
+	set -e; for lock in requirements requirements-cu12 requirements-tools requirements-export requirements-dev requirements-uv; do \
 	    $(VENV)-audit/bin/pip-audit --strict --disable-pip --require-hashes -r $$lock.lock; done
 
 images: ## both container images, by Docker or ENGINE=podman
@@ -132,6 +132,7 @@ lock: $(VENV)/.uv ## the locks anew from the .in files
 	$(COMPILE) -c requirements.lock requirements-tools.in -o requirements-tools.lock
 	$(COMPILE) requirements-fuzz.in -o requirements-fuzz.lock
 	$(COMPILE) requirements-audit.in -o requirements-audit.lock
+	$(COMPILE) requirements-uv.in -o requirements-uv.lock
 	cp requirements.lock requirements-cu12.lock
 	$(COMPILE) --override requirements-cu12.in requirements.in -o requirements-cu12.lock
 	cp requirements-dev.lock requirements-dev-cu12.lock
@@ -142,7 +143,7 @@ clean: ## results and work, but not what was fetched
 
 $(VENV)/.uv:
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet uv==0.13.9
+	$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements-uv.lock
 	touch $@
 
 # Holds 12 or 13; written anew, and so newer than the packages, only where the choice is another than theirs.

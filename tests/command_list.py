@@ -226,6 +226,7 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "nextflow run . --input new.fasta --per_residue --outdir results-residues": Run("results-residues/residues"),
     "nextflow run . --input proteins.fasta -profile slurm,apptainer --gpu_queue gpu": Lacks(DAEMON, previewed),
     "nextflow run . --input proteins.fasta -profile docker": Lacks(DAEMON, previewed),
+    "nextflow run . -profile docker,test": Lacks(DAEMON, previewed),
     "CUDA_VISIBLE_DEVICES=2,3 nextflow run . --input proteins.fasta": Lacks(GPU, previewed),
     "nextflow run /path/to/virnucpro-embed -profile slurm --input proteins.fasta --queue cpu --gpu_queue gpu "
     "--account lab42 --python_env /shared/venv -work-dir /scratch/$USER/work": Lacks(GPU, previewed),
@@ -252,8 +253,7 @@ COMMANDS: dict[str, Run | Convert | Step | PartOf | Lacks] = {
     "--model-json model.json --outdir results shard-00000": Run("results"),
     "make images": Lacks(DAEMON, listed_by_make),
     "make images CUDA=12": Lacks(DAEMON, listed_by_make),
-    "containers/build.sh sif": Lacks(DAEMON, parsed_by_bash),
-    "containers/slim.sh": Lacks(DAEMON, parsed_by_bash),
+    **{f"containers/{words}": Lacks(DAEMON, parsed_by_bash) for words in ("build.sh", "build.sh sif", "slim.sh")},
     "make test-faults": Lacks(TIME, listed_by_make),
     "make test-units": Lacks(TIME, listed_by_make),
     "make lock": Lacks("locks that may change", installs_a_lock),

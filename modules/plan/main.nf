@@ -2,6 +2,7 @@
 include { shellWords ; shown ; stop } from '../paths/main.nf'
 
 include { readRecord } from '../contracts/main.nf'
+include { complaint } from '../engine/main.nf'
 include { stepsOf ; taskRows } from '../trace/main.nf'
 
 def plan(p, inputs, precision, model) {
@@ -163,7 +164,7 @@ def closing(p, outdir, fault) {
     }
     if (!workflow.success || !summary.exists()) {
         def lines = (workflow.errorMessage ?: cause(workflow.errorReport) ?: 'the run did not finish').readLines()
-        return "\nNo results: ${lines.reverse().find { line -> line.contains('.py: error: ') } ?: lines.last()}"
+        return "\nNo results: ${lines.reverse().find { line -> line.contains('.py: error: ') } ?: complaint(lines) ?: lines.last()}"
     }
     def run = readRecord(summary)
     def rejected = run.rejected ? "${run.rejected} rejected (reasons in ${outdir}/rejected.tsv)" : 'none rejected'

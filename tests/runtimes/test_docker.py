@@ -119,6 +119,23 @@ def test_no_toolkit_in_the_tools_image_and_no_cache_in_either() -> None:
     assert inspected == [["[]", __version__]] * 2
 
 
+@pytest.mark.parametrize("image", IMAGES)
+def test_no_task_compiles_a_source_of_the_image(image: str) -> None:
+    """Python reads a source's bytecode only where it names the source's own time and size."""
+    script = Path(__file__).parent / "uncompiled.py"
+    words = docker("run", "--rm", "--volume", f"{script}:{script}:ro", image, "python", str(script)).split()
+    assert int(words[0]) > 1000 and words[1:] == []
+
+
+def test_an_image_that_is_not_to_be_had_is_named_in_the_last_line(tmp_path: Path, inputs: Path) -> None:
+    options = ("-profile", "docker", "--gpus", "0", "--container_registry", "127.0.0.1:9/lab")
+    run = run_pipeline(tmp_path, *options, inputs=inputs, python_env=None)
+    assert run.code == 125, run.output
+    last = run.output.splitlines()[-1]
+    assert last.startswith("No results: docker: ")
+    assert f"; 127.0.0.1:9/lab/{EMBED_IMAGE} is neither here nor to be pulled: check --container_registry" in last
+
+
 def test_triton_can_compile_in_the_embed_image() -> None:
     """For GPUs that are not here: a kernel to machine code, and its launcher by the C compiler, as anyone's user."""
     script = Path(__file__).parent / "compile_kernel.py"

@@ -77,5 +77,13 @@ def test_another_cuda_builds_nothing(tmp_path: Path) -> None:
 def test_the_dockerfile_installs_the_lock_that_it_is_given() -> None:
     text = (PROJECT / "containers" / "embed.Dockerfile").read_text()
     assert re.findall(r"^ARG LOCK=(.+)$", text, re.MULTILINE) == ["requirements.lock"]
-    assert "COPY ${LOCK} " in text and "-r /tmp/${LOCK} " in text
-    assert set(re.findall(r"requirements[\w-]*\.lock", text)) == {"requirements.lock", "requirements-cu12.lock"}
+    assert "COPY ${LOCK} " in text and "-r /tmp/${LOCK}\n" in text
+    named = set(re.findall(r"requirements[\w-]*\.lock", text))
+    assert named == {"requirements.lock", "requirements-cu12.lock", "requirements-uv.lock"}
+
+
+@pytest.mark.parametrize("name", ["tools", "embed"])
+def test_images_hold_the_bytecode_that_their_tasks_may_not_write(name: str) -> None:
+    text = (PROJECT / "containers" / f"{name}.Dockerfile").read_text()
+    assert " --compile-bytecode " in text and " --require-hashes " in text
+    assert "PYTHONDONTWRITEBYTECODE" not in text
