@@ -31,15 +31,11 @@ class Malicious:
     [
         (["--input", PROTEINS, "--modle", "x"], 2, "unknown parameter --modle; did you mean --model?"),
         (["--input", PROTEINS, "--work-dir", "x"], 2, "Nextflow's own and has one dash: -work-dir"),
-        (["--input", PROTEINS, "--max_length", "many"], 2, "--max_length is 'many', but must be a whole number"),
         (["--input", PROTEINS, "--strict", "maybe"], 2, "--strict is 'maybe', but must be true or false"),
-        once(["--input", PROTEINS, "--alphabet", "dna"], 2, "--alphabet is 'dna', but must be one of auto, protein"),
-        (["--input", PROTEINS, "--precision", "fp7"], 2, "must be one of fp16, bf16, fp32, fp8; did you mean fp8?"),
         ([], 2, "no --input"),
         (["--input"], 2, "--input has no value; give one"),
         (["--input", ""], 2, "--input has no value; give one"),
         once(["--input", PROTEINS, "--outdir"], 2, "--outdir has no value; give one"),
-        (["--input", PROTEINS, "--gpus", "x"], 2, "--gpus is 'x', but must be a whole number of at least 0"),
         once(["--input", PROTEINS, "--gpus", "1.5"], 2, "--gpus is '1.5', but must be a whole number of at least 0"),
         (["--input", PROTEINS, "--gpus", ""], 2, "--gpus has no value; give one"),
         once(["--input", "nowhere.fasta"], 66, "--input nowhere.fasta: no such file"),
@@ -60,7 +56,7 @@ def test_parameters(arguments: list[str], code: int, message: str, tmp_path: Pat
     ("given", "message"),
     [
         ({"outdir": None}, "--outdir is empty; leave it out for results"),
-        ({"outdir": ["a", "b"]}, "--outdir is '[a, b]', but must be one value"),
+        once({"outdir": ["a", "b"]}, "--outdir is '[a, b]', but must be one value"),
         ({"triton_cache": {"a": 1}}, "--triton_cache is '[a:1]', but must be one value"),
     ],
 )
