@@ -43,7 +43,7 @@ test-faults: $(VENV)/.dev $(NEXTFLOW) $(MODEL) ## every fault put into the real 
 	$(RUN) $(VENV)/bin/python -m pytest -q -rs $(TOGETHER) -m faults --reliability tests/e2e
 
 test-units: $(VENV)/.dev ## the tests of kernels, model, data and engine; VENV=.venv-cu12 CUDA=12: on the other lock
-	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) -m "not cards" tests/kernels tests/model tests/data tests/pipeline
+	$(RUN) $(VENV)/bin/python -m pytest -q $(TOGETHER) -m "not cards" $(ONLY) tests/kernels tests/model tests/data tests/pipeline
 
 test-export: $(VENV)-export/.dev $(MODEL) ## exports, read back with the packages that others read them with
 	$(RUN) $(VENV)-export/bin/python -m pytest -q $(TOGETHER) tests/export

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,6 +10,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Before PyTorch is imported: where tests run side by side, its threads wait for each other most of their time, and by
+# itself OpenMP has them wait with a core each. Tasks that tests start have it from here.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # A shared machine is slow at times; what a property test finds does not depend on that.
 settings.register_profile("shared machine", deadline=None)

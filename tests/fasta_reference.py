@@ -9,13 +9,15 @@ BLANKS = " \t\n\r\v\f"
 BOM = "\xef\xbb\xbf"  # in Latin-1, as all text here
 #: What Python and others take for line ends, and FASTA does not, as bytes of UTF-8.
 OTHER_ENDS = ("\v", "\f", "\x1c", "\x1d", "\x1e", "\xc2\x85", "\xe2\x80\xa8", "\xe2\x80\xa9")
+#: Encodings without a mark -> bytes of a character.
+WIDE = {"UTF-32-LE": 4, "UTF-32-BE": 4, "UTF-16-LE": 2, "UTF-16-BE": 2}
 
 
 @dataclass(frozen=True)
 class RefusedError(Exception):
     """The file ends the run: on which line, and words that the message must hold."""
 
-    line: int
+    line: int | None
     words: str
 
 
@@ -28,6 +30,9 @@ def read(data: bytes, gaps: str = "remove") -> tuple[list[Row], int]:
     Raises:
         RefusedError: the file ends the run.
     """
+    for encoding, width in WIDE.items():
+        if is_wide(data[: len(data) // width * width].decode(encoding, "replace")):
+            raise RefusedError(None, f"text in {encoding[:6]}")
     text = data.decode("latin-1")
     text = text.removeprefix(BOM)
     if "\0" in text:
@@ -62,6 +67,15 @@ def read(data: bytes, gaps: str = "remove") -> tuple[list[Row], int]:
         else:
             records[-1] = (*records[-1][:2], records[-1][2] + line + "\n")
     return [row(ordinal, *record, gaps) for ordinal, record in enumerate(records)], comments
+
+
+def is_wide(text: str) -> bool:
+    """Whether a small file reads well so: with letters beyond ASCII only behind the first character of a header or a
+    comment, and with something that is neither, unless all is ASCII."""
+    if len(text) < 4 or any(c == "\ufffd" or (c < " " and c not in BLANKS) or c == "\x7f" for c in text):
+        return False
+    lines = [line for line in text.split("\n") if line[:1] not in ("", ">", ";", "#")]
+    return text.isascii() or (text[0] == ">" and lines != [] and "".join(lines).isascii())
 
 
 def lone_carriage_return(line: str, number: int, *, last: bool) -> None:

@@ -53,6 +53,28 @@ def test_binaries(name: str, tmp_path: Path) -> None:
     assert error.line is None
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("text", [FASTA.decode(), ">ä 蛋白质\nMKV\n;蛋\n>b\nMK\n"])
+def test_a_wide_text_cut_off_at_any_byte(encoding: str, text: str, tmp_path: Path) -> None:
+    data = text.encode(encoding)
+    told = len("1234" if text.isascii() else text.partition("V")[0]) * len("a".encode(encoding))
+    for end in range(told, len(data) + 1):
+        assert f"text in {encoding[:6].upper()}, not FASTA" in str(refused(write(tmp_path, "cut", data[:end])))
+
+
+@pytest.mark.parametrize("text", [b">a\n>a\n>a\n\n", FASTA, b">ab\nMKVL\n>c\nMK\n"])
+@pytest.mark.parametrize("what", [b"\0", b"\0\0", b"\0\0\0"])
+def test_a_stray_zero_byte_makes_no_wide_text(text: bytes, what: bytes, tmp_path: Path) -> None:
+    """FASTA damaged in one place or in two, which another encoding would not mend."""
+    for first in range(min(len(text), 16) + 1):
+        for second in range(first, min(len(text), 16) + 1):
+            data = text[:first] + what + text[first:second] + what + text[second:]
+            for damaged in (text[:first] + what + text[first:], data):
+                error = refused(write(tmp_path, "damaged", damaged))
+                assert "a zero byte: binary data or UTF-16 text" in str(error)
+                assert error.line == damaged.count(b"\n", 0, damaged.index(b"\0")) + 1
+
+
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 @pytest.mark.parametrize("name", ["pir", "genpept", "html", "csv", "tar of GNU", "zip", "utf-16-le without a mark"])
 def test_inside_what_is_read(name: str, compressor: str, tmp_path: Path) -> None:

@@ -90,3 +90,15 @@ def test_every_module_has_its_nf_test() -> None:
     modules = {path.parent.name for path in PROJECT.glob("modules/*/main.nf")}
     tests = {path.name.removesuffix(".nf.test") for path in PROJECT.glob("tests/nf/*.nf.test")}
     assert tests == modules | {"pipeline"}
+
+
+def pins(lock: str) -> set[tuple[str, str]]:
+    return set(re.findall(r"^([\w.-]+)==(\S+)", (PROJECT / lock).read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("lock", ["requirements", "requirements-dev"])
+def test_both_locks_differ_in_pytorch_and_nvidias_packages_alone(lock: str) -> None:
+    """So that a test marked one_torch says the same on either."""
+    differing = {name for name, _ in pins(f"{lock}.lock") ^ pins(f"{lock}-cu12.lock")}
+    assert {name for name in differing if not name.startswith(("nvidia-", "cuda-"))} == {"torch"}
+    assert "triton" in {name for name, _ in pins(f"{lock}.lock")}

@@ -26,8 +26,8 @@ _LONG_WORD: Final = re.compile(rb"[A-Z*-]{30,}\s*\Z")
 #: A name, and a sequence up to the digit that says whether it is a ring.
 _IG_ENTRY: Final = re.compile(rb"\S[^\n]*\n(?:[A-Za-z*-]+\s*\n)*[A-Za-z*-]+[12]\s*$", re.MULTILINE)
 _COMMENTS: Final = re.compile(rb"(?:[#;][^\n]*(?:\n\s*|\Z))+")
-_CONTROL: Final = re.compile(r"[\0-\b\v\f\x0e-\x1f\x7f\ufffd]")
-_PRINTABLE: Final = re.compile(rb"[\t-\r -~]+")
+_CONTROL: Final = re.compile(r"[\0-\b\x0e-\x1f\x7f\ufffd]")
+_PRINTABLE: Final = re.compile(r"[\t-\r -~]+")
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def recognise_text(text: bytes) -> tuple[FileFormat | None, int]:
 
 
 def _wide_encoding(start: bytes) -> str | None:
-    """The encoding of a text of two or four bytes a character: by its mark, its first header or its zero bytes."""
+    """The encoding of a text of two or four bytes a character: by its mark, or as FASTA or plain letters."""
     for encoding, mark in (
         ("UTF-32", codecs.BOM_UTF32_LE),
         ("UTF-32", codecs.BOM_UTF32_BE),
@@ -191,16 +191,19 @@ def _wide_encoding(start: bytes) -> str | None:
         if start.startswith(mark):
             return encoding
     for encoding in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):
+        # What the cut leaves of a character at the end is passed over.
         text = codecs.getincrementaldecoder(encoding)("replace").decode(start)
-        if text.startswith(">") and "\n" in text and len(text) >= 4 and not _CONTROL.search(text):
-            return encoding
-    for encoding, width, filled in (("UTF-32LE", 4, 0), ("UTF-32BE", 4, 3), ("UTF-16LE", 2, 0), ("UTF-16BE", 2, 1)):
-        whole = start[: len(start) // width * width]
-        columns = [whole[i::width] for i in range(width)]
-        others = b"".join(columns[:filled] + columns[filled + 1 :])
-        if len(whole) >= 4 * width and not others.strip(b"\0") and _PRINTABLE.fullmatch(columns[filled]):
+        if len(text) >= 4 and (_PRINTABLE.fullmatch(text) or _is_fasta(text)):
             return encoding
     return None
+
+
+def _is_fasta(text: str) -> bool:
+    """Whether it has other letters in headers and comments alone: FASTA of one byte a character with a stray zero byte,
+    read as two bytes a character, has them in its sequences too."""
+    lines = [line for line in text.split("\n") if line and not line.startswith((">", ";", "#"))]
+    plain = bool(lines) and all(map(_PRINTABLE.fullmatch, lines))
+    return text.startswith(">") and plain and not _CONTROL.search(text)
 
 
 def _zip_content(head: bytes | bytearray) -> FileFormat:

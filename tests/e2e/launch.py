@@ -119,11 +119,11 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
-def ask(folder: Path, script: str, module: str, cases: object) -> Any:
+def ask(folder: Path, script: str, module: str, cases: object, project: Path = PROJECT) -> Any:
     """What a workflow says of ``cases``: ``script`` includes {module}, reads {cases} and writes {told}, both JSON."""
     given, answers, workflow = folder / "cases.json", folder / "told.json", folder / "ask.nf"
     given.write_text(json.dumps(cases))
-    path = PROJECT / "modules" / module / "main.nf"
+    path = project / "modules" / module / "main.nf"
     workflow.write_text(script.format(module=path, cases=given, told=answers))
     command = [*nextflow_command(), "run", str(workflow)]
     done = subprocess.run(
@@ -131,3 +131,39 @@ def ask(folder: Path, script: str, module: str, cases: object) -> Any:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(answers.read_text())
+
+
+#: Calls {call} with each case, by the name of ``each``, and tells what ``stop`` ends it with, or null.
+REFUSE = """
+include {{{{ {function} }}}} from '{{module}}'
+
+workflow {{{{
+    def schema = file('{schema}')
+    def cases = new groovy.json.JsonSlurper().parseText(file('{{cases}}').text)
+    def told = cases.collect {{{{ each ->
+        try {{{{
+            {call}
+            return null
+        }}}}
+        catch (Exception refused) {{{{
+            return org.codehaus.groovy.runtime.StackTraceUtils.extractRootCause(refused).message
+        }}}}
+    }}}}
+    file('{{told}}').text = groovy.json.JsonOutput.toJson(told)
+}}}}
+"""
+
+
+def refusals(folder: Path, module: str, call: str, cases: object) -> list[tuple[int, str] | None]:
+    """The exit code and message with which a module ends the run for each of the cases, all in one start: of a copy of
+    the project in which ``stop`` raises both in the place of ending Nextflow."""
+    project = copy_project(folder / "project")
+    beginning = "def stop(exitCode, message) {\n"
+    (stops,) = (path for path in project.glob("modules/*/main.nf") if beginning in path.read_text())
+    before, _, body = stops.read_text().partition(beginning)
+    raised = '    throw new IllegalStateException("${exitCode} ${message}")\n}\n'
+    stops.write_text(before + beginning + raised + body.partition("\n}\n")[2])
+    schema = PROJECT / "nextflow_schema.json"
+    script = REFUSE.format(function=call.partition("(")[0], call=call, schema=schema)
+    told = ask(folder, script, module, cases, project)
+    return [None if each is None else (int(each.split()[0]), each.partition(" ")[2]) for each in told]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from launch import MODEL, PROJECT, copy_project, launch, launch_environment, nextflow_command, once
+from launch import MODEL, PROJECT, copy_project, launch, launch_environment, nextflow_command, once, refusals
 from merge.merge_runs import Run, key
 
 TAKEN = [
@@ -29,6 +29,7 @@ REFUSED = {
     "{a,b}": ("{a,b}", "braces that a shell expands"),
     "{1..3}": ("{1..3}", "braces that a shell expands"),
 }
+Found = tuple[Path, dict[tuple[str, ...], tuple[int, str] | None]]
 #: Parameters of a short run: no report, no wait for the model.
 SHORT = ("--model", MODEL, "--report", "false")
 
@@ -71,63 +72,124 @@ def test_commas_separate_names_and_globs(tmp_path: Path) -> None:
     assert [file for _, file in ledger(run.results)] == [str(tmp_path / name) for name in files]
 
 
-@pytest.mark.parametrize(
-    ("name", "neighbour"),
-    [
-        *(("x[1].fa", "x1.fa"), once("x*.fa", "xyz.fa"), once("?.fa", "a.fa")),
-        *(("[!a]/in.fa", "b/in.fa"), once("[[:digit:]]/in.fa", "1/in.fa")),
-    ],
-)
-def test_no_file_is_taken_for_a_neighbour(name: str, neighbour: str, tmp_path: Path) -> None:
+#: Name -> a file that a shell would take for it as well.
+NEIGHBOURS = {
+    "x[1].fa": "x1.fa",
+    "x*.fa": "xyz.fa",
+    "?.fa": "a.fa",
+    "[!a]/in.fa": "b/in.fa",
+    "[[:digit:]]/in.fa": "1/in.fa",
+}
+PLACES = ("file", "folder", "glob")
+#: Parameter and value, and what is said of it.
+NO_INPUT = {
+    ("input", "in.fa,,nothing"): "--input nothing: no such file; check the path",
+    ("input", "*.none"): "--input *.none: no such file; check the path",
+    ("input", "/*.none"): "--input /*.none: no such file; check the path",
+    ("reuse", "in.fa"): "--reuse in.fa: a file, not a folder",
+    ("reuse", "none"): "--reuse none: no such folder; check the path",
+    ("input", "in.fa,pipe"): "--input {folder}/pipe: a pipe or device, which a task that is tried again",
+}
+
+
+def write_refused(folder: Path, name: str, place: str) -> str:
+    """A file whose name, or whose folder's name, ends the run; and how it is given."""
+    path = folder / name / "in.fa" if place == "folder" else folder / f"{name}.fa"
+    write_proteins([path])
+    return str(folder / "*.fa") if place == "glob" else str(path)
+
+
+def write_no_input(folder: Path) -> None:
+    write_proteins([folder / "in.fa", folder / "folder" / "in.fa", folder / "mo$del"])
+    os.mkfifo(folder / "pipe")
+    (folder / "empty" / "nested").mkdir(parents=True)
+    (folder / "empty" / ".hidden").touch()
+
+
+def shell_takes(folder: Path, name: str) -> str:
+    taken, other = (str(folder / each).removesuffix("/in.fa") for each in (name, NEIGHBOURS[name]))
+    return f"--input {taken}: the shell that links it would take {other} for it as well"
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """The folder of all names that end the run, and what each is refused with, in one start."""
+    folder = tmp_path_factory.mktemp("names")
+    write_no_input(folder)
+    given = {case: case for case in NO_INPUT}
+    for number, (name, neighbour) in enumerate(NEIGHBOURS.items()):
+        write_proteins([folder / f"{number}" / name, folder / f"{number}" / neighbour])
+        given[("neighbour", name)] = ("input", f"{number}/{name}")
+    for number, name in enumerate(REFUSED):
+        for place in PLACES:
+            given[(name, place)] = ("input", write_refused(folder / f"{place}{number}", name, place))
+    call = "existingPaths(each[0], each[1], [type: each[0] == 'reuse' ? 'dir' : 'file'])"
+    told = refusals(folder, "paths", call, list(given.values()))
+    return folder, dict(zip(given, told, strict=True))
+
+
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_a_name_that_stands_for_a_neighbour_is_refused(name: str, found: Found) -> None:
+    folder, told = found
+    code, message = told[("neighbour", name)] or (0, "")
+    assert (code, message.partition("; ")[0]) == (66, shell_takes(folder / str(list(NEIGHBOURS).index(name)), name))
+
+
+def test_no_file_is_taken_for_a_neighbour(tmp_path: Path) -> None:
     """The shell that links a file would read wildcards in its name, and Nextflow leaves them unquoted."""
-    write_proteins([tmp_path / name, tmp_path / neighbour])
-    run = launch(tmp_path, "--input", name, *SHORT)
+    write_proteins([tmp_path / "x[1].fa", tmp_path / "x1.fa"])
+    run = launch(tmp_path, "--input", "x[1].fa", *SHORT)
     assert run.code == 66, run.output
-    taken, other = (str(tmp_path / each).removesuffix("/in.fa") for each in (name, neighbour))
-    assert f"--input {taken}: the shell that links it would take {other} for it as well" in run.last_lines
+    assert shell_takes(tmp_path, "x[1].fa") in run.last_lines
     assert list(tmp_path.glob("work/*/*/.command.run")) == []
 
 
-@pytest.mark.one_engine
-@pytest.mark.parametrize("place", ["file", "folder", "glob"])
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", REFUSED)
-def test_names_that_nextflow_cannot_link_end_the_run_before_a_task(name: str, place: str, tmp_path: Path) -> None:
-    # Three times the same check; each name is tried in one place, and every place with two names or more.
-    if (list(REFUSED).index(name) + ["file", "folder", "glob"].index(place)) % 3:
-        pytest.skip("tried in another place")
-    path = tmp_path / name / "in.fa" if place == "folder" else tmp_path / f"{name}.fa"
-    write_proteins([path])
+def test_names_that_nextflow_cannot_link_are_refused(name: str, place: str, found: Found) -> None:
+    code, message = found[1][(name, place)] or (0, "")
     shown, reason = REFUSED[name]
-    given = "*.fa" if place == "glob" else str(path)
-    run = launch(tmp_path, "--input", given, *SHORT)
+    assert code == 66
+    assert shown in message
+    assert f"Nextflow cannot stage a path with {reason}; rename it" in message
+    assert "\x1b" not in message
+
+
+@pytest.mark.one_engine
+@pytest.mark.parametrize(
+    ("name", "place"), [("x\r$(touch ran)\rx", "folder"), ("escape\x1b[31m", "file"), ("dollar$HOME", "glob")]
+)
+def test_names_that_nextflow_cannot_link_end_the_run_before_a_task(name: str, place: str, tmp_path: Path) -> None:
+    run = launch(tmp_path, "--input", write_refused(tmp_path, name, place), *SHORT)
     assert run.code == 66, run.output
-    assert f"{shown}" in run.last_lines
+    shown, reason = REFUSED[name]
+    assert shown in run.last_lines
     assert f"Nextflow cannot stage a path with {reason}; rename it" in run.last_lines
     assert "\x1b" not in run.output
     assert list(tmp_path.glob("work/*/*/.command.run")) == []
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(("name", "given"), NO_INPUT)
+def test_what_is_no_input(name: str, given: str, found: Found) -> None:
+    folder, told = found
+    code, message = told[(name, given)] or (0, "")
+    assert code == 66
+    assert message.startswith(NO_INPUT[(name, given)].format(folder=folder))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--input", "empty"], "--input {folder}/empty: a folder without files; name files, or a glob in quotes"),
-        once(["--input", "in.fa,,nothing"], "--input nothing: no such file; check the path"),
-        (["--input", "*.none"], "--input *.none: no such file; check the path"),
-        once(["--input", "/*.none"], "--input /*.none: no such file; check the path"),
-        (["--input", "in.fa", "--reuse", "in.fa"], "--reuse in.fa: a file, not a folder"),
-        once(["--input", "in.fa", "--reuse", "none"], "--reuse none: no such folder; check the path"),
         (["--input", "in.fa", "--model", "mo$del"], "--model {folder}/mo$del: Nextflow cannot stage a path with a"),
-        (["--input", "in.fa,pipe"], "--input {folder}/pipe: a pipe or device, which a task that is tried again"),
         once(["--input", "in.fa", "--model", "pipe"], "--model {folder}/pipe: a pipe or device, which a task"),
+        once(["--input", "in.fa", "--reuse", "none"], "--reuse none: no such folder; check the path"),
         (["--input", "in.fa", "-work-dir", "wo$rk"], "--work-dir {folder}/wo$rk: Nextflow cannot stage a path with a"),
     ],
 )
-def test_what_is_no_input(arguments: list[str], message: str, tmp_path: Path) -> None:
-    write_proteins([tmp_path / "in.fa", tmp_path / "folder" / "in.fa", tmp_path / "mo$del"])
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "empty" / "nested").mkdir(parents=True)
-    (tmp_path / "empty" / ".hidden").touch()
+def test_what_is_no_input_ends_the_run(arguments: list[str], message: str, tmp_path: Path) -> None:
+    write_no_input(tmp_path)
     run = launch(tmp_path, *SHORT, *arguments)
     assert run.code == 66, run.output
     assert message.format(folder=tmp_path) in run.last_lines

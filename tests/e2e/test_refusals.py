@@ -7,12 +7,17 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from launch import MODEL, PROJECT, copy_project, launch, once
+from descriptions import describe
+from launch import MODEL, PROJECT, copy_project, launch, launch_environment, once
 
+Prepare = Callable[[Path], list[str | Path]]
 PROTEINS = PROJECT / "assets" / "proteins.fasta"
 
 
@@ -31,15 +36,11 @@ class Malicious:
     [
         (["--input", PROTEINS, "--modle", "x"], 2, "unknown parameter --modle; did you mean --model?"),
         (["--input", PROTEINS, "--work-dir", "x"], 2, "Nextflow's own and has one dash: -work-dir"),
-        (["--input", PROTEINS, "--max_length", "many"], 2, "--max_length is 'many', but must be a whole number"),
         (["--input", PROTEINS, "--strict", "maybe"], 2, "--strict is 'maybe', but must be true or false"),
-        once(["--input", PROTEINS, "--alphabet", "dna"], 2, "--alphabet is 'dna', but must be one of auto, protein"),
-        (["--input", PROTEINS, "--precision", "fp7"], 2, "must be one of fp16, bf16, fp32, fp8; did you mean fp8?"),
         ([], 2, "no --input"),
         (["--input"], 2, "--input has no value; give one"),
         (["--input", ""], 2, "--input has no value; give one"),
         once(["--input", PROTEINS, "--outdir"], 2, "--outdir has no value; give one"),
-        (["--input", PROTEINS, "--gpus", "x"], 2, "--gpus is 'x', but must be a whole number of at least 0"),
         once(["--input", PROTEINS, "--gpus", "1.5"], 2, "--gpus is '1.5', but must be a whole number of at least 0"),
         (["--input", PROTEINS, "--gpus", ""], 2, "--gpus has no value; give one"),
         once(["--input", "nowhere.fasta"], 66, "--input nowhere.fasta: no such file"),
@@ -60,7 +61,7 @@ def test_parameters(arguments: list[str], code: int, message: str, tmp_path: Pat
     ("given", "message"),
     [
         ({"outdir": None}, "--outdir is empty; leave it out for results"),
-        ({"outdir": ["a", "b"]}, "--outdir is '[a, b]', but must be one value"),
+        once({"outdir": ["a", "b"]}, "--outdir is '[a, b]', but must be one value"),
         ({"triton_cache": {"a": 1}}, "--triton_cache is '[a:1]', but must be one value"),
     ],
 )
@@ -144,23 +145,44 @@ def malicious_pickle(folder: Path) -> list[str | Path]:
     return ["--input", PROTEINS, "--model", "model.pt"]
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize(
     ("prepare", "code", "message"),
     [
-        once(nucleotide, 65, "split_fasta.py: error: {folder}/in.fasta"),
-        once(
-            not_fasta, 65, "split_fasta.py: error: {folder}/in.fasta, line 1: a table with commas between its columns"
-        ),
-        once(truncated_gzip, 65, "split_fasta.py: error: {folder}/in.fasta.gz"),
-        once(archive, 65, "split_fasta.py: error: {folder}/in.fasta: a tar archive inside gzip, not FASTA; unpack it"),
-        (strict, 65, "split_fasta.py: error: {folder}/in.fasta, line 3: record 'bad'"),
-        once(unknown_model, 69, "fetch_model.py: error: unknown model 'esm2_t33_650M'"),
-        once(model_out_of_reach, 69, "fetch_model.py: error: esm2_t6_8M_UR50D cannot be had"),
-        once(corrupt_checkpoint, 69, "fetch_model.py: error: "),
-        once(malicious_pickle, 69, "fetch_model.py: error: "),
+        (nucleotide, 65, "split_fasta.py: error: {folder}/in.fasta"),
+        (not_fasta, 65, "split_fasta.py: error: {folder}/in.fasta, line 1: a table with commas between its columns"),
+        (truncated_gzip, 65, "split_fasta.py: error: {folder}/in.fasta.gz"),
+        (archive, 65, "split_fasta.py: error: {folder}/in.fasta: a tar archive inside gzip, not FASTA; unpack it"),
+        (unknown_model, 69, "fetch_model.py: error: unknown model 'esm2_t33_650M'"),
+        (model_out_of_reach, 69, "fetch_model.py: error: esm2_t6_8M_UR50D cannot be had"),
+        (malicious_pickle, 69, "fetch_model.py: error: "),
     ],
 )
-def test_a_task_that_refuses_its_input(prepare, code: int, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_program_that_refuses_its_input(prepare: Prepare, code: int, message: str, tmp_path: Path) -> None:
+    """As its task starts it; the pipeline makes of each what it makes of those below."""
+    words = iter(map(str, prepare(tmp_path)))
+    given = dict(zip(words, words, strict=True))
+    command = ["fetch_model.py", "--model", given["--model"], "--outdir", "out"]
+    if message.startswith("split_fasta.py"):
+        describe().write(tmp_path / "model.json")
+        files = [str(tmp_path / name) for name in given["--input"].split(",")]
+        command = ["split_fasta.py", "--model-json", "model.json", "--outdir", "out", *files]
+    program = [sys.executable, str(PROJECT / "bin" / command[0]), *command[1:]]
+    environment = launch_environment()
+    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert done.stderr.splitlines()[-1].startswith(message.format(folder=tmp_path))
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "code", "message"),
+    [
+        (strict, 65, "split_fasta.py: error: {folder}/in.fasta, line 3: record 'bad'"),
+        once(corrupt_checkpoint, 69, "fetch_model.py: error: "),
+    ],
+)
+def test_a_task_that_refuses_its_input(prepare: Prepare, code: int, message: str, tmp_path: Path) -> None:
     run = launch(tmp_path, *prepare(tmp_path))
     expected = message.format(folder=tmp_path)
     assert run.code == code, run.output

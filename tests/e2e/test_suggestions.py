@@ -1,19 +1,13 @@
-"""What is said of a parameter or value that does not exist: by a script that asks the module as main.nf does."""
+"""What is said of a parameter or value that the schema does not have: of all of them in one start."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from launch import PROJECT, ask, launch
+from launch import launch, refusals
 
-RULES: dict[str, dict[str, Any]] = {
-    name: rule
-    for group in json.loads((PROJECT / "nextflow_schema.json").read_text())["$defs"].values()
-    for name, rule in group["properties"].items()
-}
+Told = list[tuple[int, str] | None]
 OWN = "that option is Nextflow's own and has one dash: "
 NONE = "--help lists those that there are"
 PARAMETERS = {
@@ -33,41 +27,52 @@ PARAMETERS = {
     "publish_dir_mode": NONE,
     "x": NONE,
 }
-VALUES = {
-    ("precision", "fp7"): "; did you mean fp8?",
-    ("precision", "FP16"): "; did you mean fp16?",
-    ("gaps", "remvoe"): "; did you mean remove?",
-    ("translate", "six-frame"): "; did you mean six_frame?",
-    ("embedding_dtype", "float"): "; did you mean float32 or float16?",
+#: Parameter and value, and what is said of it at the end; at its beginning.
+NEAREST = {
+    ("precision", "fp7"): "did you mean fp8?",
+    ("precision", "FP16"): "did you mean fp16?",
+    ("gaps", "remvoe"): "did you mean remove?",
+    ("translate", "six-frame"): "did you mean six_frame?",
+    ("embedding_dtype", "float"): "did you mean float32 or float16?",
     ("alphabet", "dna"): "",
     ("long_sequences", "drop"): "",
 }
-SCRIPT = """
-include {{ meant ; unknown }} from '{module}'
-
-workflow {{
-    def asked = new groovy.json.JsonSlurper().parseText(file('{cases}').text)
-    def told = asked.collect {{ name, known, ours -> ours ? unknown(name, known) : meant(name, known, '') }}
-    file('{told}').text = groovy.json.JsonOutput.toJson(told)
-}}
-"""
+VALUES = {
+    ("max_length", "many"): "--max_length is 'many', but must be a whole number of at least ",
+    ("gpus", "x"): "--gpus is 'x', but must be a whole number of at least 0",
+    ("strict", "maybe"): "--strict is 'maybe', but must be true or false",
+    ("alphabet", "dna"): "--alphabet is 'dna', but must be one of auto, protein",
+    ("precision", "fp7"): "--precision is 'fp7', but must be one of fp16, bf16, fp32, fp8; did you mean fp8?",
+}
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    cases = [[name, list(RULES), True] for name in PARAMETERS]
-    cases += [[value, RULES[name]["enum"], False] for name, value in VALUES]
-    answered: list[str] = ask(tmp_path_factory.mktemp("suggestions"), SCRIPT, "parameters", cases)
-    return answered
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    cases: list[dict[str, object]] = [{name: "x"} for name in PARAMETERS]
+    cases += [{name: value} for name, value in [*NEAREST, *VALUES]]
+    folder = tmp_path_factory.mktemp("suggestions")
+    return refusals(folder, "parameters", "checkParameters(each, schema)", cases)
 
 
-def test_of_a_parameter_the_nearest_is_named_where_one_is_near(told: list[str]) -> None:
-    expected = [f"unknown parameter --{name}; {said}" for name, said in PARAMETERS.items()]
+def test_of_a_parameter_the_nearest_is_named_where_one_is_near(told: Told) -> None:
+    expected = [(2, f"unknown parameter --{name}; {said}") for name, said in PARAMETERS.items()]
     assert told[: len(PARAMETERS)] == expected
 
 
-def test_of_a_value_the_nearest_is_named_where_one_is_near(told: list[str]) -> None:
-    assert told[len(PARAMETERS) :] == list(VALUES.values())
+def test_of_a_value_the_nearest_is_named_where_one_is_near(told: Told) -> None:
+    answers = told[len(PARAMETERS) :][: len(NEAREST)]
+    for ((name, value), said), answer in zip(NEAREST.items(), answers, strict=True):
+        code, message = answer or (0, "")
+        beginning, _, near = message.partition("; ")
+        assert (code, near) == (2, said)
+        assert beginning.startswith(f"--{name} is '{value}', but must be one of ")
+
+
+def test_a_value_is_refused_with_what_it_must_be(told: Told) -> None:
+    for expected, answer in zip(VALUES.values(), told[len(PARAMETERS) + len(NEAREST) :], strict=True):
+        code, message = answer or (0, "")
+        assert code == 2
+        assert message.startswith(expected)
 
 
 def test_of_a_profile_nextflow_names_the_nearest(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from virnucpro.kernels.tiles import read_table, rows_for
 from virnucpro.machine import usable_cores
 from virnucpro.pipeline.device import LEAST_CAPABILITY
 
+pytestmark = pytest.mark.one_torch
 PROGRAM = Path(__file__).with_name("launches.py")
 BIN = Path(__file__).parents[2] / "bin"
 #: Tokens of the longest sequence, one for each row of the tables of tiles.

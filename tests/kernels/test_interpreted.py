@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.one_torch
 def test_kernels_under_the_interpreter() -> None:
     pytest.importorskip("triton")
     here = Path(__file__).parent

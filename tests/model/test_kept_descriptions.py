@@ -15,6 +15,7 @@ from esm2_reference import save_fair_esm, save_hugging_face, sharp_esm2
 
 from virnucpro.model.kept_descriptions import YOUNG_SECONDS
 
+pytestmark = pytest.mark.one_torch
 PROGRAM = Path(__file__).parents[2] / "bin" / "fetch_model.py"
 
 

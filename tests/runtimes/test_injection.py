@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from e2e.launch import refusals
 from pipeline_run import EMBED_IMAGE, PROJECT, TOOLS_IMAGE, nextflow_command, pipeline_environment
 
 STAND_INS = Path(__file__).parent / "stand_ins"
@@ -31,8 +32,13 @@ QUOTED = {
     *("input", "sample_sheet", "id_column", "sequence_column", "reuse", "reference"),
     *("outdir", "model", "model_cache", "python_env"),
 }
+#: Those of one value; the others are lists of names, which are looked at one by one.
+ONE_TEXT = TEXTS - {"input", "reuse"}
 #: What each of the others takes, beside an attack.
 HARMLESS = {"layers": "-1", "pooling": "mean", "gpu_request": "gres=gpu:1", "modules": "a/1:b"}
+#: Parameter and value -> exit code and message.
+Told = dict[tuple[str, str], tuple[int, str] | None]
+HOSTILE, CONTROL = "'\"$(touch ran)`touch ran`", "x\rtouch ran\r"
 
 
 def run(folder: Path, *arguments: str | Path, profile: str = "standard") -> subprocess.CompletedProcess[str]:
@@ -62,11 +68,29 @@ def test_the_schema_refuses_every_attack_on_a_text_that_is_not_quoted(attack: st
         assert not re.fullmatch(PROPERTIES["triton_cache"]["pattern"], attack)
 
 
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """What each parameter is refused with, in one start: not quoted, an attack; any, control characters."""
+    cases = [(name, HOSTILE) for name in sorted(TEXTS - QUOTED)] + [(name, CONTROL) for name in sorted(ONE_TEXT)]
+    given = [{name: value} for name, value in cases]
+    folder = tmp_path_factory.mktemp("attacks")
+    answers = refusals(folder, "parameters", "checkParameters(each, schema)", given)
+    return dict(zip(cases, answers, strict=True))
+
+
 @pytest.mark.parametrize("name", sorted(TEXTS - QUOTED))
-def test_the_run_ends_before_a_task(name: str, tmp_path: Path) -> None:
-    done = run(tmp_path, "--input", PROJECT / "tests/fixtures/few.fasta", f"--{name}", "'\"$(touch ran)`touch ran`")
+def test_an_attack_on_a_text_that_is_not_quoted_is_refused(name: str, told: Told) -> None:
+    code, message = told[(name, HOSTILE)] or (0, "")
+    assert code == 2
+    assert message.startswith(f"--{name} is '")
+
+
+def test_the_run_ends_before_a_task(tmp_path: Path) -> None:
+    """All at once, so that none of them reaches a shell before it is looked at."""
+    attacks = [word for name in sorted(TEXTS - QUOTED) for word in (f"--{name}", HOSTILE)]
+    done = run(tmp_path, "--input", PROJECT / "tests/fixtures/few.fasta", *attacks)
     assert done.returncode == 2, done.stdout
-    assert f"--{name} is '" in done.stdout + done.stderr
+    assert re.search(rf"error: --({'|'.join(TEXTS - QUOTED)}) is '", done.stdout + done.stderr)
     assert ran(tmp_path) == [] and list(tmp_path.glob("work/*/*/.command.run")) == []
 
 
@@ -117,11 +141,15 @@ def test_a_models_name_is_a_name(tmp_path: Path) -> None:
     assert ran(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", sorted(TEXTS - {"input", "reuse"}))
-def test_control_characters_end_the_run(name: str, tmp_path: Path) -> None:
-    if name not in ("outdir", "python_env", "queue"):
-        pytest.skip("one rule for all texts: tried on three")
-    done = run(tmp_path, "--input", PROJECT / "tests/fixtures/few.fasta", f"--{name}", "x\rtouch ran\r")
-    assert done.returncode == (66 if PROPERTIES[name].get("format") else 2)
-    assert f"--{name} holds a line break, tab or other control character" in done.stdout + done.stderr
+@pytest.mark.parametrize("name", sorted(ONE_TEXT))
+def test_control_characters_are_refused(name: str, told: Told) -> None:
+    code, message = told[(name, CONTROL)] or (0, "")
+    assert code == (66 if PROPERTIES[name].get("format") else 2)
+    assert message.startswith(f"--{name} holds a line break, tab or other control character")
+
+
+def test_control_characters_end_the_run(tmp_path: Path) -> None:
+    done = run(tmp_path, "--input", PROJECT / "tests/fixtures/few.fasta", "--outdir", CONTROL)
+    assert done.returncode == 66
+    assert "--outdir holds a line break, tab or other control character" in done.stdout + done.stderr
     assert ran(tmp_path) == []

@@ -102,6 +102,8 @@ def check(path: Path, data: bytes, size: int, gaps: str, compression: str) -> No
 @example(b"", [b">a\n", b"MKV\n", b">b\r", b"MKTLLV\r", b">c\n", b"MAAA\n"], b"", 2, "remove", "plain")
 @example(b";c", [b">a\x0b", b"MKV\r"], b"", 1, "remove", "plain")
 @example(b"", [b">a\n", b"M.K\n", b">b\n", b"MK\n"], b"", 64, "remove", "plain")
+@example(b"\0", [b">a\n", b">a\n", b">a\n", b"\0\n"], b"", 64, "remove", "plain")
+@example(b"\0", [b">", b"\0\n", b"\0.", b"\0\n"], b"", 64, "remove", "plain")
 def test_all_readers_agree_with_the_reference(
     tmp_path_factory: pytest.TempPathFactory,
     preamble: bytes,
