@@ -1,18 +1,18 @@
 #!/usr/bin/env nextflow
-include { readRecord } from './modules/contracts/main.nf'
 include { DESCRIBE_MODEL } from './modules/describe_model/main.nf'
 include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
-include { cacheToFill ; checkName ; fetchedModel ; hubFolder ; keptModel ; modelCache } from './modules/model_cache/main.nf'
+include { canBeFilled ; checkName ; fetchedModel ; hubFolder ; keptModel ; modelCache } from './modules/model_cache/main.nf'
 include { help } from './modules/help/main.nf'
 include { checkParameters ; codeFingerprint ; lastWord ; optionsOf } from './modules/parameters/main.nf'
-include { checkEnvironment ; existingPaths ; inputFiles ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
+include { checkEnvironment ; existingPaths ; inputFiles ; listed ; literal ; modelFolder ; podVolumes ; referenceFolder ; stageable ; stageableFolders ; writableFolder } from './modules/paths/main.nf'
 include { closing ; extent ; follow ; plan ; shardSizes ; splitIn ; workload } from './modules/plan/main.nf'
 include { NEIGHBOURS } from './modules/neighbours/main.nf'
 include { claimed ; published } from './modules/outdir/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
+include { shellWords } from './modules/words/main.nf'
 
 workflow {
     def schema = file("${projectDir}/nextflow_schema.json", glob: false)
@@ -24,10 +24,7 @@ workflow {
     def given = inputFiles(p.input, p.sample_sheet)
     def inputs = given.collect { each -> each.path }
     def reuse = existingPaths('reuse', p.reuse, [type: 'dir'])
-    def reference = existingPaths('reference', p.reference, [type: 'dir'])
-    if (reference.size() > 1 || (reference && !p.neighbours)) {
-        stop(2, reference.size() > 1 ? '--reference names several folders; give one' : '--reference says where to look for --neighbours; give their number too')
-    }
+    def reference = referenceFolder(p.reference, p.neighbours)
     checkEnvironment(p.python_env)
     def outdir = writableFolder('outdir', p.outdir)
     stageableFolders()
@@ -35,7 +32,8 @@ workflow {
     def local = named ? modelFolder(named) : null
     stageable('model', local ? [local] : [])
     checkName(p, local)
-    def models = modelCache(p.model_cache)
+    def models = modelCache(p.model_cache, podVolumes())
+    stageable('model_cache', models ? [models] : [])
     def model = local ?: keptModel(models, p)
     def device = p.device == 'mps' ? 'mps' : (p.gpus > 0 ? 'cuda' : 'cpu')
     def precision = device == 'cpu' ? 'fp32' : p.precision
@@ -52,7 +50,7 @@ workflow {
     }
 
     // /models/esm2.pt or the folder of a downloaded model: one value, shared by every task
-    def filled = model ? [] : cacheToFill(models)
+    def filled = !model && canBeFilled(models) ? writableFolder('model_cache', models) : []
     model_ch = model
         ? channel.value(model)
         : FETCH_MODEL(p.model, p.model_revision ?: '', hubFolder(p.model), filled).map { made -> filled ? fetchedModel(models, p) : made }

@@ -1,5 +1,5 @@
 // The schema is the only list of parameters: names, types, choices and ranges are checked against it.
-include { stop } from '../paths/main.nf'
+include { stop } from '../words/main.nf'
 include { schemaProperties } from '../schema/main.nf'
 
 /**
