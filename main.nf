@@ -5,7 +5,7 @@ include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
 include { canBeFilled ; checkName ; fetchedModel ; hubFolder ; keptModel ; modelCache } from './modules/model_cache/main.nf'
 include { help } from './modules/help/main.nf'
-include { checkParameters ; codeFingerprint ; lastWord ; optionsOf } from './modules/parameters/main.nf'
+include { checkParameters ; codeFingerprints ; lastWord ; optionsOf } from './modules/parameters/main.nf'
 include { checkEnvironment ; existingPaths ; inputFiles ; listed ; literal ; modelFolder ; podVolumes ; referenceFolder ; stageable ; stageableFolders ; writableFolder } from './modules/paths/main.nf'
 include { closing ; extent ; follow ; plan ; shardSizes ; splitIn ; workload } from './modules/plan/main.nf'
 include { NEIGHBOURS } from './modules/neighbours/main.nf'
@@ -39,6 +39,7 @@ workflow {
     def precision = device == 'cpu' ? 'fp32' : p.precision
     def chosen = p + [precision: precision]
     def splitOptions = optionsOf('split_fasta.py', chosen, schema) + (p.dedup ? [] : ['--no-dedup'])
+    def code = codeFingerprints()
     def embedOptions = optionsOf('embed_shard.py', chosen, schema) + (p.self_check ? [] : ['--no-self-check'])
 
     log.info(plan(p, inputs, precision, model ?: "${p.model}, to be fetched${models ? " into ${models}" : ''}"))
@@ -54,7 +55,7 @@ workflow {
     model_ch = model
         ? channel.value(model)
         : FETCH_MODEL(p.model, p.model_revision ?: '', hubFolder(p.model), filled).map { made -> filled ? fetchedModel(models, p) : made }
-    DESCRIBE_MODEL(model_ch, codeFingerprint('fetch_model.py'))
+    DESCRIBE_MODEL(model_ch, code['fetch_model.py'])
     // Lists of paths go through files: a command line holds some thousand of them
     input_list = channel.of(listed('input', inputs, given.collect { each -> each.sample })).collectFile(name: 'input_list.json')
     reuse_list = channel.of(listed('reuse', reuse)).collectFile(name: 'reuse_list.json')
@@ -67,7 +68,7 @@ workflow {
         reuse_list,
         device,
         shellWords(splitOptions),
-        codeFingerprint('split_fasta.py'),
+        code['split_fasta.py'],
     )
 
     // What the split found, as a map; printed before any shard is embedded
@@ -80,7 +81,7 @@ workflow {
     shard_ch = SPLIT_FASTA.out.shards.flatten().map { shard -> [shard.name, shard] }
         .join(split_ch.flatMap { split -> shardSizes(split) }, failOnMismatch: true)
         .map { _name, shard, size -> [shard, size] }
-    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, shellWords(embedOptions), codeFingerprint('embed_shard.py'))
+    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, shellWords(embedOptions), code['embed_shard.py'])
     follow(EMBED_SHARD.out.folder.combine(split_ch))
 
     // [shard-00000, shard-00001, ...], or [] where nothing is left to embed
@@ -93,12 +94,12 @@ workflow {
         reuse,
         reuse_list,
         shellWords(optionsOf('merge_embeddings.py', chosen, schema)),
-        codeFingerprint('merge_embeddings.py'),
+        code['merge_embeddings.py'],
     )
     nearest_ch = channel.value([])
     if (p.neighbours) {
         def called = reference.collect { folder -> "--reference-name=${folder}" }
-        NEIGHBOURS(MERGE_EMBEDDINGS.out.parts, reference, p.neighbours, shellWords(called), device, codeFingerprint('neighbours.py'))
+        NEIGHBOURS(MERGE_EMBEDDINGS.out.parts, reference, p.neighbours, shellWords(called), device, code['neighbours.py'])
         nearest_ch = NEIGHBOURS.out.ifEmpty([])
     }
     results_ch = MERGE_EMBEDDINGS.out.files.mix(nearest_ch)
@@ -109,7 +110,7 @@ workflow {
             MERGE_EMBEDDINGS.out.manifest,
             nearest_ch,
             reference,
-            codeFingerprint('report.py'),
+            code['report.py'],
         )
         results_ch = results_ch.mix(REPORT.out)
     }
