@@ -1,18 +1,18 @@
 #!/usr/bin/env nextflow
-include { readRecord } from './modules/contracts/main.nf'
 include { DESCRIBE_MODEL } from './modules/describe_model/main.nf'
 include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
 include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
-include { cacheToFill ; checkName ; fetchedModel ; hubFolder ; keptModel ; modelCache } from './modules/model_cache/main.nf'
+include { canBeFilled ; checkName ; fetchedModel ; hubFolder ; keptModel ; modelCache } from './modules/model_cache/main.nf'
 include { help } from './modules/help/main.nf'
-include { checkParameters ; codeFingerprint ; lastWord ; optionsOf } from './modules/parameters/main.nf'
-include { checkEnvironment ; existingPaths ; inputFiles ; listed ; literal ; modelFolder ; shellWords ; stageable ; stageableFolders ; stop ; writableFolder } from './modules/paths/main.nf'
+include { checkParameters ; codeFingerprints ; lastWord ; optionsOf } from './modules/parameters/main.nf'
+include { checkEnvironment ; existingPaths ; inputFiles ; listed ; literal ; modelFolder ; podVolumes ; referenceFolder ; stageable ; stageableFolders ; writableFolder } from './modules/paths/main.nf'
 include { closing ; extent ; follow ; plan ; shardSizes ; splitIn ; workload } from './modules/plan/main.nf'
 include { NEIGHBOURS } from './modules/neighbours/main.nf'
 include { claimed ; published } from './modules/outdir/main.nf'
 include { REPORT } from './modules/report/main.nf'
 include { SPLIT_FASTA } from './modules/split_fasta/main.nf'
+include { shellWords } from './modules/words/main.nf'
 
 workflow {
     def schema = file("${projectDir}/nextflow_schema.json", glob: false)
@@ -24,10 +24,7 @@ workflow {
     def given = inputFiles(p.input, p.sample_sheet)
     def inputs = given.collect { each -> each.path }
     def reuse = existingPaths('reuse', p.reuse, [type: 'dir'])
-    def reference = existingPaths('reference', p.reference, [type: 'dir'])
-    if (reference.size() > 1 || (reference && !p.neighbours)) {
-        stop(2, reference.size() > 1 ? '--reference names several folders; give one' : '--reference says where to look for --neighbours; give their number too')
-    }
+    def reference = referenceFolder(p.reference, p.neighbours)
     checkEnvironment(p.python_env)
     def outdir = writableFolder('outdir', p.outdir)
     stageableFolders()
@@ -35,12 +32,14 @@ workflow {
     def local = named ? modelFolder(named) : null
     stageable('model', local ? [local] : [])
     checkName(p, local)
-    def models = modelCache(p.model_cache)
+    def models = modelCache(p.model_cache, podVolumes())
+    stageable('model_cache', models ? [models] : [])
     def model = local ?: keptModel(models, p)
     def device = p.device == 'mps' ? 'mps' : (p.gpus > 0 ? 'cuda' : 'cpu')
     def precision = device == 'cpu' ? 'fp32' : p.precision
     def chosen = p + [precision: precision]
     def splitOptions = optionsOf('split_fasta.py', chosen, schema) + (p.dedup ? [] : ['--no-dedup'])
+    def code = codeFingerprints()
     def embedOptions = optionsOf('embed_shard.py', chosen, schema) + (p.self_check ? [] : ['--no-self-check'])
 
     log.info(plan(p, inputs, precision, model ?: "${p.model}, to be fetched${models ? " into ${models}" : ''}"))
@@ -52,11 +51,11 @@ workflow {
     }
 
     // /models/esm2.pt or the folder of a downloaded model: one value, shared by every task
-    def filled = model ? [] : cacheToFill(models)
+    def filled = !model && canBeFilled(models) ? writableFolder('model_cache', models) : []
     model_ch = model
         ? channel.value(model)
         : FETCH_MODEL(p.model, p.model_revision ?: '', hubFolder(p.model), filled).map { made -> filled ? fetchedModel(models, p) : made }
-    DESCRIBE_MODEL(model_ch, codeFingerprint('fetch_model.py'))
+    DESCRIBE_MODEL(model_ch, code['fetch_model.py'])
     // Lists of paths go through files: a command line holds some thousand of them
     input_list = channel.of(listed('input', inputs, given.collect { each -> each.sample })).collectFile(name: 'input_list.json')
     reuse_list = channel.of(listed('reuse', reuse)).collectFile(name: 'reuse_list.json')
@@ -69,7 +68,7 @@ workflow {
         reuse_list,
         device,
         shellWords(splitOptions),
-        codeFingerprint('split_fasta.py'),
+        code['split_fasta.py'],
     )
 
     // What the split found, as a map; printed before any shard is embedded
@@ -82,7 +81,7 @@ workflow {
     shard_ch = SPLIT_FASTA.out.shards.flatten().map { shard -> [shard.name, shard] }
         .join(split_ch.flatMap { split -> shardSizes(split) }, failOnMismatch: true)
         .map { _name, shard, size -> [shard, size] }
-    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, shellWords(embedOptions), codeFingerprint('embed_shard.py'))
+    EMBED_SHARD(shard_ch, model_ch, DESCRIBE_MODEL.out, device, shellWords(embedOptions), code['embed_shard.py'])
     follow(EMBED_SHARD.out.folder.combine(split_ch))
 
     // [shard-00000, shard-00001, ...], or [] where nothing is left to embed
@@ -95,12 +94,12 @@ workflow {
         reuse,
         reuse_list,
         shellWords(optionsOf('merge_embeddings.py', chosen, schema)),
-        codeFingerprint('merge_embeddings.py'),
+        code['merge_embeddings.py'],
     )
     nearest_ch = channel.value([])
     if (p.neighbours) {
         def called = reference.collect { folder -> "--reference-name=${folder}" }
-        NEIGHBOURS(MERGE_EMBEDDINGS.out.parts, reference, p.neighbours, shellWords(called), device, codeFingerprint('neighbours.py'))
+        NEIGHBOURS(MERGE_EMBEDDINGS.out.parts, reference, p.neighbours, shellWords(called), device, code['neighbours.py'])
         nearest_ch = NEIGHBOURS.out.ifEmpty([])
     }
     results_ch = MERGE_EMBEDDINGS.out.files.mix(nearest_ch)
@@ -111,7 +110,7 @@ workflow {
             MERGE_EMBEDDINGS.out.manifest,
             nearest_ch,
             reference,
-            codeFingerprint('report.py'),
+            code['report.py'],
         )
         results_ch = results_ch.mix(REPORT.out)
     }

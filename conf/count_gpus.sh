@@ -25,9 +25,10 @@ echo "$count"
 
 # A card on the bus is one of NVIDIA's (0x10de) and a display or 3D controller (0x03...).
 on_bus() {
-    local card
+    local card vendor class
     for card in /sys/bus/pci/devices/*; do
-        if [[ $(cat "$card/vendor" 2>/dev/null) == 0x10de && $(cat "$card/class" 2>/dev/null) == 0x03* ]]; then return 0; fi
+        { read -r vendor <"$card/vendor" && read -r class <"$card/class"; } 2>/dev/null || continue
+        if [[ $vendor == 0x10de && $class == 0x03* ]]; then return 0; fi
     done
     return 1
 }

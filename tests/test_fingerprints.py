@@ -13,11 +13,12 @@ from test_import_rules import BIN, imported
 
 PROGRAMS = sorted(path.name for path in BIN.glob("*.py"))
 SCRIPT = """
-include {{ sources }} from '{module}'
+include {{ neededIn ; sources }} from '{module}'
 
 workflow {{
     def bin = file('{bin}')
-    def found = [{programs}].collectEntries {{ name -> [name, sources(bin, [:], bin.resolve(name)).keySet().sort()] }}
+    def needed = neededIn(bin, [:].withDefault {{ name -> bin.resolve(name).text }})
+    def found = [{programs}].collectEntries {{ name -> [name, sources(name, needed, [] as Set).sort()] }}
     file('{out}').text = groovy.json.JsonOutput.toJson(found)
 }}
 """

@@ -81,6 +81,15 @@ def test_a_process_is_at_most_25_lines_and_has_a_stub(path: Path) -> None:
         assert stub
 
 
+def test_a_module_that_several_files_include_is_short() -> None:
+    """Nextflow's first parser compiles it anew for each: with all of `modules/paths` a run began an eighth later."""
+    sources = [PROJECT / "main.nf", *PROJECT.glob("modules/*/main.nf")]
+    included = [set(re.findall(r"^include .*/(\w+)/main\.nf'", path.read_text(), re.MULTILINE)) for path in sources]
+    times = Counter(name for names in included for name in names)
+    assert times["words"] > 5
+    assert [name for name in times if times[name] > 1 and lines(PROJECT / "modules" / name / "main.nf") > 50] == []
+
+
 @pytest.mark.parametrize("path", sorted(PROJECT.glob("conf/*.config")), ids=lambda path: path.stem)
 def test_a_profile_is_at_most_15_lines(path: Path) -> None:
     assert path.name == "base.config" or lines(path) <= 15

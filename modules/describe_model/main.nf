@@ -1,4 +1,4 @@
-include { shown } from '../paths/main.nf'
+include { shown } from '../words/main.nf'
 
 process DESCRIBE_MODEL {
     tag "${shown(model.name.tokenize('/').last())}"

@@ -1,4 +1,4 @@
-include { shellWords ; shown } from '../paths/main.nf'
+include { shellWords ; shown } from '../words/main.nf'
 
 process FETCH_MODEL {
     tag "${shown(name)}"

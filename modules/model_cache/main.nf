@@ -1,19 +1,19 @@
 // Where downloaded models are kept between runs.
-include { podVolumes ; stageable ; stop ; writableFolder } from '../paths/main.nf'
+include { stop } from '../words/main.nf'
 
-/** Folder of the models, each in one of its name; null where the tasks share no folder, as with a work folder in a bucket. */
-def modelCache(given) {
+/**
+ * Folder of the models, each in one of its name; null where the tasks share no folder, as with a work folder in a bucket.
+ * A pod has no home of its user's, but of its volumes the one that its work folder is on.
+ */
+def modelCache(given, volumes) {
     if (workflow.stubRun) {
         return workflow.workDir.resolve('stub-models')
     }
     if (given == null && workflow.workDir.toUri().scheme != 'file') {
         return null
     }
-    // A pod has no home of its user's, but the volume that its work folder is on.
-    def home = podVolumes()?.find { volume -> workflow.workDir.startsWith(volume) } ?: System.getenv('HOME') ?: workflow.launchDir
-    def folder = file(given ?: "${home}/.cache/virnucpro/models", glob: false)
-    stageable('model_cache', [folder])
-    return folder
+    def home = volumes?.find { volume -> workflow.workDir.startsWith(volume) } ?: System.getenv('HOME') ?: workflow.launchDir
+    return file(given ?: "${home}/.cache/virnucpro/models", glob: false)
 }
 
 /** Whether a name has the form of a repository of the Hugging Face hub, ORG/NAME. */
@@ -58,10 +58,7 @@ def snapshot(root, revision) {
     return commit ? root.resolve("snapshots/${commit}") : null
 }
 
-/** What FETCH_MODEL is to fill: [] where it can fill none, and hands the model on like any other output. */
-def cacheToFill(folder) {
-    if (folder == null || folder.toUri().scheme != 'file') {
-        return []
-    }
-    return writableFolder('model_cache', folder)
+/** Whether FETCH_MODEL can fill it; where not, it hands the model on like any other output. */
+def canBeFilled(folder) {
+    return folder != null && folder.toUri().scheme == 'file'
 }

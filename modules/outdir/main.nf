@@ -1,5 +1,5 @@
 // Whose an output folder is, and how results come into it: whole, and what says so last.
-include { stop } from '../paths/main.nf'
+include { stop } from '../words/main.nf'
 include { earlierTasks ; isLocal ; listedIn ; notWhole ; placeOf ; spoiled ; synced ; tasksOf } from '../whole/main.nf'
 
 /** All that results consist of, in the order in which they take their places: what claims that they are whole is last. */

@@ -1,5 +1,5 @@
 // The schema is the only list of parameters: names, types, choices and ranges are checked against it.
-include { stop } from '../paths/main.nf'
+include { stop } from '../words/main.nf'
 include { schemaProperties } from '../schema/main.nf'
 
 /**
@@ -105,28 +105,42 @@ def distance(one, other) {
     return rows.last().last()
 }
 
-/** Changes with every edit of what a program runs, which Nextflow itself does not see; an edit elsewhere changes nothing. */
-def codeFingerprint(program) {
+/** By program what changes with every edit of what it runs, which Nextflow itself does not see; an edit elsewhere changes nothing. */
+def codeFingerprints() {
     def bin = file("${projectDir}/bin", glob: false)
-    return sources(bin, [:], bin.resolve(program)).sort().collect { name, text -> "${name}\n${text}" }.join('\n').md5()
+    def texts = [:].withDefault { name -> bin.resolve(name).text }
+    def needed = neededIn(bin, texts)
+    return [:].withDefault { program -> sources(program, needed, [] as Set).sort().collect { name -> "${name}\n${texts[name]}" }.join('\n').md5() }
 }
 
-/** Adds to `found` a file of the package, and all files that it imports, directly or not, with what lies beside them. */
-def sources(bin, found, path) {
-    def name = bin.relativize(path).toString()
-    if (found.containsKey(name)) {
-        return found
+/** By file of the programs' folder those that it needs itself: its package, what it imports, and the data beside it. */
+def neededIn(bin, texts) {
+    def names = []
+    bin.eachFileRecurse(groovy.io.FileType.FILES) { path -> names << bin.relativize(path).toString() }
+    def data = names.findAll { name -> name.endsWith('.json') }.groupBy { name -> folderOf(name) }
+    def modules = names.findAll { name -> name.endsWith('.py') }.collectEntries { name -> [name - '/__init__.py' - '.py', name] }
+    return [:].withDefault { name ->
+        def parent = folderOf(name - '/__init__.py')
+        name.endsWith('.json') ? [] : data.getOrDefault(folderOf(name), []) + ([parent] + imported(texts[name])).findResults { module -> modules[module] }
     }
-    found[name] = path.text
-    path.parent.listFiles().findAll { each -> each.name.endsWith('.json') }.each { data -> found[bin.relativize(data).toString()] = data.text }
-    def imports = path.text.findAll(/(?m)^ *(?:from|import) (virnucpro[\w.]*)(?: import (\([^)]*\)|[\w, ]+))?/) { _line, module, names ->
-        [module] + (names ?: '').tokenize('(), \n').collect { each -> "${module}.${each}" }
+}
+
+def folderOf(name) {
+    return name.contains('/') ? name.substring(0, name.lastIndexOf('/')) : ''
+}
+
+/** What could be a module of the package that a module imports, as a path without its ending. */
+def imported(text) {
+    def found = text.findAll(/(?m)^ *(?:from|import) (virnucpro[\w.]*)(?: import (\([^)]*\)|[\w, ]+))?/) { _line, module, members ->
+        [module] + (members ?: '').tokenize('(), \n').collect { each -> "${module}.${each}" }
     }
-    imports.flatten().each { module ->
-        def parts = module.tokenize('.')
-        def packages = (1..parts.size()).collect { count -> "${parts.take(count).join('/')}/__init__.py" }
-        def candidates = (packages + "${parts.join('/')}.py").collect { each -> bin.resolve(each) }
-        candidates.findAll { each -> each.exists() }.each { each -> sources(bin, found, each) }
+    return found.flatten().collect { module -> module.replace('.', '/') }
+}
+
+/** Adds to `found` a file and all that it needs, directly or not. */
+def sources(name, needed, found) {
+    if (found.add(name)) {
+        needed[name].each { each -> sources(each, needed, found) }
     }
     return found
 }

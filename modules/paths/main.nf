@@ -1,29 +1,6 @@
-// Names of files and folders as users have them: found, refused, listed, and quoted for the shell.
-// It includes no other module: parser v2 of Nextflow 25.04 cannot include a module that does in more than one place.
-
-/** Ends the run. By itself Nextflow has one more line to say after the message, which is to be the last. */
-def stop(exitCode, message) {
-    def text = "virnucpro-embed: error: ${message}".toString()
-    log.debug(text)
-    def last = {
-        System.out.println(text)
-        System.out.flush()
-    }
-    Runtime.runtime.addShutdownHook(new Thread(last))
-    nextflow.Nextflow.exit(exitCode as int)
-}
-
-/** Words of a command for bash, whatever they hold. Every value of a user that a script block uses comes through here. */
-def shellWords(words) {
-    return words.collect { word -> word.toString() }
-        .collect { word -> word ==~ '[\\w@%+=:,./-]+' ? word : "'${word.replace("'", "'\\''")}'" }
-        .join(' ')
-}
-
-/** A name as Nextflow may show it: it also names the job, in a line that sbatch reads as a shell would. */
-def shown(name) {
-    return name.replaceAll('[^\\p{L}\\p{N} ._+-]', '_')
-}
+// Names of files and folders as users have them: found, refused and listed.
+// Only main.nf includes it: Nextflow's first parser compiles what is included anew for each file that does.
+include { printable ; stop } from '../words/main.nf'
 
 /** Files or folders in the order given, globs sorted by name. Given is a list, or names and globs between commas. */
 def existingPaths(name, given, options) {
@@ -59,6 +36,18 @@ def inputFiles(input, sheet) {
     def files = rows.collectMany { row -> found('sample_sheet', row.file, [type: 'file']).collect { path -> [path: path, sample: row.sample] } }
     stageable('sample_sheet', files.collect { each -> each.path })
     return files
+}
+
+/** The folder of --reference, which says where to look for --neighbours, in a list; [] without one. */
+def referenceFolder(given, neighbours) {
+    def folders = existingPaths('reference', given, [type: 'dir'])
+    if (folders.size() > 1) {
+        stop(2, '--reference names several folders; give one')
+    }
+    if (folders && !neighbours) {
+        stop(2, '--reference says where to look for --neighbours; give their number too')
+    }
+    return folders
 }
 
 /** Names between commas. A comma inside a name that exists, or inside the braces of a glob, separates nothing. */
@@ -252,10 +241,6 @@ def wildcards(name) {
     def bracketed = name.replaceAll('\\[[!^]?\\]?(\\[:\\w+:\\]|[^\\]\\[])*\\]', '?')
     def simple = bracketed =~ '\\[.*\\]' ? '*' : bracketed
     return simple.replaceAll('[^*?]+') { text -> java.util.regex.Pattern.quote(text) }.replace('?', '.').replace('*', '.*')
-}
-
-def printable(text) {
-    return text.replaceAll('\\p{Cntrl}') { control -> String.format('\\x%02x', (control as char) as int) }
 }
 
 /** A list for a file: paths by the names under which they are staged, prefix1, prefix2 and so on, by their own, and their samples. */

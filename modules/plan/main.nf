@@ -1,5 +1,5 @@
 // What a run is about to do, in words, how far it is, and at its end what it did.
-include { shellWords ; shown ; stop } from '../paths/main.nf'
+include { shellWords ; shown ; stop } from '../words/main.nf'
 
 include { readRecord } from '../contracts/main.nf'
 include { complaint } from '../engine/main.nf'

@@ -1,5 +1,5 @@
 // What a run's record tells of it that its tasks do not know (bin/virnucpro/merge/provenance.py).
-include { shellWords } from '../paths/main.nf'
+include { shellWords } from '../words/main.nf'
 include { schemaGroups } from '../schema/main.nf'
 
 /**

@@ -1,4 +1,4 @@
-include { shellWords } from '../paths/main.nf'
+include { shellWords } from '../words/main.nf'
 
 /**
  * What the shards are cut for: the number of GPUs, and the card in the words of whoever names it, a cloud's type, Slurm's
