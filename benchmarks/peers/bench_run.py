@@ -117,7 +117,8 @@ class Contest:
         """``virnucpro embed``, with kernels compiled before; errors as for ``pipeline``."""
         folder = Path(tempfile.mkdtemp(dir=self._scratch))
         given = [proteins, "--model", self._model, "--outdir", "results", "--no-report", "--gpus", int(self._on_gpu)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "bin"), "TRITON_CACHE_DIR": str(self._kernels)}
+        path = os.pathsep.join([str(ROOT / "bin"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        environment = {**os.environ, "PYTHONPATH": path, "TRITON_CACHE_DIR": str(self._kernels)}
         begun, ended = run_timed([sys.executable, "-m", "virnucpro", "embed", *map(str, given)], folder, environment)
         first, last = computing(folder / "results")
         shutil.rmtree(folder)
