@@ -32,6 +32,7 @@ ROOT = {
     "parity_bounds",
     "path_lists",
     "plain_text",
+    "process",
     "shards",
     "unfinished",
     "windows",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from virnucpro.cli.program import importing
 from virnucpro.errors import ExitCode
+from virnucpro.process import importing
 
 BIN = Path(__file__).parent.parent / "bin"
 PROGRAM = """

@@ -1,8 +1,6 @@
 """``python -m virnucpro`` is the command ``virnucpro``."""
 
-import sys
-
-from virnucpro.cli.command import main
+from virnucpro.cli.command import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -1,4 +1,4 @@
-"""CUDA started beside the imports of a process, which take longer."""
+"""CUDA before PyTorch: its devices counted, and itself started beside the imports of a process, which take longer."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ def start_cuda(device: str) -> None:
     """
     if device in ("auto", "cuda"):
         threading.Thread(target=_make_context, name="cuda-start", daemon=True).start()
+
+
+def visible_gpus() -> int:
+    """GPUs that CUDA has in this process, by its driver's own word and without PyTorch; 0 where there is no driver."""
+    count = ctypes.c_int(0)
+    try:
+        cuda = ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return 0
+    return count.value if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
 
 
 def _make_context() -> None:

@@ -21,6 +21,7 @@ from virnucpro.api.config import RunConfig
 from virnucpro.api.models import find_model
 from virnucpro.api.provenance import facts_of_run
 from virnucpro.config import Config, EmbedConfig, SplitConfig, precision_on
+from virnucpro.cuda_start import start_cuda, visible_gpus
 from virnucpro.errors import ExitCode, UsageError, VirnucproError, run_reporting_errors, writing_into
 from virnucpro.interrupts import starting_out_of_reach
 from virnucpro.machine import usable_cores
@@ -28,11 +29,11 @@ from virnucpro.merge.config import MergeConfig
 from virnucpro.merge.merge import merge
 from virnucpro.model.kept_descriptions import describe_once
 from virnucpro.neighbours.config import NeighboursConfig
-from virnucpro.neighbours.neighbours import neighbours
 from virnucpro.output.atomic import publish_directory, remove_tree
 from virnucpro.output.contracts import RunSummary, SplitSummary
 from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
 from virnucpro.path_lists import with_files
+from virnucpro.process import end_process, importing, refuse_pandas
 from virnucpro.report.multiqc import require_multiqc
 from virnucpro.report.report import report
 from virnucpro.shards import shard_name
@@ -86,6 +87,8 @@ def run(config: RunConfig) -> RunSummary:
         remove_tree(results)
         summary = merge(_told(MergeConfig, config, shard_dirs=folders, **parts, **inputs, **record))
         if config.neighbours is not None:
+            from virnucpro.neighbours.neighbours import neighbours
+
             neighbours(NeighboursConfig(results, config.neighbours, results, config.reference, device=device))
         if config.report:
             report(results, results / "report", config.reference)
@@ -100,14 +103,12 @@ def _gpus(config: RunConfig) -> list[str]:
     Raises:
         UsageError: fewer are there than were asked for, or this PyTorch cannot use them.
     """
-    import torch
-
-    from virnucpro.pipeline.device import select_device
-
     if config.gpus == 0:
         return []
-    present = torch.cuda.device_count()
+    present = visible_gpus()
     if not present and config.gpus is None:
+        from virnucpro.pipeline.device import select_device
+
         select_device("auto", config.precision)
     if present < (config.gpus or 0):
         raise UsageError(f"--gpus is {config.gpus}, but {present} are visible; ask for fewer, or 0 for the CPU")
@@ -227,13 +228,16 @@ def _embed_here(task: EmbedConfig, gpu: str) -> None:
     """A process of its own: one GPU, one shard."""
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     threading.Thread(target=_end_with_the_run, daemon=True).start()
-    from virnucpro.pipeline.embed import embed_shard
+    refuse_pandas()
+    start_cuda(task.device)
+    with importing():
+        from virnucpro.pipeline.embed import embed_shard
 
     def embed() -> None:
         with writing_into(task.outdir):
             embed_shard(task)
 
-    sys.exit(run_reporting_errors(task.outdir.name, embed))
+    end_process(run_reporting_errors(task.outdir.name, embed))
 
 
 def _end_with_the_run() -> None:

@@ -7,9 +7,10 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType, ModuleType
-from typing import Final
+from typing import Final, NoReturn
 
 from virnucpro import __version__
+from virnucpro.cli.program import run_as_process
 
 #: What comes after ``virnucpro`` -> its module here.
 COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
@@ -46,6 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     described = "\n".join(f"  {each:<18}{(_program(each).main.__doc__ or '').splitlines()[0]}" for each in COMMANDS)
     print(f"usage: virnucpro COMMAND ...\n\n{described}\n\nvirnucpro COMMAND --help explains one.")
     return 0
+
+
+def run() -> NoReturn:
+    """The command as a process of its own."""
+    run_as_process(main)
 
 
 def _program(name: str) -> ModuleType:

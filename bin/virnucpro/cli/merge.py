@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from virnucpro.cli.program import importing, run_program
+from virnucpro.cli.program import run_program
 from virnucpro.merge.config import MergeConfig
 from virnucpro.plain_text import visible
+from virnucpro.process import importing
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from virnucpro.cli.program import importing, run_program
+from virnucpro.cli.program import run_program
 from virnucpro.neighbours.config import NeighboursConfig
+from virnucpro.process import importing
 
 
 def main(argv: Sequence[str] | None = None) -> int:

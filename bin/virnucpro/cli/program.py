@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import atexit
-import gc
-import os
-import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
-from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from virnucpro import __version__
 from virnucpro.children import end_with_task
 from virnucpro.config import Config
-from virnucpro.errors import ExitCode, UsageError, run_reporting_errors, writing_into
+from virnucpro.errors import UsageError, run_reporting_errors, writing_into
+from virnucpro.process import end_process, refuse_pandas
 
 Told = TypeVar("Told", bound=Config)
 
@@ -26,50 +20,11 @@ Told = TypeVar("Told", bound=Config)
 _LIST = 'a JSON list of {"path": ..., "name": what messages and the ledger call it}'
 
 
-class _NoPandas(MetaPathFinder):
-    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-        if fullname == "pandas":
-            raise ModuleNotFoundError("pandas is not imported by this program", name=fullname)
-
-
 def run_as_process(main: Callable[[], int]) -> NoReturn:
-    """Run a program as the only one of its process, and end with its exit code.
-
-    pyarrow imports pandas, where it is installed, to ask whether what it is given is of it: most of a second that
-    nothing here needs.
-    """
-    sys.meta_path.insert(0, _NoPandas())
+    """Run a program as the only one of its process, and end with its exit code."""
+    refuse_pandas()
     end_with_task()
-    code = main()
-    # Whatever is still to be tidied up, Ctrl-C ends it without a word.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    atexit._run_exitfuncs()
-    unwritten = _flush()
-    # Taking PyTorch and its CUDA context apart takes most of a second, and the end of the process frees the same.
-    os._exit(code or unwritten)
-
-
-def _flush() -> int:
-    """Write out what both streams hold; returns the exit code where that fails."""
-    code = ExitCode.OK
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            code = ExitCode.IO_ERROR
-    return int(code)
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """Import inside without collecting garbage, of which modules make none: a tenth of the time that PyTorch takes."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
+    end_process(main())
 
 
 def run_program(

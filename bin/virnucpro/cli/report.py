@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from virnucpro.cli.program import importing, run_program
+from virnucpro.cli.program import run_program
 from virnucpro.config import Config, option
+from virnucpro.process import importing
 
 
 @dataclass(frozen=True)

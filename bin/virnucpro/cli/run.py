@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from virnucpro.api.config import RunConfig
 from virnucpro.cli.program import run_program
 from virnucpro.plain_text import visible
+from virnucpro.process import importing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,6 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(config: RunConfig) -> None:
-    from virnucpro.api.local_run import run
+    with importing():
+        from virnucpro.api.local_run import run
 
     print(*map(visible, [*run(config).verdict, f"Results: {config.outdir}"]), sep="\n")
