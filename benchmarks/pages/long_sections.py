@@ -37,7 +37,8 @@ def self_check_costs(results: Path) -> Iterator[str]:
     measured = files(results, "self-check-*.csv")
     if not measured:
         return
-    heads = ["model", "precision", "seconds", "of ten minutes", "greatest residue L2", "least pooled cosine", "device"]
+    heads = ["model", "precision", "seconds", "of ten minutes", "greatest residue L2", "least pooled cosine"]
+    heads += ["first batch / bare start", "device"]
     yield table(heads, [_check(row) for path in measured for row in read_rows(path)])
     for path in measured:
         yield conditions_line(read_rows(path), path)
@@ -51,5 +52,6 @@ def _check(row: Row) -> list[str]:
         percent(number(row, "share_of_ten_minutes")),
         show(number(row, "greatest_residue_l2"), ".1e"),
         cut(number(row, "least_pooled_cosine")),
+        show(number(row, "first_batch_ratio"), ".2f"),
         row["device"],
     ]

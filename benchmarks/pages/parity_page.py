@@ -190,7 +190,9 @@ def self_check_text(results: Path) -> list[str]:
         "PyTorch's of the same states. Which sequences are taken is told by the shard alone. Long ones are cut to "
         "what the twin computes in about a second on two cores with 8M: "
         f"{most:,} tokens together at most, and {batch:,} with the copies. `python -m "
-        "benchmarks.measurements.bench_self_check FASTA CHECKPOINT` measures what that costs a task:",
+        "benchmarks.measurements.bench_self_check FASTA CHECKPOINT` measures what that costs a task, and its time "
+        "from its start to its first finished batch beside that of a process that starts PyTorch and has one tensor on "
+        "the device:",
         *self_check_costs(results),
         "`self_check` says what came of it. `met`: the bounds above are kept. `plain`: they were not, the task said so "
         "in a line and went on by PyTorch's operations alone, measured anew and then within them. `missed`: PyTorch's "
@@ -222,7 +224,9 @@ def parity_page(results: Path) -> str:
         "residue's |ours - reference| / |reference| in the last layer's states. *Alone* compares ours with ours: "
         "some of the proteins in batches of their own against the same ones among others, that is, how far a vector "
         "depends on its batch. *Plain* after a precision is PyTorch's own operations in it, with no kernel of "
-        "ours: what they are off by is the precision's rounding." + (f" Data: {data}." if data else ""),
+        "ours: what they are off by is the precision's rounding. *Unfused* is the form of the layers that cards other "
+        "than Hopper run, and Hopper where it is the faster one (docs/performance.md)."
+        + (f" Data: {data}." if data else ""),
         table(
             ["precision", "least pooled cosine", "greatest residue L2"],
             [

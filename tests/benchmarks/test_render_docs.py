@@ -228,4 +228,4 @@ def test_long_proteins_and_the_self_check_have_a_row_for_each_device(tmp_path: P
     checked = {"check_seconds": 2.98, "share_of_ten_minutes": 0.00497}
     found = {"greatest_residue_l2": 0.0018, "least_pooled_cosine": 0.99999968}
     write(tmp_path / "self-check-gpu.csv", [common | checked | found])
-    assert "| m | fp16 | 3.0 | 0.5 % | 1.8e-3 | 0.9999996 | H100 |" in "\n".join(self_check_costs(tmp_path))
+    assert "| m | fp16 | 3.0 | 0.5 % | 1.8e-3 | 0.9999996 | - | H100 |" in "\n".join(self_check_costs(tmp_path))
