@@ -42,9 +42,10 @@ LIMIT = 100
 
 
 def program(name: str, *arguments: str | Path, code: int = 0) -> str:
-    """Run one of the programs; returns what it printed."""
+    """Run one of the programs, or ``virnucpro``; returns what it printed."""
+    found = ["-m", name] if name == "virnucpro" else [PROJECT / "bin" / name]
     done = subprocess.run(
-        [sys.executable, PROJECT / "bin" / name, *map(str, arguments)],
+        [sys.executable, *found, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(PROJECT / "bin")},
         capture_output=True,
         text=True,

@@ -74,6 +74,17 @@ def test_a_full_disk_leaves_nothing_and_the_earlier_export(results: Path, tmp_pa
         assert identical(np.load(out / "embedding.npy"), Embedded.read(results).vectors())
 
 
+@pytest.mark.parametrize("to", LAYOUTS)
+def test_the_command_writes_the_same_files(results: Path, tmp_path: Path, to: str) -> None:
+    """``virnucpro`` starts programs by another way, which may not withhold what a layout needs."""
+    pytest.importorskip(PACKAGES.get(to, "numpy"))
+    options = ("--results", results, "--to", to, *(("--per-residue",) if to in RESIDUE_LAYOUTS else ()))
+    program("export.py", *options, "--outdir", tmp_path / "program")
+    program("virnucpro", "export", *options, "--outdir", tmp_path / "command")
+    written = [sorted(path.name for path in (tmp_path / way).iterdir()) for way in ("program", "command")]
+    assert written[0] and written[0] == written[1]
+
+
 @pytest.mark.parametrize("name", ["manifest.parquet", "embeddings/part-00000.parquet", "residues/part-00000.parquet"])
 def test_changed_results_are_refused(results: Path, tmp_path: Path, name: str) -> None:
     pytest.importorskip("h5py")

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """The command as a process of its own."""
-    run_as_process(main)
+    run_as_process(main, pandas=sys.argv[1:2] == ["export"])
 
 
 def _program(name: str) -> ModuleType:

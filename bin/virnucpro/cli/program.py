@@ -20,9 +20,10 @@ Told = TypeVar("Told", bound=Config)
 _LIST = 'a JSON list of {"path": ..., "name": what messages and the ledger call it}'
 
 
-def run_as_process(main: Callable[[], int]) -> NoReturn:
-    """Run a program as the only one of its process, and end with its exit code."""
-    refuse_pandas()
+def run_as_process(main: Callable[[], int], *, pandas: bool = False) -> NoReturn:
+    """Run a program as the only one of its process, without ``pandas`` unless it needs it; end with its exit code."""
+    if not pandas:
+        refuse_pandas()
     end_with_task()
     end_process(main())
 
