@@ -23,19 +23,20 @@ def start_cuda(device: str) -> None:
 
 def visible_gpus() -> int:
     """GPUs that CUDA has in this process, by its driver's own word and without PyTorch; 0 where there is no driver."""
-    count = ctypes.c_int(0)
-    try:
-        cuda = ctypes.CDLL(_LIBRARY)
-    except OSError:
-        return 0
-    return count.value if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+    cuda, count = _initialised(), ctypes.c_int(0)
+    return count.value if cuda is not None and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
 
 
 def _make_context() -> None:
+    cuda, context = _initialised(), ctypes.c_void_p()
+    if cuda is not None:
+        cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
+
+
+def _initialised() -> ctypes.CDLL | None:
+    """CUDA's driver, ready to be called; None where there is none, or no device for it."""
     try:
         cuda = ctypes.CDLL(_LIBRARY)
     except OSError:
-        return
-    context = ctypes.c_void_p()
-    if cuda.cuInit(0) == 0:
-        cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
+        return None
+    return cuda if cuda.cuInit(0) == 0 else None
