@@ -28,6 +28,7 @@ ROOT = {
     "file_formats",
     "file_identity",
     "interrupts",
+    "locks",
     "machine",
     "parity_bounds",
     "path_lists",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import multiprocessing
 import os
@@ -16,7 +15,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
-from virnucpro import __version__
+from virnucpro import __version__, locks
 from virnucpro.api.config import RunConfig
 from virnucpro.api.models import find_model
 from virnucpro.api.provenance import facts_of_run
@@ -124,10 +123,8 @@ def _work_folder(config: RunConfig, device: str, weights_sha256: str) -> Iterato
     work = outdir.with_name(f".{outdir.name}.run")
     outdir.parent.mkdir(parents=True, exist_ok=True)
     with outdir.with_name(f".{outdir.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{outdir}: another run is at work on it; wait, or name another --outdir") from None
+        if not locks.take(lock):
+            raise UsageError(f"{outdir}: another run is at work on it; wait, or name another --outdir")
         facts = _facts(config, device, weights_sha256)
         if not (work / _FACTS_FILE).exists() or (work / _FACTS_FILE).read_text() != facts:
             remove_tree(work)

@@ -21,6 +21,7 @@ import torch
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.data.tokens import X
 from virnucpro.kernels.launching import compiles_together, compiling_together
+from virnucpro.locks import first_of_all
 from virnucpro.machine import usable_cores
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.registry import Esm2Config
@@ -33,6 +34,8 @@ from virnucpro.plain_text import visible
 LONGEST: Final = (100, 200, 400, 1026)
 #: Bytes that the kernels of one model may take, and more.
 NEEDED_BYTES: Final = 4 << 20
+#: Seconds to wait for another process that compiles the same: some times what the slowest model takes one core.
+LONGEST_WAIT: Final = 300
 
 
 class Prepared:
@@ -79,14 +82,16 @@ def compile_ahead(config: Esm2Config, precision: str, device: torch.device, plan
     """
     if device.type != "cuda" or not compiles_together():
         return
-    _find_folder()
+    folder = _find_folder()
     layers = tuple(sorted({int(layer == config.layers) for layer in plan.layers}))
     shallow = dataclasses.replace(config, layers=1)
     try:
         with torch.cuda.device(device):
             model = PackedEsm2.from_state(shallow, _Unset(shallow, device), precision, device)
             engine = Engine(model, device, OutputPlan(layers, plan.pooling), streams=False)
-            with compiling_together(device, usable_cores()):
+            # Of several processes that start at once one compiles, and the others find what it kept.
+            lock = folder / lock_name(config, precision, torch.cuda.get_device_capability(device))
+            with first_of_all(lock, LONGEST_WAIT), compiling_together(device, usable_cores()):
                 for longest in LONGEST:
                     bounds = torch.tensor([0, longest, longest + 5], dtype=torch.int32, device=device)
                     ids = torch.full((longest + 5,), X, device=device)
@@ -95,19 +100,26 @@ def compile_ahead(config: Esm2Config, precision: str, device: torch.device, plan
         return
 
 
-def _find_folder() -> None:
+def lock_name(config: Esm2Config, precision: str, capability: tuple[int, int]) -> str:
+    """The file in the folder of kernels whose lock is held by who compiles a model's for a kind of card."""
+    return f"virnucpro-{config.embed_dim}x{config.heads}-{precision}-{capability[0]}.{capability[1]}.lock"
+
+
+def _find_folder() -> Path:
     """Have Triton keep kernels where it is told to, or, where nothing can be written there, in a folder of this task.
 
-    Says so once in the latter case; the folder goes with the process.
+    Says so once in the latter case; the folder goes with the process. Returns the one that it is.
     """
     folder = Path(os.environ.get("TRITON_CACHE_DIR") or Path.home() / ".triton" / "cache")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(NEEDED_BYTES))
+        return folder
     except OSError as error:
         own = tempfile.mkdtemp(prefix="virnucpro-kernels-")
         atexit.register(shutil.rmtree, own, ignore_errors=True)
         os.environ["TRITON_CACHE_DIR"] = own
         told = f"cannot keep compiled kernels in {folder} ({error.strerror}), so that this task compiles its own"
         print(f"{visible(told)}; name another folder with --triton_cache", file=sys.stderr)
+        return Path(own)
