@@ -1,4 +1,5 @@
 #!/usr/bin/env nextflow
+include { COMPILE_KERNELS ; toCompile } from './modules/compile_kernels/main.nf'
 include { DESCRIBE_MODEL } from './modules/describe_model/main.nf'
 include { EMBED_SHARD } from './modules/embed_shard/main.nf'
 include { FETCH_MODEL } from './modules/fetch_model/main.nf'
@@ -56,6 +57,8 @@ workflow {
         ? channel.value(model)
         : FETCH_MODEL(p.model, p.model_revision ?: '', hubFolder(p.model), filled).map { made -> filled ? fetchedModel(models, p) : made }
     DESCRIBE_MODEL(model_ch, code['fetch_model.py'])
+    def kernels = device == 'cuda' ? [model ?: p.model, shellWords(optionsOf('compile_kernels.py', chosen, schema)), code['compile_kernels.py']] : []
+    if (kernels && toCompile(kernels)) { COMPILE_KERNELS(kernels) }
     // Lists of paths go through files: a command line holds some thousand of them
     input_list = channel.of(listed('input', inputs, given.collect { each -> each.sample })).collectFile(name: 'input_list.json')
     reuse_list = channel.of(listed('reuse', reuse)).collectFile(name: 'reuse_list.json')
@@ -98,8 +101,7 @@ workflow {
     )
     nearest_ch = channel.value([])
     if (p.neighbours) {
-        def called = reference.collect { folder -> "--reference-name=${folder}" }
-        NEIGHBOURS(MERGE_EMBEDDINGS.out.parts, reference, p.neighbours, shellWords(called), device, code['neighbours.py'])
+        NEIGHBOURS(MERGE_EMBEDDINGS.out.parts, reference, p.neighbours, shellWords(reference.collect { folder -> "--reference-name=${folder}" }), device, code['neighbours.py'])
         nearest_ch = NEIGHBOURS.out.ifEmpty([])
     }
     results_ch = MERGE_EMBEDDINGS.out.files.mix(nearest_ch)

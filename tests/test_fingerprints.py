@@ -74,6 +74,7 @@ def test_a_fingerprint_covers_what_its_program_imports(found: dict[str, list[str
     ("program", "rooms"),
     [
         ("split_fasta.py", {"split", "output", "cli"}),
+        ("compile_kernels.py", {"data", "kernels", "model", "monitor", "output", "pipeline", "cli"}),
         ("embed_shard.py", {"data", "kernels", "model", "monitor", "output", "pipeline", "cli"}),
         ("merge_embeddings.py", {"merge", "monitor", "output", "cli"}),
         ("neighbours.py", {"cli", "data", "kernels", "model", "monitor", "neighbours", "output", "pipeline"}),

@@ -12,7 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from virnucpro import __version__, config
-from virnucpro.config import EmbedConfig, SplitConfig, VectorConfig
+from virnucpro.config import CompileConfig, EmbedConfig, SplitConfig, VectorConfig
 from virnucpro.merge.config import MergeConfig
 from virnucpro.model.registry import MODELS
 
@@ -65,7 +65,12 @@ def test_config_sets_the_default_of_the_schema(name: str) -> None:
 
 
 PASSED = {name: rule["tools"] for name, rule in PROPERTIES.items() if "tools" in rule}
-CONFIGURATIONS = {"split_fasta.py": SplitConfig, "embed_shard.py": EmbedConfig, "merge_embeddings.py": MergeConfig}
+CONFIGURATIONS = {
+    "split_fasta.py": SplitConfig,
+    "compile_kernels.py": CompileConfig,
+    "embed_shard.py": EmbedConfig,
+    "merge_embeddings.py": MergeConfig,
+}
 
 
 @pytest.mark.parametrize("name", [*PASSED, "dedup", "token_budget"])

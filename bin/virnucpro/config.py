@@ -268,6 +268,14 @@ class SplitConfig(SequenceConfig):
 
 
 @dataclass(frozen=True)
+class CompileConfig(VectorConfig):
+    """What COMPILE_KERNELS does."""
+
+    model: str = option("registry name, fair-esm .pt file or Hugging Face folder")
+    mark: str = option("file made beside the kernels once they are all there")
+
+
+@dataclass(frozen=True)
 class EmbedConfig(VectorConfig):
     """What EMBED_SHARD does."""
 

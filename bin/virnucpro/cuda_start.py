@@ -6,6 +6,8 @@ import ctypes
 import threading
 
 _LIBRARY = "libcuda.so.1"
+#: CUDA's numbers of a device's attributes.
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 
 
 def start_cuda(device: str) -> None:
@@ -25,6 +27,21 @@ def visible_gpus() -> int:
     """GPUs that CUDA has in this process, by its driver's own word and without PyTorch; 0 where there is no driver."""
     cuda, count = _initialised(), ctypes.c_int(0)
     return count.value if cuda is not None and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+
+
+def capabilities() -> set[tuple[int, int]]:
+    """Compute capabilities of the GPUs that CUDA has in this process, asked as `visible_gpus` does."""
+    cuda = _initialised()
+    if cuda is None:
+        return set()
+    found = set()
+    for index in range(visible_gpus()):
+        device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+        cuda.cuDeviceGet(ctypes.byref(device), index)
+        cuda.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
+        cuda.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
+        found.add((major.value, minor.value))
+    return found
 
 
 def _make_context() -> None:

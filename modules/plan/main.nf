@@ -198,18 +198,23 @@ def changes(run) {
 
 def page(outdir) {
     def file = outdir.resolve('report/multiqc_report.html')
-    // A page of an earlier run does not count.
-    if (workflow.stats.ignoredCount == 0 && file.exists()) {
+    def trace = outdir.resolve('pipeline_info/trace.txt')
+    // A page of an earlier run does not count. Failures of COMPILE_KERNELS are ignored, too.
+    if (file.exists() && (workflow.stats.ignoredCount == 0 || !failed(trace, 'REPORT'))) {
         return "Report: ${file}"
     }
-    return "No report: ${failure(outdir.resolve('pipeline_info/trace.txt'), 'REPORT')}. The results are whole; to draw it: " +
+    return "No report: ${failure(trace, 'REPORT')}. The results are whole; to draw it: " +
         shellWords(["${projectDir}/bin/report.py", '--results', outdir, '--outdir', "${outdir}/report"])
 }
 
 /** The last line that the failed task of a process wrote. Nextflow prints none of a task whose failure is ignored. */
 def failure(trace, process) {
-    def row = taskRows(trace).find { each -> each.status == 'FAILED' && each.name?.tokenize(' ')?.first() == process }
-    def hash = row?.hash
+    def hash = failed(trace, process)?.hash
     def said = hash ? files("${workflow.workDir}/${hash}*/.command.err", hidden: true).collectMany { log -> log.readLines() } : []
     return said ? said.last() : "${process} failed"
+}
+
+/** The trace's row of a process's first task that failed, if any did. */
+def failed(trace, process) {
+    return taskRows(trace).find { each -> each.status == 'FAILED' && each.name?.tokenize(' ')?.first() == process }
 }

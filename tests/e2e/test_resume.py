@@ -71,7 +71,8 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
         f'[[ $* == *uuid* ]] && echo "$card, GPU-{folder.name}-$card" || echo "$card, ${{CARD:-NVIDIA L4}}"\ndone\n'
     )
     (folder / "nvidia-smi").chmod(0o755)
-    yield {"PATH": f"{folder}:{os.environ['PATH']}"}
+    # On four cores COMPILE_KERNELS would keep a shard waiting, and is left out.
+    yield {"PATH": f"{folder}:{os.environ['PATH']}", "NXF_OPTS": "-XX:ActiveProcessorCount=4"}
     for lock in LOCKS.glob(f"GPU-{folder.name}-*"):
         lock.unlink()
 

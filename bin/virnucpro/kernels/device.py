@@ -64,16 +64,35 @@ def plain_operations() -> Iterator[None]:
         _plain.reset(token)
 
 
-def uses_triton(tensor: torch.Tensor) -> bool:
-    """True where kernels for this tensor are Triton's: on a GPU, or anywhere under Triton's interpreter."""
-    return triton is not None and not _plain.get() and (tensor.is_cuda or interpreted())
-
-
 class DeviceFacts(NamedTuple):
     """What the choice of kernels asks about a GPU."""
 
     capability: tuple[int, int]
     multiprocessors: int
+
+
+#: The GPU that tensors without contents are taken to be on; None where they are on none.
+_absent: ContextVar[DeviceFacts | None] = ContextVar("absent", default=None)
+
+
+@contextlib.contextmanager
+def absent_gpu(facts: DeviceFacts) -> Iterator[None]:
+    """Inside, tensors without contents (PyTorch's meta device) are taken to be on a GPU of these facts."""
+    token = _absent.set(facts)
+    try:
+        yield
+    finally:
+        _absent.reset(token)
+
+
+def on_gpu(tensor: torch.Tensor) -> bool:
+    """True for a tensor on an NVIDIA GPU, though that be an `absent_gpu`."""
+    return tensor.is_cuda or (tensor.is_meta and _absent.get() is not None)
+
+
+def uses_triton(tensor: torch.Tensor) -> bool:
+    """True where kernels for this tensor are Triton's: on a GPU, or anywhere under Triton's interpreter."""
+    return triton is not None and not _plain.get() and (on_gpu(tensor) or interpreted())
 
 
 @functools.cache
@@ -88,7 +107,7 @@ def uses_hopper(tensor: torch.Tensor) -> bool:
     return (
         gluon is not None
         and not _plain.get()
-        and tensor.is_cuda
+        and on_gpu(tensor)
         and tensor.dtype in (torch.float16, torch.bfloat16, torch.float8_e4m3fn)
         and capability(tensor)[0] == 9
     )
@@ -96,12 +115,17 @@ def uses_hopper(tensor: torch.Tensor) -> bool:
 
 def capability(tensor: torch.Tensor) -> tuple[int, int]:
     """Compute capability of the tensor's GPU; (0, 0) on the CPU."""
-    return device_facts(tensor.get_device()).capability if tensor.is_cuda else (0, 0)
+    return _facts(tensor).capability if on_gpu(tensor) else (0, 0)
 
 
 def multiprocessors(tensor: torch.Tensor) -> int:
     """Multiprocessors of the tensor's GPU."""
-    return device_facts(tensor.get_device()).multiprocessors
+    return _facts(tensor).multiprocessors
+
+
+def _facts(tensor: torch.Tensor) -> DeviceFacts:
+    absent = _absent.get() if tensor.is_meta else None
+    return absent or device_facts(tensor.get_device())
 
 
 def launch_guard(tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:

@@ -8,7 +8,7 @@ from typing import Final
 
 import torch
 
-from virnucpro.kernels.device import capability
+from virnucpro.kernels.device import capability, on_gpu
 
 #: The lowest compute capability for which Triton's products take tensor cores.
 TENSOR_CORES_OF_TRITON: Final = (8, 0)
@@ -19,7 +19,7 @@ MOST_SEQUENCES: Final = 65_535
 def fits(qkv_T3D: torch.Tensor, sequences: int = 1) -> bool:
     """True for so many sequences on a GPU below compute capability 8.0, in a precision that it has."""
     return (
-        qkv_T3D.is_cuda
+        on_gpu(qkv_T3D)
         and capability(qkv_T3D) < TENSOR_CORES_OF_TRITON
         and qkv_T3D.dtype != torch.bfloat16
         and sequences <= MOST_SEQUENCES

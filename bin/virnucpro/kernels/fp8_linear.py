@@ -15,7 +15,7 @@ from typing import Final
 import torch
 import torch.nn.functional as F
 
-from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
+from virnucpro.kernels.device import jit, launch_guard, on_gpu, tl, triton, uses_triton
 from virnucpro.kernels.gelu_polynomial import gelu_16bit
 from virnucpro.kernels.launching import launcher
 from virnucpro.kernels.layer_norm import add_layer_norm_ref, add_normalise, row_tile
@@ -135,7 +135,7 @@ def fp8_linear(x: Quantised, weight: Quantised, bias_F: torch.Tensor) -> torch.T
         (T, F) bf16.
     """
     (x_TD, scale_T1), (weight_FD, scale_F1) = x, weight
-    if not x_TD.is_cuda:
+    if not on_gpu(x_TD):
         return fp8_linear_ref(x, weight, bias_F)
     out_TF: torch.Tensor = torch._scaled_mm(
         x_TD, weight_FD.T, scale_T1, scale_F1.T, bias=bias_F, out_dtype=torch.bfloat16, use_fast_accum=True

@@ -43,8 +43,10 @@ def quantise_stream(x_TD: torch.Tensor, statistics: torch.Tensor, eps: float = 1
 def hidden_factor(weight_FD: torch.Tensor, bias_F: torch.Tensor) -> float:
     """What the feed-forward activation is multiplied by in e4m3: half of what the Cauchy-Schwarz bound allows.
 
-    The other half is room for the rounding of the operands.
+    The other half is room for the rounding of the operands. Without contents, of a weight that no kernel will read, 1.
     """
+    if weight_FD.is_meta:
+        return 1.0
     bound = (weight_FD.float().norm(dim=1) * weight_FD.shape[1] ** 0.5 + bias_F.float().abs()).max()
     return float(0.5 * E4M3_MAX / bound)
 

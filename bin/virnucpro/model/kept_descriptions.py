@@ -12,7 +12,6 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -20,7 +19,7 @@ from typing import Final
 from virnucpro import unfinished
 from virnucpro.errors import VirnucproError
 from virnucpro.file_identity import identity_of
-from virnucpro.model.checkpoint_files import locate
+from virnucpro.model.checkpoint_files import CheckpointFiles, locate
 from virnucpro.output.contracts import ModelDescription
 
 #: File systems count time in steps of up to two seconds.
@@ -30,27 +29,40 @@ YOUNG_SECONDS: Final = 2.0
 def describe_once(path: Path) -> ModelDescription:
     """As ``describe_model``, with its errors; from what was kept of an earlier run where nothing has changed since."""
     files = locate(path)
-    paths = [*files.weights, *([files.config] if files.config else [])]
-    found = _identity(paths)
-    key = hashlib.sha256(json.dumps([files.name, files.revision, found, _sources()]).encode()).hexdigest()
-    # A task's XDG_CACHE_HOME is its own folder; what is kept between runs lies beside the models.
-    kept = Path(os.environ.get("HOME") or os.devnull) / ".cache" / "virnucpro" / "descriptions" / f"{key}.json"
+    found, kept = _identity(files), _place(files)
     with suppress(VirnucproError, OSError):
         return ModelDescription.read(kept)
     from virnucpro.model.describe import describe_model
 
     described = describe_model(path)
-    if _identity(paths) == found and not _young(paths):
+    if _identity(files) == found and not _young(files):
         _keep(described, kept)
     return described
 
 
-def _identity(paths: Sequence[Path]) -> list[list[int | str]]:
-    return [[str(path.resolve()), *identity_of(path.stat())] for path in paths]
+def kept_description(files: CheckpointFiles) -> ModelDescription | None:
+    """What was kept of an earlier run of a checkpoint that has not changed since, if anything."""
+    with suppress(VirnucproError, OSError):
+        return ModelDescription.read(_place(files))
+    return None
 
 
-def _young(paths: Sequence[Path]) -> bool:
-    newest = max(max(each.st_mtime, each.st_ctime) for each in (path.stat() for path in paths))
+def _place(files: CheckpointFiles) -> Path:
+    key = hashlib.sha256(json.dumps([files.name, files.revision, _identity(files), _sources()]).encode()).hexdigest()
+    # A task's XDG_CACHE_HOME is its own folder; what is kept between runs lies beside the models.
+    return Path(os.environ.get("HOME") or os.devnull) / ".cache" / "virnucpro" / "descriptions" / f"{key}.json"
+
+
+def _paths(files: CheckpointFiles) -> list[Path]:
+    return [*files.weights, *([files.config] if files.config else [])]
+
+
+def _identity(files: CheckpointFiles) -> list[list[int | str]]:
+    return [[str(path.resolve()), *identity_of(path.stat())] for path in _paths(files)]
+
+
+def _young(files: CheckpointFiles) -> bool:
+    newest = max(max(each.st_mtime, each.st_ctime) for each in (path.stat() for path in _paths(files)))
     return newest > time.time() - YOUNG_SECONDS
 
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -83,26 +84,53 @@ def compile_ahead(config: Esm2Config, precision: str, device: torch.device, plan
     if device.type != "cuda" or not compiles_together():
         return
     folder = _find_folder()
-    layers = tuple(sorted({int(layer == config.layers) for layer in plan.layers}))
-    shallow = dataclasses.replace(config, layers=1)
+    capability = torch.cuda.get_device_capability(device)
     try:
-        with torch.cuda.device(device):
-            model = PackedEsm2.from_state(shallow, _Unset(shallow, device), precision, device)
-            engine = Engine(model, device, OutputPlan(layers, plan.pooling), streams=False)
-            # Of several processes that start at once one compiles, and the others find what it kept.
-            lock = folder / lock_name(config, precision, torch.cuda.get_device_capability(device))
-            with first_of_all(lock, LONGEST_WAIT), compiling_together(device, usable_cores()):
-                for longest in LONGEST:
-                    bounds = torch.tensor([0, longest, longest + 5], dtype=torch.int32, device=device)
-                    ids = torch.full((longest + 5,), X, device=device)
-                    engine.forward(PackedBatch(ids, bounds, longest, ("0", "1")), masked=False)
+        with (
+            torch.cuda.device(device),
+            compiling_alone(folder, config, precision, capability),
+            compiling_together(device, usable_cores()),
+        ):
+            launch_all(config, precision, device, plan)
     except torch.OutOfMemoryError:
         return
 
 
-def lock_name(config: Esm2Config, precision: str, capability: tuple[int, int]) -> str:
-    """The file in the folder of kernels whose lock is held by who compiles a model's for a kind of card."""
-    return f"virnucpro-{config.embed_dim}x{config.heads}-{precision}-{capability[0]}.{capability[1]}.lock"
+def launch_all(config: Esm2Config, precision: str, device: torch.device, plan: OutputPlan) -> None:
+    """Launch what batches of any length launch, of one layer, on tensors whose contents mean nothing."""
+    layers = tuple(sorted({int(layer == config.layers) for layer in plan.layers}))
+    shallow = dataclasses.replace(config, layers=1)
+    model = PackedEsm2.from_state(shallow, _Unset(shallow, device), precision, device)
+    engine = Engine(model, device, OutputPlan(layers, plan.pooling), streams=False)
+    for longest in LONGEST:
+        bounds = torch.tensor([0, longest, longest + 5], dtype=torch.int32, device=device)
+        ids = torch.full((longest + 5,), X, device=device)
+        engine.forward(PackedBatch(ids, bounds, longest, ("0", "1")), masked=False)
+
+
+def compiling_alone(
+    folder: Path, config: Esm2Config, precision: str, capability: tuple[int, int]
+) -> AbstractContextManager[None]:
+    """Where one of several processes that start at once compiles a model's kernels for a kind of card, and the others
+    wait and then find in the folder what it kept."""
+    name = f"virnucpro-{config.embed_dim}x{config.heads}-{precision}-{capability[0]}.{capability[1]}.lock"
+    return first_of_all(folder / name, LONGEST_WAIT)
+
+
+def kernel_folder() -> Path:
+    """Where Triton is to keep kernels."""
+    return Path(os.environ.get("TRITON_CACHE_DIR") or Path.home() / ".triton" / "cache")
+
+
+def why_not_kept(folder: Path) -> OSError | None:
+    """What keeps kernels from being written to a folder, which is made where it is not there; None where nothing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(NEEDED_BYTES))
+    except OSError as error:
+        return error
+    return None
 
 
 def _find_folder() -> Path:
@@ -110,16 +138,13 @@ def _find_folder() -> Path:
 
     Says so once in the latter case; the folder goes with the process. Returns the one that it is.
     """
-    folder = Path(os.environ.get("TRITON_CACHE_DIR") or Path.home() / ".triton" / "cache")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(bytes(NEEDED_BYTES))
+    folder = kernel_folder()
+    error = why_not_kept(folder)
+    if error is None:
         return folder
-    except OSError as error:
-        own = tempfile.mkdtemp(prefix="virnucpro-kernels-")
-        atexit.register(shutil.rmtree, own, ignore_errors=True)
-        os.environ["TRITON_CACHE_DIR"] = own
-        told = f"cannot keep compiled kernels in {folder} ({error.strerror}), so that this task compiles its own"
-        print(f"{visible(told)}; name another folder with --triton_cache", file=sys.stderr)
-        return Path(own)
+    own = tempfile.mkdtemp(prefix="virnucpro-kernels-")
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    os.environ["TRITON_CACHE_DIR"] = own
+    told = f"cannot keep compiled kernels in {folder} ({error.strerror}), so that this task compiles its own"
+    print(f"{visible(told)}; name another folder with --triton_cache", file=sys.stderr)
+    return Path(own)

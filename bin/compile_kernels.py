@@ -1,0 +1,6 @@
+#!/usr/bin/env python3
+from virnucpro.cli.compile import main
+from virnucpro.cli.program import run_as_process
+
+if __name__ == "__main__":
+    run_as_process(main)

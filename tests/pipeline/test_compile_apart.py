@@ -1,0 +1,122 @@
+"""Kernels compiled by a process that needs no card are those that a launch on the card looks for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from driver.driver import build_library
+
+triton = pytest.importorskip("triton")
+pytestmark = pytest.mark.one_torch
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = ROOT / "bin" / "compile_kernels.py"
+LAUNCHES = ROOT / "tests" / "kernels"
+MODEL = "esm2_t6_8M_UR50D"
+#: What launches.py, which goes the way of a tensor on the card, compiles for a card and a case; each with its launcher.
+LAUNCHED = """
+import sys, launches
+from triton.backends.nvidia.driver import CudaLauncher
+
+compiler = launches.pretend(launches.CARDS[tuple(map(int, sys.argv[1].split(".")))])
+launches.resources = lambda cubin: launches.Resources(0, 0)
+launch = compiler.launch
+
+def with_launcher(*arguments, **options):
+    kernel = launch(*arguments, **options)
+    CudaLauncher(kernel.src, kernel.metadata)
+    return kernel
+
+compiler.launch = with_launcher
+for longest in (100, 200, 400, 1026):
+    launches.run_model(sys.argv[2], "8M", longest)
+"""
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("the library has this name on Linux alone")
+    folder = tmp_path_factory.mktemp("driver")
+    build_library("cuda.c", folder / "libcuda.so.1")
+    return folder
+
+
+def environment(driver: Path, cache: Path, card: str, **others: str) -> dict[str, str]:
+    """Where a process finds cards of this compute capability, and Triton the driver."""
+    found = {"LD_LIBRARY_PATH": str(driver), "TRITON_LIBCUDA_PATH": str(driver), "CUDA_CALLS": os.devnull}
+    asked = {"CUDA_ANSWER": "0", "DRIVER_CAPABILITY": card.replace(".", ""), "TRITON_CACHE_DIR": str(cache)}
+    return {**os.environ, "PYTHONPATH": f"{ROOT / 'bin'}:{LAUNCHES}", **found, **asked, **others}
+
+
+def compiled(environment: dict[str, str], *options: str, model: str = MODEL) -> subprocess.CompletedProcess[str]:
+    command = [PROGRAM, "--model", model, "--mark", "done", *options]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def kept(cache: Path) -> set[str]:
+    return {str(path.relative_to(cache)) for path in cache.rglob("*") if path.suffix in (".cubin", ".so")}
+
+
+@pytest.mark.parametrize(("card", "precision"), [("9.0", "fp16"), ("9.0", "fp8"), ("8.9", "fp8"), ("7.5", "fp32")])
+def test_a_launch_on_the_card_finds_all_that_it_needs(card: str, precision: str, driver: Path, tmp_path: Path) -> None:
+    there = environment(driver, tmp_path, card)
+    done = compiled(there, "--precision", precision, "--layers=0,-1", "--pooling=mean,max")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "done").exists()
+    before = kept(tmp_path)
+    assert len(before) > 5
+    launched = subprocess.run(
+        [sys.executable, "-c", LAUNCHED, card, precision], env=there, capture_output=True, text=True, check=False
+    )
+    assert launched.returncode == 0, launched.stderr
+    assert '"error"' not in launched.stdout
+    assert launched.stdout.count('"kernel"') > 3
+    assert kept(tmp_path) == before
+
+
+def test_of_two_processes_at_once_one_compiles_each_kernel(driver: Path, tmp_path: Path) -> None:
+    """Counted at NVIDIA's assembler, which makes each kernel's last form."""
+    assembler = tmp_path / "ptxas"
+    real = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
+    assembler.write_text(f'#!/bin/sh\n[ "$1" = --version ] || echo "$@" >>{tmp_path}/calls\nexec {real} "$@"\n')
+    assembler.chmod(0o755)
+    cache = tmp_path / "cache"
+    there = environment(driver, cache, "9.0", TRITON_PTXAS_PATH=str(assembler))
+    command = [PROGRAM, "--model", MODEL, "--mark", "done", "--precision", "fp32"]
+    both = [subprocess.Popen(command, env=there) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    made = len(list(cache.rglob("*.cubin")))
+    assert made > 3
+    assert len((tmp_path / "calls").read_text().splitlines()) == made
+    assert [path.name for path in cache.glob("virnucpro-*")] == ["virnucpro-320x20-fp32-9.0.lock"]
+
+
+def test_a_model_that_nothing_is_known_of_yet_is_left_to_the_shards(driver: Path, tmp_path: Path) -> None:
+    done = compiled(environment(driver, tmp_path / "cache", "9.0"), model=str(tmp_path / "model.pt"))
+    told = "the sizes of this model are not known yet, so that EMBED_SHARD compiles its kernels\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, told, "")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("answer", ["0", "100"], ids=["a folder that cannot be made", "no GPU"])
+def test_where_nothing_could_be_kept_or_used_nothing_is_compiled(answer: str, driver: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "file" / "cache" if answer == "0" else tmp_path / "cache"
+    (tmp_path / "file").touch()
+    done = compiled(environment(driver, cache, "9.0", CUDA_ANSWER=answer))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not cache.exists()
+
+
+def test_a_compiler_that_fails_is_told_and_leaves_no_mark(driver: Path, tmp_path: Path) -> None:
+    done = compiled(environment(driver, tmp_path, "9.0", CC="/bin/false"), "--precision", "fp32")
+    assert done.returncode == 75
+    assert "CalledProcessError: Command '['/bin/false', " in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("compile_kernels.py: error: ")
+    assert last.endswith(" kernels could not be compiled; EMBED_SHARD compiles them itself")
+    assert not (tmp_path / "done").exists()
