@@ -15,10 +15,10 @@ def toCompile(kernels) {
 
 /** The file that COMPILE_KERNELS leaves beside the kernels. The machine's cards are in its name, where the system tells them. */
 def mark(kernels) {
-    def p = workflow.session.params
-    def folder = file(p.triton_cache ?: "${System.getenv('HOME')}/.triton/cache", glob: false)
+    // As tasks are told it; of the variables of a shell it may hold HOME.
+    def folder = "${workflow.session.config.env?.TRITON_CACHE_DIR ?: '$HOME/.triton/cache'}".replace('$HOME', System.getenv('HOME') ?: '')
     def cards = files('/proc/driver/nvidia/gpus/*/information').collectMany { card -> card.readLines().findAll { line -> line.startsWith('Model:') } }
-    return folder.resolve("virnucpro-${(kernels + [p.python_env] + cards.unique().sort()).join('\n').md5()}.compiled")
+    return file(folder, glob: false).resolve("virnucpro-${(kernels + [workflow.session.params.python_env] + cards.unique().sort()).join('\n').md5()}.compiled")
 }
 
 process COMPILE_KERNELS {

@@ -35,10 +35,11 @@ def one_gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 def embedded(
     folder: Path, model: Path, one_gpu: dict[str, str], compiling: str, *others: str, may_warn: bool = False
 ) -> Launch:
-    """A run on the GPU whose kernels are kept beside its folder."""
-    environment = {**one_gpu, "COMPILING": compiling, "VIRNUCPRO_TEST_ARGUMENTS": str(folder.parent / "arguments")}
-    given = [*options(model), "--precision", "fp32", "--gpus", "1", "--triton_cache", str(folder.parent / "kernels")]
-    return launch(folder, *given, *others, environment=environment, may_warn=may_warn)
+    """A run on the GPU by a user whose home is beside its folder."""
+    home = {"HOME": str(folder.parent / "home"), "NXF_HOME": os.environ.get("NXF_HOME", str(Path.home() / ".nextflow"))}
+    told = {"COMPILING": compiling, "VIRNUCPRO_TEST_ARGUMENTS": str(folder.parent / "arguments")}
+    given = [*options(model), "--precision", "fp32", "--gpus", "1", *others]
+    return launch(folder, *given, environment={**one_gpu, **home, **told}, may_warn=may_warn)
 
 
 def test_kernels_are_compiled_once_for_all_runs(
@@ -49,7 +50,7 @@ def test_kernels_are_compiled_once_for_all_runs(
     assert_whole(first, whole)
     assert first.statuses()["COMPILE_KERNELS"] == {"COMPLETED"}
     (told,) = (tmp_path / "arguments").read_text().splitlines()
-    (kept,) = (tmp_path / "kernels").iterdir()
+    (kept,) = (tmp_path / "home" / ".triton" / "cache").iterdir()
     expected = [f"--model={model}", "--mark", kept.name, "--layers=-1", "--pooling=mean", "--precision=fp32"]
     assert shlex.split(told) == expected
 
