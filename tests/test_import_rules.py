@@ -28,6 +28,7 @@ ROOT = {
     "file_formats",
     "file_identity",
     "interrupts",
+    "kernel_folder",
     "locks",
     "machine",
     "parity_bounds",

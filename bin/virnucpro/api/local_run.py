@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from virnucpro import __version__, locks
 from virnucpro.api.config import RunConfig
+from virnucpro.api.kernels_beside import compiling_beside
 from virnucpro.api.models import find_model
 from virnucpro.api.provenance import facts_of_run
 from virnucpro.config import Config, EmbedConfig, SplitConfig, precision_on
@@ -67,6 +68,11 @@ def run(config: RunConfig) -> RunSummary:
     if config.outdir.exists() and (not config.outdir.is_dir() or any(config.outdir.iterdir())):
         raise UsageError(f"{config.outdir}: exists already and is not empty; remove it or name another --outdir")
     gpus = _gpus(config)
+    with compiling_beside(config, gpus):
+        return _run(config, gpus)
+
+
+def _run(config: RunConfig, gpus: Sequence[str]) -> RunSummary:
     device = "cuda" if gpus else "cpu"
     record = facts_of_run(config)
     config = replace(with_files(config), precision=precision_on(device, config.precision))

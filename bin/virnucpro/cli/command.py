@@ -18,6 +18,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "embed": "run",
         "fetch-model": "fetch",
         "split-fasta": "split",
+        "compile-kernels": "compile",
         "embed-shard": "embed",
         "merge-embeddings": "merge",
         "neighbours": "neighbours",

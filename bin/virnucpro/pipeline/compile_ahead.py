@@ -21,6 +21,7 @@ import torch
 
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.data.tokens import X
+from virnucpro.kernel_folder import kernel_folder, why_not_kept
 from virnucpro.kernels.launching import compiles_together, compiling_together
 from virnucpro.locks import first_of_all
 from virnucpro.machine import usable_cores
@@ -33,8 +34,6 @@ from virnucpro.plain_text import visible
 
 #: Tokens of the longest sequence of a batch, one for each row of the tables of tiles.
 LONGEST: Final = (100, 200, 400, 1026)
-#: Bytes that the kernels of one model may take, and more.
-NEEDED_BYTES: Final = 4 << 20
 #: Seconds to wait for another process that compiles the same: some times what the slowest model takes one core.
 LONGEST_WAIT: Final = 300
 
@@ -115,22 +114,6 @@ def compiling_alone(
     wait and then find in the folder what it kept."""
     name = f"virnucpro-{config.embed_dim}x{config.heads}-{precision}-{capability[0]}.{capability[1]}.lock"
     return first_of_all(folder / name, LONGEST_WAIT)
-
-
-def kernel_folder() -> Path:
-    """Where Triton is to keep kernels."""
-    return Path(os.environ.get("TRITON_CACHE_DIR") or Path.home() / ".triton" / "cache")
-
-
-def why_not_kept(folder: Path) -> OSError | None:
-    """What keeps kernels from being written to a folder, which is made where it is not there; None where nothing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(bytes(NEEDED_BYTES))
-    except OSError as error:
-        return error
-    return None
 
 
 def _find_folder() -> Path:

@@ -9,11 +9,12 @@ import torch
 
 from virnucpro.config import CompileConfig
 from virnucpro.errors import TryAgainError
+from virnucpro.kernel_folder import kernel_folder, why_not_kept
 from virnucpro.kernels.device import DeviceFacts
 from virnucpro.kernels.launching import compiles_together, compiling_apart
 from virnucpro.machine import usable_cores
 from virnucpro.model.registry import Esm2Config
-from virnucpro.pipeline.compile_ahead import compiling_alone, kernel_folder, launch_all, why_not_kept
+from virnucpro.pipeline.compile_ahead import compiling_alone, launch_all
 from virnucpro.pipeline.forks import Forks
 from virnucpro.pipeline.output_plan import OutputPlan
 
