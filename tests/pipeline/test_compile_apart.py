@@ -79,6 +79,44 @@ def test_a_launch_on_the_card_finds_all_that_it_needs(card: str, precision: str,
     assert kept(tmp_path) == before
 
 
+#: What batches of any length launch on the card, after EMBED_SHARD's own preparation.
+BATCHES = """
+import sys
+from itertools import product
+import torch
+from pipeline.models import batch_of, random_sequences, small_esm2
+from virnucpro.config import VectorConfig
+from virnucpro.model.esm2 import PackedEsm2
+from virnucpro.pipeline.async_inference import AsyncInferenceRunner
+from virnucpro.pipeline.compile_ahead import compile_ahead
+from virnucpro.pipeline.output_plan import OutputPlan
+
+dim, precision = int(sys.argv[1]), sys.argv[2]
+model = PackedEsm2.from_fair_esm(small_esm2(3, layers=2, dim=dim, heads=20), precision, "cuda")
+plan = OutputPlan.of(2, VectorConfig(layers=(0, -1), pooling=("mean", "max")))
+compile_ahead(model.config, precision, torch.device("cuda"), plan)
+runner = AsyncInferenceRunner(model, "cuda", plan=plan, monitor_interval=0)
+for seed, longest in product(range(3), (40, 100, 180, 300, 900, 1022)):
+    runner.process_batch(batch_of(random_sequences(30 + seed, seed, longest)).to_dict())
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32", "fp8"])
+@pytest.mark.parametrize(("model", "dim"), [("esm2_t6_8M_UR50D", 320), ("esm2_t33_650M_UR50D", 1280)])
+def test_embedding_on_the_card_compiles_nothing_more(model: str, dim: int, precision: str, tmp_path: Path) -> None:
+    path = os.pathsep.join(map(str, (ROOT / "bin", ROOT / "tests", *sys.path)))
+    there = {**os.environ, "PYTHONPATH": path, "TRITON_CACHE_DIR": str(tmp_path)}
+    done = compiled(there, "--precision", precision, "--layers=0,-1", "--pooling=mean,max", model=model)
+    assert (done.returncode, done.stderr) == (0, "")
+    before = kept(tmp_path)
+    assert len(before) > 5
+    command = [sys.executable, "-c", BATCHES, str(dim), precision]
+    embedded = subprocess.run(command, env=there, capture_output=True, text=True, check=False)
+    assert embedded.returncode == 0, embedded.stderr
+    assert kept(tmp_path) == before
+
+
 def test_of_two_processes_at_once_one_compiles_each_kernel(driver: Path, tmp_path: Path) -> None:
     """Counted at NVIDIA's assembler, which makes each kernel's last form."""
     assembler = tmp_path / "ptxas"

@@ -43,8 +43,9 @@ class Forks(Executor):
 
     def _wait_for_one(self) -> None:
         child, status = os.wait()
-        self._running.discard(child)
-        self.failed += status != 0
+        if child in self._running:
+            self._running.remove(child)
+            self.failed += status != 0
 
 
 def _call_and_end(function: Callable[[], Any]) -> NoReturn:
