@@ -26,9 +26,9 @@ from virnucpro.kernels import (
     fused_linear,
     layer_norm,
     linear_gelu,
-    linear_rotary,
     pooling,
     rotary,
+    scaled_linear,
 )
 from virnucpro.kernels.high_low import HighLow
 
@@ -125,11 +125,26 @@ def linear_cases(x: torch.Tensor, heads: int, lengths: list[int]) -> Iterator[Ca
     yield ("row_statistics", lambda: ours.row_statistics(x), lambda: ours.row_statistics_ref(x), 0, size)
     yield ("linear_gelu", lambda: linear_gelu.linear_gelu(x, up, wide_bias),
            lambda: linear_gelu.linear_gelu_ref(x, up, wide_bias), 4 * product, 0)  # fmt: skip
-    adjacent, turned = linear_rotary.rotates_inside(x), (x, qkv_weight, qkv_bias, rotation, heads)
-    yield ("linear_rotary", lambda: linear_rotary.linear_rotary(*turned, adjacent=adjacent),
-           lambda: linear_rotary.linear_rotary_ref(*turned, adjacent=adjacent), 3 * product, 0)  # fmt: skip
+    yield from scaled_cases(x, up, qkv_weight, rotation)
     yield ("rotary", lambda: rotary.rotary_(qkv, rotation, heads), lambda: rotary.rotary_ref_(qkv, rotation, heads),
            0, 4 * size)  # fmt: skip
+
+
+def scaled_cases(
+    x: torch.Tensor, up: torch.Tensor, qkv_weight: torch.Tensor, rotation: rotary.Rotation
+) -> Iterator[Case]:
+    """The linear layers of other cards with a norm inside, where the card has tiles for them."""
+    if not scaled_linear.scales_inside(x):
+        return
+    (tokens, width), ours = x.shape, scaled_linear
+    scale, shift, bias = (torch.rand(size, device="cuda") for size in (tokens, 4 * width, 4 * width))
+    scaled_up = (x, scale, up, shift, bias)
+    scaled_qkv = (x, scale, qkv_weight, shift[: 3 * width], bias[: 3 * width], rotation)
+    product = 2 * tokens * width * width
+    yield ("scaled_linear_gelu", lambda: ours.scaled_linear_gelu(*scaled_up),
+           lambda: ours.scaled_linear_gelu_ref(*scaled_up), 4 * product, 0)  # fmt: skip
+    yield ("scaled_linear_rotary", lambda: ours.scaled_linear_rotary(*scaled_qkv),
+           lambda: ours.scaled_linear_rotary_ref(*scaled_qkv), 3 * product, 0)  # fmt: skip
 
 
 def other_cases(x: torch.Tensor, heads: int, lengths: list[int]) -> Iterator[Case]:
@@ -144,6 +159,7 @@ def other_cases(x: torch.Tensor, heads: int, lengths: list[int]) -> Iterator[Cas
            lambda: attention.varlen_attention_ref(*arguments), work, 0)  # fmt: skip
     yield ("add_layer_norm", lambda: layer_norm.add_layer_norm(x, delta, gain, gain),
            lambda: layer_norm.add_layer_norm_ref(x, delta, gain, gain), 0, 4 * size)  # fmt: skip
+    yield ("row_scale", lambda: layer_norm.row_scale(x, gain), lambda: layer_norm.row_scale_ref(x, gain), 0, size)
     yield "pool", lambda: pooling.pool(x, bounds, "mean"), lambda: pooling.pool_ref(x, bounds, "mean"), 0, size
 
 

@@ -20,9 +20,10 @@ from benchmarks.measurements.bench_kernels import milliseconds
 from virnucpro.kernels import hopper_attention, tiles
 from virnucpro.kernels.attention import varlen_attention
 from virnucpro.kernels.device import triton
-from virnucpro.kernels.linear_gelu import gelu_, linear_gelu
-from virnucpro.kernels.linear_rotary import linear_rotary
-from virnucpro.kernels.rotary import Rotation
+from virnucpro.kernels.layer_norm import add_layer_norm, row_scale
+from virnucpro.kernels.linear_gelu import linear_gelu
+from virnucpro.kernels.rotary import Rotation, rotary_
+from virnucpro.kernels.scaled_linear import scaled_linear_gelu, scaled_linear_rotary
 from virnucpro.kernels.tiles import AttentionTiles, HopperAttentionTiles, LinearTiles
 from virnucpro.model.parameters import LOW_QUERIES_HEAD_DIM
 
@@ -86,25 +87,27 @@ def attend_hopper(head_dim: int, length: int, choice: HopperAttentionTiles, repe
 
 
 def multiply(width: int, choice: LinearTiles | None, repeats: int, tokens: int = TOKENS) -> float:
-    """Median milliseconds of a layer's two products with something inside; without ``choice`` as PyTorch's products
-    with a pass after each. Infinite where the tiles do not fit the GPU or the width."""
+    """Median milliseconds of a layer's two products with something before and after them inside; without ``choice`` as
+    PyTorch's products with passes around them. Infinite where the tiles do not fit the GPU or the width."""
     if choice is not None and width % choice.depth:
         return float("inf")
     heads = WIDTHS[width]
     x = torch.randn(tokens, width, dtype=torch.float16, device="cuda")
     weight = torch.randn(4 * width, width, dtype=torch.float16, device="cuda") / width
-    bias = torch.randn(4 * width, dtype=torch.float16, device="cuda")
+    bias, gain = torch.randn(4 * width, device="cuda"), torch.rand(width, device="cuda")
     turns = torch.rand(1024, width // heads // 2, device="cuda")
     rotation = Rotation(torch.arange(tokens, dtype=torch.int32, device="cuda") % 500, turns.cos(), turns.sin())
-    up, qkv = (weight, bias), (weight[: 3 * width], bias[: 3 * width], rotation, heads)
+    up, qkv = (weight, bias), (weight[: 3 * width], bias[: 3 * width])
+    narrow = bias.half()
 
     def layers() -> None:
         if choice is None:
-            gelu_(torch.nn.functional.linear(x, *up))
-            linear_rotary(x, *qkv)
+            linear_gelu(add_layer_norm(x, None, gain, gain, shift_D=gain), weight, narrow)
+            hidden = add_layer_norm(x, None, gain, gain, shift_D=gain)
+            rotary_(torch.nn.functional.linear(hidden, qkv[0], narrow[: 3 * width]), rotation, heads)
         else:
-            linear_gelu(x, *up, tiles=choice)
-            linear_rotary(x, *qkv, adjacent=True, tiles=choice)
+            scaled_linear_gelu(x, row_scale(x, gain), *up, bias, tiles=choice)
+            scaled_linear_rotary(x, row_scale(x, gain), *qkv, qkv[1], rotation, tiles=choice)
 
     try:
         return median(milliseconds(layers, repeats))
@@ -120,9 +123,9 @@ def linear_rows() -> list[list[int]]:
         apart = multiply(width, None, 10, tokens)
         times = {choice: multiply(width, choice, 10, tokens) for choice in LINEAR_CHOICES}
         if min(times.values()) >= apart:
-            print(f"width {width}: two passes, {apart:.3f} ms; inside {min(times.values()):.3f} ms")
+            print(f"width {width}: with passes {apart:.3f} ms; inside {min(times.values()):.3f} ms")
             break
-        rows.append([width, *fastest(times, f"width {width}, with two passes {apart:.3f} ms, inside")])
+        rows.append([width, *fastest(times, f"width {width}, with passes {apart:.3f} ms, inside")])
     return rows
 
 

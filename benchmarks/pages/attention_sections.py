@@ -52,11 +52,12 @@ def paths_section(results: Path) -> Iterator[str]:
     yield "## Two forms of the layers"
     yield (
         "On Hopper the layers come in two forms: *fused*, three products with their norms, rotary embedding, GELU and"
-        " residual sums inside, and *plain*, as other GPUs run them: PyTorch's products with passes of ours between "
-        "them and, up to a width that differs by card (`kernels/tiles.json`), rotary embedding and GELU inside "
-        "products in Triton. `python -m benchmarks.measurements.bench_paths FASTA` measures both, with random weights"
-        " on an even sample of the proteins, beside Hugging Face's `EsmModel` in bf16; the pipeline runs the faster "
-        "one (`virnucpro.model.paths`). 8M runs fused in 16 bits too, for accuracy."
+        " residual sums inside, and *plain*, as other GPUs run them: PyTorch's products, which add to the stream as "
+        "they are written, with passes of ours between them and, up to a width that differs by card "
+        "(`kernels/tiles.json`), norms, rotary embedding and GELU inside products in Triton. "
+        "`python -m benchmarks.measurements.bench_paths FASTA` measures both, with random weights on an even sample "
+        "of the proteins, beside Hugging Face's `EsmModel` in bf16; the pipeline runs the faster one "
+        "(`virnucpro.model.paths`). 8M runs fused in 16 bits too, for accuracy."
     )
     path = results / "paths.csv"
     rows = read_rows(path)

@@ -70,6 +70,10 @@ def weight(outputs: int, features: int = WIDTH) -> HighLow:
     return HighLow(random(outputs, features, seed=outputs))
 
 
+def scaled(outputs: int) -> tuple[torch.Tensor, ...]:
+    return stream(), random(TOKENS).abs(), random(outputs, WIDTH), random(outputs, seed=1), random(outputs, seed=2)
+
+
 #: The arguments of each kernel that must be given, made anew for each call, as it may change them.
 ARGUMENTS: dict[str, Callable[[], tuple[Any, ...]]] = {
     "add_layer_norm": lambda: (stream(), stream(1), *vectors(WIDTH, WIDTH)),
@@ -87,7 +91,6 @@ ARGUMENTS: dict[str, Callable[[], tuple[Any, ...]]] = {
     ),
     "gelu_quantise": lambda: (stream(),),
     "linear_gelu": lambda: (stream(), random(48, WIDTH), random(48)),
-    "linear_rotary": lambda: (stream(), random(3 * WIDTH, WIDTH), random(3 * WIDTH), rotation(), HEADS),
     "linear_residual_": lambda: (HighLow(stream()), random(TOKENS, 48), weight(WIDTH, 48), random(WIDTH)),
     "norm_linear_gelu": lambda: (HighLow(stream()), statistics(), weight(48), random(48)),
     "norm_linear_rotary": lambda: (
@@ -95,7 +98,10 @@ ARGUMENTS: dict[str, Callable[[], tuple[Any, ...]]] = {
     ),
     "pool": lambda: (stream(), boundaries(LENGTHS), "mean"),
     "rotary_": lambda: (random(TOKENS, 3 * WIDTH), rotation(), HEADS),
+    "row_scale": lambda: (stream(), random(WIDTH)),
     "row_statistics": lambda: (stream(),),
+    "scaled_linear_gelu": lambda: scaled(48),
+    "scaled_linear_rotary": lambda: (*scaled(3 * WIDTH), rotation()),
     "varlen_attention": lambda: (random(TOKENS, 3 * WIDTH), boundaries(LENGTHS), max(LENGTHS), HEADS, 0.25),
 }  # fmt: skip
 
@@ -103,15 +109,16 @@ ARGUMENTS: dict[str, Callable[[], tuple[Any, ...]]] = {
 OPTIONS: dict[tuple[str, str], Any] = {
     ("add_layer_norm", "eps"): 10.0,
     ("add_layer_norm", "out_dtype"): torch.float64,
+    ("add_layer_norm", "shift_D"): random(WIDTH, seed=9),
     ("add_layer_norm_quantise", "eps"): 10.0,
     ("fp8_linear_residual_", "eps"): 10.0,
     ("fp8_norm_linear_gelu", "eps"): 10.0,
     ("fp8_norm_linear_rotary", "eps"): 10.0,
-    ("linear_rotary", "adjacent"): True,
     ("norm_linear_gelu", "eps"): 10.0,
     ("norm_linear_rotary", "eps"): 10.0,
     ("norm_linear_rotary", "low_parts"): True,
     ("rotary_", "adjacent"): True,
+    ("row_scale", "eps"): 10.0,
     ("row_statistics", "chunks"): 3,
     ("varlen_attention", "low_T2D"): 0.03 * random(TOKENS, 2 * WIDTH, seed=9),
 }

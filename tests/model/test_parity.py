@@ -22,6 +22,7 @@ from esm2_reference import (
 )
 from transformers import EsmModel
 
+from virnucpro.model import parameters
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model, read_checkpoint
@@ -70,8 +71,10 @@ def test_random_weights_with_sharp_attention() -> None:
 
 
 @pytest.mark.parametrize(("dim", "heads"), [(128, 8), (96, 4), (128, 2)])
-def test_layers_with_their_norms_folded_into_the_products(dim: int, heads: int) -> None:
-    """The form that 16-bit precisions take on Hopper, by its twins in fp32."""
+def test_layers_with_their_norms_folded_into_the_products(
+    dim: int, heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The forms that 16-bit precisions take on Hopper and on other GPUs, by their twins in fp32."""
     reference = sharp_esm2(layers=4, dim=dim, heads=heads, seed=5)
     with torch.no_grad():
         for layer in reference.layers:
@@ -84,8 +87,13 @@ def test_layers_with_their_norms_folded_into_the_products(dim: int, heads: int) 
     proteins = shuffled_sequences(40)
     check_parity(reference, model, proteins)
     plain = PackedEsm2.from_state(config, state, "fp32", "cpu", fused=False)
-    for states, expected in zip(*(packed_states(m, proteins[:5], (0, 2)) for m in (model, plain)), strict=True):
-        assert all(relative_error(states[layer], expected[layer]) <= RESIDUE_LIMIT for layer in (0, 2))
+    monkeypatch.setattr(parameters, "scales_inside", lambda _: True)
+    inside = PackedEsm2.from_state(config, state, "fp32", "cpu", fused=False)
+    check_parity(reference, inside, proteins)
+    expected = packed_states(plain, proteins[:5], (0, 2))
+    for ours in (packed_states(form, proteins[:5], (0, 2)) for form in (model, inside)):
+        for states, others in zip(ours, expected, strict=True):
+            assert all(relative_error(states[layer], others[layer]) <= RESIDUE_LIMIT for layer in (0, 2))
 
 
 @pytest.mark.parametrize("fused", [True, False])

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from virnucpro.kernels.device import jit, launch_guard, on_gpu, tl, triton, uses_triton
 from virnucpro.kernels.gelu_polynomial import gelu_16bit
 from virnucpro.kernels.launching import launcher
-from virnucpro.kernels.layer_norm import add_layer_norm_ref, add_normalise, row_tile
+from virnucpro.kernels.layer_norm import add_layer_norm_ref, add_normalise
 
+ELEMENTS = 2048  # of one program
 E4M3_MAX: Final = 448.0
 SMALLEST_PEAK: Final = 1e-12
 
@@ -55,7 +56,7 @@ def _add_layer_norm_quantise_kernel(
     column = tl.arange(0, BLOCK_D)
     inside = (row < T)[:, None] & (column < D)[None, :]
     offset = row[:, None] * D + column[None, :]
-    y = add_normalise(X_ptr, Delta_ptr, Weight_ptr, Bias_ptr, offset, column, inside, eps, D, HAS_DELTA)
+    y = add_normalise(X_ptr, Delta_ptr, X_ptr, Weight_ptr, Bias_ptr, offset, column, inside, eps, D, HAS_DELTA, False)
     _store_quantised(y, Out_ptr, Scale_ptr, offset, row, inside, row < T)
 
 
@@ -67,6 +68,12 @@ def _gelu_quantise_kernel(X_ptr, Out_ptr, Scale_ptr, T, D: tl.constexpr, BLOCK_D
     offset = row[:, None] * D + column[None, :]
     y = gelu_16bit(tl.load(X_ptr + offset, mask=inside, other=0.0).to(tl.float32))
     _store_quantised(y, Out_ptr, Scale_ptr, offset, row, inside, row < T)
+
+
+def _row_tile(width: int) -> tuple[int, int]:
+    """Columns, a power of two, and rows of one program that has whole rows of ``width`` elements."""
+    columns: int = triton.next_power_of_2(width)
+    return columns, max(1, ELEMENTS // columns)
 
 
 def _empty_like_quantised(x_TD: torch.Tensor) -> Quantised:
@@ -90,7 +97,7 @@ def add_layer_norm_quantise(
         return add_layer_norm_quantise_ref(x_TD, delta_TD, weight_D, bias_D, eps)
     tokens, width = x_TD.shape
     out_TD, scale_T1 = _empty_like_quantised(x_TD)
-    block, rows = row_tile(width)
+    block, rows = _row_tile(width)
     with launch_guard(x_TD):
         launcher(_add_layer_norm_quantise_kernel, (triton.cdiv(tokens, rows),))(
             x_TD, delta_TD, weight_D, bias_D, out_TD, scale_T1, tokens, eps, width, block, rows,
@@ -110,7 +117,7 @@ def gelu_quantise(x_TD: torch.Tensor) -> Quantised:
         return gelu_quantise_ref(x_TD)
     tokens, width = x_TD.shape
     out_TD, scale_T1 = _empty_like_quantised(x_TD)
-    block, rows = row_tile(width)
+    block, rows = _row_tile(width)
     with launch_guard(x_TD):
         launcher(_gelu_quantise_kernel, (triton.cdiv(tokens, rows),))(
             x_TD, out_TD, scale_T1, tokens, width, block, rows, num_warps=8

@@ -6,11 +6,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from virnucpro.kernels import triton_linear
 from virnucpro.kernels.device import jit, launch_guard, tl, triton, uses_triton
 from virnucpro.kernels.gelu_polynomial import gelu_16bit
 from virnucpro.kernels.launching import launcher
-from virnucpro.kernels.tiles import LinearTiles
 
 ELEMENTS = 4096  # of one program of the GELU pass
 
@@ -41,22 +39,17 @@ def linear_gelu_ref(x_TD: torch.Tensor, weight_FD: torch.Tensor, bias_F: torch.T
     return F.gelu(F.linear(x_TD, weight_FD, bias_F))
 
 
-def linear_gelu(
-    x_TD: torch.Tensor, weight_FD: torch.Tensor, bias_F: torch.Tensor, *, tiles: LinearTiles | None = None
-) -> torch.Tensor:
+def linear_gelu(x_TD: torch.Tensor, weight_FD: torch.Tensor, bias_F: torch.Tensor) -> torch.Tensor:
     """``gelu(x Wᵀ + b)`` with the exact (erf) GELU in fp32.
 
     Args:
         x_TD: (T, D) input, contiguous.
         weight_FD: (F, D) weight, same dtype.
         bias_F: (F,) bias, same dtype.
-        tiles: tiles of the kernel that does both at once, other than those of the table.
 
     Returns:
         (T, F) activation.
     """
-    if (tiles := tiles or triton_linear.tiles_for(x_TD)) is not None:
-        return triton_linear.launch(x_TD, weight_FD, bias_F, tiles)
     if not uses_triton(x_TD):
         return linear_gelu_ref(x_TD, weight_FD, bias_F)
     return gelu_(F.linear(x_TD, weight_FD, bias_F))

@@ -1,8 +1,9 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
-"""A linear layer in 16 bits with GELU or rotary embedding inside, for any card whose tensor cores Triton has.
+"""A linear layer in 16 bits between the LayerNorm before it and the GELU or rotary embedding after it, as one kernel
+for any card whose tensor cores Triton has.
 
-What PyTorch's product would write for a pass to read and write again stays in registers. Where the product alone is so
-large that the pass counts little, PyTorch's is the faster one: ``tiles.json`` has rows up to that width.
+What PyTorch's product would read from one pass and write for another stays in registers. Where the product alone is so
+large that the passes count little, PyTorch's is the faster one: ``tiles.json`` has rows up to that width.
 
 Shapes: T tokens, D input width, F output features.
 """
@@ -50,7 +51,9 @@ def _rotate(acc, position, Cos_ptr, Sin_ptr, left, TURNED: tl.constexpr, HALF: t
 @functools.partial(jit, do_not_specialize=("T",))
 def _triton_linear_kernel(
     X_ptr,  # (T, D)
+    Scale_ptr,  # (T,)
     Weight_ptr,  # (F, D)
+    Shift_ptr,  # (F,)
     Bias_ptr,  # (F,)
     Out_ptr,  # (T, F)
     Position_ptr,  # (T,), where TURNED
@@ -84,7 +87,8 @@ def _triton_linear_kernel(
         acc = tl.dot(tl.load(x_pointer), tl.load(weight_pointer), acc)
         x_pointer += DEPTH
         weight_pointer += DEPTH
-    acc += tl.load(Bias_ptr + feature).to(tl.float32)[None, :]
+    acc = (acc + tl.load(Shift_ptr + feature)[None, :]) * tl.load(Scale_ptr + token)[:, None]
+    acc += tl.load(Bias_ptr + feature)[None, :]
     if TURNED == 0:
         acc = gelu_16bit(acc)
     elif left < TURNED:
@@ -103,17 +107,22 @@ def tiles_for(x_TD: torch.Tensor) -> LinearTiles | None:
 
 def launch(
     x_TD: torch.Tensor,
+    scale_T: torch.Tensor,
     weight_FD: torch.Tensor,
+    shift_F: torch.Tensor,
     bias_F: torch.Tensor,
     tiles: LinearTiles,
     rotation: Rotation | None = None,
 ) -> torch.Tensor:
-    """(T, F) ``x Wᵀ + b``, then GELU, or rotary embedding of the first two thirds where ``rotation`` is given.
+    """(T, F) ``scale (x Wᵀ + shift) + b``, then GELU, or rotary embedding of the first two thirds where ``rotation`` is
+    given.
 
     Args:
         x_TD: input, contiguous, fp16 or bf16; D is a multiple of ``tiles.depth``.
-        weight_FD: weight, contiguous, same dtype.
-        bias_F: bias, same dtype.
+        scale_T: fp32 factor of each row.
+        weight_FD: weight, contiguous, same dtype as the input.
+        shift_F: fp32.
+        bias_F: fp32.
         tiles: how the product is cut.
         rotation: of the tokens, whose pairs are neighbours.
     """
@@ -123,7 +132,8 @@ def launch(
     turned, half = (0, 1) if rotation is None else (features // 3 * 2, rotation.cos.shape[1])
     with launch_guard(x_TD):
         launcher(_triton_linear_kernel, (triton.cdiv(tokens, tiles.rows) * triton.cdiv(features, tiles.columns),))(
-            x_TD, weight_FD, bias_F, out_TF, *(rotation or (bias_F, bias_F, bias_F)), tokens, width, features,
-            turned, half, tiles.rows, tiles.columns, tiles.depth, GROUP, num_warps=tiles.warps, num_stages=tiles.stages,
+            x_TD, scale_T, weight_FD, shift_F, bias_F, out_TF, *(rotation or (bias_F, bias_F, bias_F)), tokens, width,
+            features, turned, half, tiles.rows, tiles.columns, tiles.depth, GROUP, num_warps=tiles.warps,
+            num_stages=tiles.stages,
         )  # fmt: skip
     return out_TF

@@ -198,8 +198,7 @@ class PackedEsm2:
         for number, layer in enumerate(self._layers[:last], start=1):
             stream = layer(stream, packing)
             if number in wanted and number < self.config.layers:
-                stream = layer.settle(stream)
-                kept[number] = stream.x.high.clone()
+                kept[number] = layer.output(stream)
         if last == self.config.layers:
             kept[last] = self._layers[-1].finish(stream, self._final_norm)
         return kept

@@ -1,8 +1,9 @@
-"""One layer of ESM-2 over packed tokens, in two forms: as published, its large products in the model's precision or in
-e4m3, and with every norm inside the product after it.
+"""One layer of ESM-2 over packed tokens, in two forms, each with its large products in the model's precision or in
+e4m3: plain, for any device, and fused, of Hopper's own products, with every norm inside the product after it.
 
-A layer adds to the residual stream in place. What it leaves pending is handed to the next layer: the plain form leaves
-the feed-forward output, which the next norm adds on its way; the fused form leaves the sums of the stream's rows.
+A layer adds to the residual stream in place. What it leaves pending is handed to the next layer: the plain form in
+e4m3 leaves the feed-forward output, which the next norm adds on its way; the fused forms leave the sums of the stream's
+rows.
 
 Shape letters: T tokens, S sequences, D embed_dim, F ffn_dim, H head_dim, P positions.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,9 +29,17 @@ from virnucpro.kernels.fused_linear import (
 )
 from virnucpro.kernels.high_low import HighLow
 from virnucpro.kernels.rotary import Rotation
-from virnucpro.model.projections import LAYER_NORM_EPS, Fp8Linear, LayerNorm, Linear, Packing, RotaryTable
-
-Hidden = TypeVar("Hidden", Tensor, Quantised)
+from virnucpro.model.projections import (
+    LAYER_NORM_EPS,
+    Fp8FeedForward,
+    Fp8LayerNorm,
+    Fp8Linear,
+    Fp8RotaryLinear,
+    LayerNorm,
+    Linear,
+    Packing,
+    RotaryTable,
+)
 
 
 class Stream(NamedTuple):
@@ -50,26 +59,62 @@ class EncoderLayer(Protocol):
     def __call__(self, stream: Stream, packing: Packing) -> Stream:
         """Add the layer's output to the stream in place, but for what is then pending."""
 
-    def settle(self, stream: Stream) -> Stream:
-        """Make the stream's tensor the layer's whole output."""
+    def output(self, stream: Stream) -> Tensor:
+        """(T, D) the layer's whole output in the model's precision, in memory of its own."""
 
     def finish(self, stream: Stream, norm: LayerNorm) -> Tensor:
         """(T, D) fp32, the final norm of the last layer's output; the stream is used up."""
 
 
 @dataclass(frozen=True, slots=True)
-class PlainLayer(Generic[Hidden]):
+class PlainLayer:
     """One pre-norm transformer layer.
 
-    ``Hidden`` is what the norms hand to the products after them: rows in the model's precision, or quantised ones.
+    ``qkv`` and ``up`` hold the norms before them. ``out`` and ``down`` are weights alone, whose products are added to
+    the stream as they are written: as PyTorch has no such product with a bias, the stream lacks the biases of all
+    layers so far, and whatever reads it adds their sum.
+
+    Attributes:
+        lack: (D,) fp32, what every row of the stream lacks after the layer.
     """
 
     heads: int
-    attention_norm: Callable[[Tensor, Tensor | None], Hidden]
-    qkv: Callable[[Hidden, Rotation], Tensor]
+    qkv: Callable[[Tensor, Rotation], Tensor]
+    out: Tensor
+    up: Callable[[Tensor], Tensor]
+    down: Tensor
+    rotary: RotaryTable
+    lack: Tensor
+
+    def begin(self, embedded_TD: Tensor) -> Stream:
+        return Stream(HighLow(embedded_TD), None)
+
+    def __call__(self, stream: Stream, packing: Packing) -> Stream:
+        x_TD = stream.x.high
+        qkv_T3D = self.qkv(x_TD, self.rotary.of(packing))
+        scale = (x_TD.shape[1] // self.heads) ** -0.5
+        attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale)
+        x_TD.addmm_(attended_TD, self.out.T)
+        x_TD.addmm_(self.up(x_TD), self.down.T)
+        return stream
+
+    def output(self, stream: Stream) -> Tensor:
+        return (stream.x.high + self.lack).to(stream.x.high.dtype)
+
+    def finish(self, stream: Stream, norm: LayerNorm) -> Tensor:
+        return norm(stream.x.high, None, torch.float32, self.lack)
+
+
+@dataclass(frozen=True, slots=True)
+class Fp8PlainLayer:
+    """`PlainLayer` with e4m3 operands in all products but attention's and the one after it."""
+
+    heads: int
+    attention_norm: Fp8LayerNorm
+    qkv: Fp8RotaryLinear
     out: Linear
-    ffn_norm: Callable[[Tensor, Tensor | None], Hidden]
-    feed_forward: Callable[[Hidden], Tensor]
+    ffn_norm: Fp8LayerNorm
+    feed_forward: Fp8FeedForward
     rotary: RotaryTable
 
     def begin(self, embedded_TD: Tensor) -> Stream:
@@ -82,10 +127,9 @@ class PlainLayer(Generic[Hidden]):
         attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale)
         return Stream(stream.x, self.feed_forward(self.ffn_norm(x_TD, self.out(attended_TD))))
 
-    def settle(self, stream: Stream) -> Stream:
+    def output(self, stream: Stream) -> Tensor:
         assert stream.pending is not None
-        stream.x.high.add_(stream.pending)
-        return Stream(stream.x, None)
+        return stream.x.high + stream.pending
 
     def finish(self, stream: Stream, norm: LayerNorm) -> Tensor:
         return norm(stream.x.high, stream.pending, torch.float32)
@@ -134,8 +178,8 @@ class FusedLayer:
         hidden_TF = norm_linear_gelu(x_TD, statistics, self.up.weight, self.up.bias, LAYER_NORM_EPS)
         return Stream(x_TD, linear_residual_(x_TD, hidden_TF, self.down.weight, self.down.bias))
 
-    def settle(self, stream: Stream) -> Stream:
-        return stream
+    def output(self, stream: Stream) -> Tensor:
+        return stream.x.high.clone()
 
     def finish(self, stream: Stream, norm: LayerNorm) -> Tensor:
         return norm(stream.x.high, stream.x.low, torch.float32)
@@ -181,8 +225,8 @@ class Fp8FusedLayer:
         )
         return Stream(stream.x, later, copy)
 
-    def settle(self, stream: Stream) -> Stream:
-        return stream
+    def output(self, stream: Stream) -> Tensor:
+        return stream.x.high.clone()
 
     def finish(self, stream: Stream, norm: LayerNorm) -> Tensor:
         return norm(stream.x.high, None, torch.float32)

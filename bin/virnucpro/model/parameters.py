@@ -13,22 +13,25 @@ from torch import Tensor
 
 from virnucpro.config import PRECISIONS
 from virnucpro.errors import UsageError
-from virnucpro.kernels.fp8_linear import Quantised, quantise_rows
+from virnucpro.kernels.fp8_linear import quantise_rows
 from virnucpro.kernels.fused_fp8 import hidden_factor
 from virnucpro.kernels.fused_linear import fold_norm, interleave_pairs
 from virnucpro.kernels.high_low import HighLow
-from virnucpro.kernels.linear_rotary import rotates_inside
+from virnucpro.kernels.rotary import Rotation
+from virnucpro.kernels.scaled_linear import scales_inside
 from virnucpro.model.embedding import MASK, Embedding
 from virnucpro.model.families import ESM_2, FIRST_NORM, FIRST_POSITION, FREQUENCIES, POSITION_TABLE
-from virnucpro.model.layers import EncoderLayer, Fp8FusedLayer, FusedLayer, HighLowLinear, PlainLayer
+from virnucpro.model.layers import EncoderLayer, Fp8FusedLayer, Fp8PlainLayer, FusedLayer, HighLowLinear, PlainLayer
 from virnucpro.model.projections import (
-    FeedForward,
     Fp8FeedForward,
     Fp8LayerNorm,
     Fp8Linear,
     Fp8RotaryLinear,
+    GeluLinear,
     LayerNorm,
     Linear,
+    NormInsideGeluLinear,
+    NormInsideRotaryLinear,
     RotaryLinear,
     RotaryTable,
 )
@@ -59,6 +62,7 @@ class ParameterBuilder:
         self._low_stream = config.head_dim <= LOW_STREAM_HEAD_DIM
         self._low_weights = self._low_stream and dtype == torch.bfloat16
         self._rotaries: list[tuple[Tensor, RotaryTable]] = []
+        self._lacks = [torch.zeros(config.embed_dim, device=device)]
 
     @property
     def keeps_low_parts(self) -> bool:
@@ -85,23 +89,23 @@ class ParameterBuilder:
             return self.fp8_fused_layer if fused else self.fp8_layer
         return self.fused_layer if fused else self.plain_layer
 
-    def plain_layer(self, index: int) -> PlainLayer[Tensor]:
-        """The layer as published, all in the model's precision."""
+    def plain_layer(self, index: int) -> PlainLayer:
+        """The layer in the model's precision, with its norms inside the products after them where kernels do so."""
         prefix = f"layers.{index}."
         return PlainLayer(
             heads=self._config.heads,
-            attention_norm=self.layer_norm(prefix + "self_attn_layer_norm"),
-            qkv=self._rotary_linear(prefix),
-            out=self._linear(prefix + "self_attn.out_proj"),
-            ffn_norm=self.layer_norm(prefix + "final_layer_norm"),
-            feed_forward=FeedForward(self._linear(prefix + "fc1"), self._linear(prefix + "fc2")),
+            qkv=self._norm_qkv(prefix, self._lack(2 * index)),
+            out=self._take(prefix + "self_attn.out_proj.weight", self._dtype),
+            up=self._norm_up(prefix, self._lack(2 * index + 1)),
+            down=self._take(prefix + "fc2.weight", self._dtype),
             rotary=self._rotary(index),
+            lack=self._lack(2 * index + 2),
         )
 
-    def fp8_layer(self, index: int) -> PlainLayer[Quantised]:
+    def fp8_layer(self, index: int) -> Fp8PlainLayer:
         """The layer with e4m3 operands in all products but attention's and the one after it."""
         prefix = f"layers.{index}."
-        return PlainLayer(
+        return Fp8PlainLayer(
             heads=self._config.heads,
             attention_norm=Fp8LayerNorm(self.layer_norm(prefix + "self_attn_layer_norm")),
             qkv=Fp8RotaryLinear(
@@ -146,15 +150,35 @@ class ParameterBuilder:
             rotary=self._rotary(index),
         )
 
-    def _rotary_linear(self, prefix: str) -> RotaryLinear:
-        """Queries and keys in `interleave_pairs` order where one kernel multiplies and rotates."""
-        heads, width = self._config.heads, self._config.embed_dim
+    def _lack(self, sublayers: int) -> Tensor:
+        """(D,) fp32, the sum of the biases that so many sublayers, two a layer, add to the stream."""
+        while len(self._lacks) <= sublayers:
+            index, second = divmod(len(self._lacks) - 1, 2)
+            bias_D = self._take(f"layers.{index}.{'fc2' if second else 'self_attn.out_proj'}.bias", torch.float32)
+            self._lacks.append(self._lacks[-1] + bias_D)
+        return self._lacks[sublayers]
+
+    def _norm_qkv(self, prefix: str, lack_D: Tensor) -> Callable[[Tensor, Rotation], Tensor]:
+        if self._scales_inside:
+            return NormInsideRotaryLinear(*self._norm_inside(*self._folded_qkv(prefix), lack_D))
+        norm = self.layer_norm(prefix + "self_attn_layer_norm")
         linear = self._linear(*(f"{prefix}self_attn.{part}_proj" for part in "qkv"))
-        adjacent = rotates_inside(torch.empty(0, width, dtype=self._dtype, device=self._device))
-        if adjacent:
-            for turned in (linear.weight[: 2 * width], linear.bias[: 2 * width]):
-                turned.copy_(interleave_pairs(turned, 2 * heads))
-        return RotaryLinear(linear, heads, adjacent)
+        return RotaryLinear(norm, linear, self._config.heads, lack_D)
+
+    def _norm_up(self, prefix: str, lack_D: Tensor) -> Callable[[Tensor], Tensor]:
+        norm = self.layer_norm(prefix + "final_layer_norm")
+        if self._scales_inside:
+            return NormInsideGeluLinear(*self._norm_inside(*self._folded(prefix + "fc1", norm), lack_D))
+        return GeluLinear(norm, self._linear(prefix + "fc1"), lack_D)
+
+    @property
+    def _scales_inside(self) -> bool:
+        return scales_inside(torch.empty(0, self._config.embed_dim, dtype=self._dtype, device=self._device))
+
+    def _norm_inside(self, weight: Tensor, bias: Tensor, lack_D: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What a `NormInside` is made of; the shift is that of the weight as it is rounded."""
+        rounded = weight.to(self._dtype)
+        return rounded, bias, lack_D, rounded.float() @ lack_D
 
     def _folded_qkv(self, prefix: str) -> tuple[Tensor, Tensor]:
         heads, norm = self._config.heads, self.layer_norm(prefix + "self_attn_layer_norm")

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from virnucpro.kernels.fp8_linear import Quantised, add_layer_norm_quantise, fp8_linear, gelu_quantise
-from virnucpro.kernels.layer_norm import add_layer_norm
+from virnucpro.kernels.layer_norm import add_layer_norm, row_scale
 from virnucpro.kernels.linear_gelu import linear_gelu
-from virnucpro.kernels.linear_rotary import linear_rotary
 from virnucpro.kernels.rotary import Rotation, rotary_
+from virnucpro.kernels.scaled_linear import scaled_linear_gelu, scaled_linear_rotary
 
 LAYER_NORM_EPS: Final = 1e-5
 
@@ -68,9 +68,16 @@ class LayerNorm:
     weight: Tensor
     bias: Tensor
 
-    def __call__(self, x_TD: Tensor, delta_TD: Tensor | None, out_dtype: torch.dtype | None = None) -> Tensor:
-        """Norm of ``x_TD`` after ``delta_TD``, where there is one, has been added to it in place."""
-        return add_layer_norm(x_TD, delta_TD, self.weight, self.bias, eps=LAYER_NORM_EPS, out_dtype=out_dtype)
+    def __call__(
+        self,
+        x_TD: Tensor,
+        delta_TD: Tensor | None = None,
+        out_dtype: torch.dtype | None = None,
+        lack_D: Tensor | None = None,
+    ) -> Tensor:
+        """Norm of ``x_TD`` after ``delta_TD``, where there is one, has been added to it in place, and as if it had the
+        ``lack_D`` of a `PlainLayer`'s stream."""
+        return add_layer_norm(x_TD, delta_TD, self.weight, self.bias, LAYER_NORM_EPS, out_dtype, lack_D)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,29 +93,63 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class RotaryLinear:
-    """Queries, keys and values on normalised rows, one below the other in the weight (3D, D); the former two rotated.
+    """Queries, keys and values, one below the other in the weight (3D, D), of normalised rows of a stream; the former
+    two rotated."""
 
-    ``adjacent``: the pairs of a head that are turned are neighbours (`interleave_pairs`).
-    """
-
+    norm: LayerNorm
     linear: Linear
     heads: int
-    adjacent: bool
+    lack: Tensor
 
-    def __call__(self, hidden_TD: Tensor, rotation: Rotation) -> Tensor:
-        weight, bias = self.linear.weight, self.linear.bias
-        return linear_rotary(hidden_TD, weight, bias, rotation, self.heads, adjacent=self.adjacent)
+    def __call__(self, x_TD: Tensor, rotation: Rotation) -> Tensor:
+        qkv_T3D = self.linear(self.norm(x_TD, lack_D=self.lack))
+        rotary_(qkv_T3D, rotation, self.heads)
+        return qkv_T3D
 
 
 @dataclass(frozen=True, slots=True)
-class FeedForward:
-    """The feed-forward block on normalised rows."""
+class GeluLinear:
+    """The first half of the feed-forward block, of normalised rows of a stream."""
 
-    up: Linear
-    down: Linear
+    norm: LayerNorm
+    linear: Linear
+    lack: Tensor
 
-    def __call__(self, hidden_TD: Tensor) -> Tensor:
-        return self.down(linear_gelu(hidden_TD, self.up.weight, self.up.bias))
+    def __call__(self, x_TD: Tensor) -> Tensor:
+        return linear_gelu(self.norm(x_TD, lack_D=self.lack), self.linear.weight, self.linear.bias)
+
+
+@dataclass(frozen=True, slots=True)
+class NormInside:
+    """Weight (out, in) and fp32 bias (out,) of one projection that hold the layer norm before it (`fold_norm`).
+
+    Attributes:
+        lack: (D,) fp32, what every row of the stream counts as more than it has.
+        shift: (out,) fp32, the weight's product with it.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    lack: Tensor
+    shift: Tensor
+
+    def arguments(self, x_TD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What the functions of `scaled_linear` take."""
+        return x_TD, row_scale(x_TD, self.lack, LAYER_NORM_EPS), self.weight, self.shift, self.bias
+
+
+class NormInsideRotaryLinear(NormInside):
+    """`RotaryLinear` as one product; queries and keys are in `interleave_pairs` order."""
+
+    def __call__(self, x_TD: Tensor, rotation: Rotation) -> Tensor:
+        return scaled_linear_rotary(*self.arguments(x_TD), rotation)
+
+
+class NormInsideGeluLinear(NormInside):
+    """`GeluLinear` as one product."""
+
+    def __call__(self, x_TD: Tensor) -> Tensor:
+        return scaled_linear_gelu(*self.arguments(x_TD))
 
 
 @dataclass(frozen=True, slots=True)
