@@ -37,6 +37,10 @@ for longest in (100, 200, 400, 1026):
 """
 
 
+#: Cards and precisions with kernels of their own.
+CASES = [("9.0", "fp16"), ("9.0", "fp8"), ("8.9", "fp8"), ("8.0", "fp16"), ("7.5", "fp32")]
+
+
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not sys.platform.startswith("linux"):
@@ -62,7 +66,7 @@ def kept(cache: Path) -> set[str]:
     return {str(path.relative_to(cache)) for path in cache.rglob("*") if path.suffix in (".cubin", ".so")}
 
 
-@pytest.mark.parametrize(("card", "precision"), [("9.0", "fp16"), ("9.0", "fp8"), ("8.9", "fp8"), ("7.5", "fp32")])
+@pytest.mark.parametrize(("card", "precision"), CASES)
 def test_a_launch_on_the_card_finds_all_that_it_needs(card: str, precision: str, driver: Path, tmp_path: Path) -> None:
     there = environment(driver, tmp_path, card)
     done = compiled(there, "--precision", precision, "--layers=0,-1", "--pooling=mean,max")
