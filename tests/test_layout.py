@@ -90,6 +90,15 @@ def test_a_module_that_several_files_include_is_short() -> None:
     assert [name for name in times if times[name] > 1 and lines(PROJECT / "modules" / name / "main.nf") > 50] == []
 
 
+def test_paths_of_a_process_have_their_options_in_parentheses() -> None:
+    """Without them Nextflow's first parser gives up its quick way through the file, and takes the slow one all over."""
+    bare = {
+        path.parent.name: re.findall(r"^ +path [^(\n]+, \w+: .*", path.read_text(), re.MULTILINE)
+        for path in PROJECT.glob("modules/*/main.nf")
+    }
+    assert {name: found for name, found in bare.items() if found} == {}
+
+
 @pytest.mark.parametrize("path", sorted(PROJECT.glob("conf/*.config")), ids=lambda path: path.stem)
 def test_a_profile_is_at_most_15_lines(path: Path) -> None:
     assert path.name == "base.config" or lines(path) <= 15

@@ -4,7 +4,7 @@ process DESCRIBE_MODEL {
     tag "${shown(model.name.tokenize('/').last())}"
 
     input:
-    path model, stageAs: 'model/*'
+    path(model, stageAs: 'model/*')
     val code
 
     output:

@@ -10,7 +10,7 @@ process EMBED_SHARD {
 
     input:
     tuple path(shard), val(size)
-    path model, stageAs: 'model/*'
+    path(model, stageAs: 'model/*')
     path model_json
     val device
     val options
@@ -18,7 +18,7 @@ process EMBED_SHARD {
 
     output:
     // Nextflow embeds a finished shard anew where a file that is named here is gone
-    path "${shard.baseName}", type: 'dir', emit: folder
+    path("${shard.baseName}", type: 'dir', emit: folder)
     path "${shard.baseName}/embeddings.parquet"
     path "${shard.baseName}/batches.parquet"
     path "${shard.baseName}/gpu_metrics.parquet"

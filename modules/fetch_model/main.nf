@@ -9,7 +9,7 @@ process FETCH_MODEL {
     val name
     val revision
     val folder
-    path kept, stageAs: 'model_cache'
+    path(kept, stageAs: 'model_cache')
 
     output:
     path "${kept ? 'model.json' : folder}"

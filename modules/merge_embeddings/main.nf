@@ -9,17 +9,17 @@ process MERGE_EMBEDDINGS {
     path rejected
     path summary
     path model_json
-    path reuse, stageAs: 'reuse?'
+    path(reuse, stageAs: 'reuse?')
     path reuse_list
     val options
     val code
 
     output:
-    path 'results/**', emit: files
-    path 'results/embeddings/part-*.parquet', optional: true, emit: parts
-    path 'results/metrics/*', emit: metrics
-    path 'results/manifest.parquet', emit: manifest
-    path 'results/digests.xxh128', emit: digests
+    path('results/**', emit: files)
+    path('results/embeddings/part-*.parquet', optional: true, emit: parts)
+    path('results/metrics/*', emit: metrics)
+    path('results/manifest.parquet', emit: manifest)
+    path('results/digests.xxh128', emit: digests)
 
     script:
     """

@@ -3,8 +3,8 @@ process NEIGHBOURS {
     label 'gpu'
 
     input:
-    path parts, stageAs: 'results/embeddings/*'
-    path reference, stageAs: 'reference'
+    path(parts, stageAs: 'results/embeddings/*')
+    path(reference, stageAs: 'reference')
     val count
     val options
     val device

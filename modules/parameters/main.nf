@@ -96,13 +96,19 @@ def meant(written, known, dashes) {
 
 /** Edits that make one text of the other: a letter put in, taken out or replaced, or two neighbours swapped. */
 def distance(one, other) {
-    def rows = one.toList().indices.inject([(0..other.size()).toList()]) { above, i ->
-        above + [other.toList().indices.inject([i + 1]) { row, j ->
-            def swapped = i && j && one[i] == other[j - 1] && one[i - 1] == other[j] ? [above[i - 1][j - 1] + 1] : []
-            row + [([row[j] + 1, above[i][j + 1] + 1, above[i][j] + (one[i] == other[j] ? 0 : 1)] + swapped).min()]
-        }]
+    def rows = one.toList().inject([(0..other.size()).toList()]) { above, _letter ->
+        above + [other.toList().inject([above.size()]) { row, _other -> row + edits(one, other, above, row) }]
     }
     return rows.last().last()
+}
+
+/** The next number in the table of distances between beginnings of the two texts. */
+def edits(one, other, above, row) {
+    def i = above.size() - 1
+    def j = row.size() - 1
+    def replaced = above[i][j] + (one[i] == other[j] ? 0 : 1)
+    def swapped = i && j && one[i] == other[j - 1] && one[i - 1] == other[j] ? above[i - 1][j - 1] + 1 : replaced
+    return [row[j] + 1, above[i][j + 1] + 1, replaced, swapped].min()
 }
 
 /** By program what changes with every edit of what it runs, which Nextflow itself does not see; an edit elsewhere changes nothing. */

@@ -7,11 +7,11 @@ process REPORT {
     tag "parts: ${[parts].flatten().size()}"
 
     input:
-    path parts, stageAs: 'results/embeddings/*'
-    path metrics, stageAs: 'results/metrics/*'
-    path manifest, stageAs: 'results/*'
-    path neighbours, stageAs: 'results/*'
-    path reference, stageAs: 'reference'
+    path(parts, stageAs: 'results/embeddings/*')
+    path(metrics, stageAs: 'results/metrics/*')
+    path(manifest, stageAs: 'results/*')
+    path(neighbours, stageAs: 'results/*')
+    path(reference, stageAs: 'reference')
     val code
 
     output:

@@ -19,21 +19,21 @@ process SPLIT_FASTA {
     tag "${extent}"
 
     input:
-    path inputs, stageAs: 'input?'
+    path(inputs, stageAs: 'input?')
     path inputs_list
     val extent
     path model_json
-    path reuse, stageAs: 'reuse?'
+    path(reuse, stageAs: 'reuse?')
     path reuse_list
     val device
     val options
     val code
 
     output:
-    path 'shards/*.fasta', optional: true, emit: shards
-    path 'manifest.parquet', emit: manifest
-    path 'rejected.tsv', emit: rejected
-    path 'split_summary.json', emit: summary
+    path('shards/*.fasta', optional: true, emit: shards)
+    path('manifest.parquet', emit: manifest)
+    path('rejected.tsv', emit: rejected)
+    path('split_summary.json', emit: summary)
 
     script:
     """
