@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings Nextflow's jars from Maven Central into .nextflow-dist/VERSION, as one jar with a launcher named nextflow beside
-# it, and the classes that a run loads as an archive of this Java, which takes a tenth off the start of every run.
+# Brings Nextflow's jars from Maven Central into .nextflow-dist/VERSION, with a launcher named nextflow beside them, and
+# the classes that a run loads as an archive of this Java, which takes a tenth off the start of every run.
 #   tools/install_nextflow.sh [VERSION]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,15 +8,14 @@ version=${1:-25.04.4}
 folder=$PWD/.nextflow-dist/$version
 [[ -x $folder/nextflow ]] && exit 0
 
-for program in java mvn python3; do
-    command -v "$program" >/dev/null || { echo "install_nextflow.sh: $program is needed (Java 17 or later, Maven, Python)" >&2; exit 69; }
+for program in java mvn; do
+    command -v "$program" >/dev/null || { echo "install_nextflow.sh: $program is needed (Java 17 or later, Maven)" >&2; exit 69; }
 done
 echo "Nextflow $version: fetching from Maven Central"
 rm -rf "$folder.part"
 mkdir -p "$folder.part"
 mvn --quiet --batch-mode --file tools/nextflow/pom.xml -Dnextflow.version="$version" \
     dependency:copy-dependencies -DoutputDirectory="$folder.part/jars"
-python3 tools/merge_jars.py "$folder.part/jars"
 cat >"$folder.part/nextflow" <<'LAUNCHER'
 #!/usr/bin/env bash
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
