@@ -18,11 +18,12 @@ from model.official_models import save_official
 from virnucpro.model.registry import MODELS
 
 DEFAULT = "esm2_t33_650M_UR50D"
+#: Of a run without a GPU, for which no kernel is compiled.
 PROCESSES = {
     name
     for module in PROJECT.glob("modules/*/main.nf")
     for name in re.findall(r"^process (\w+) \{", module.read_text(), re.MULTILINE)
-}
+} - {"COMPILE_KERNELS"}
 #: On the CPU, in fp32, these two take more memory than a test may ask for: the split refuses the input before them.
 TOO_LARGE_TO_EMBED = ("esm2_t36_3B_UR50D", "esm2_t48_15B_UR50D")
 #: The five members of ESM-1v differ in their weights alone.
