@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from driver.driver import build_library
+from driver.driver import cuda_driver
 
 PROJECT = Path(__file__).parent.parent
 START = """
@@ -28,11 +28,7 @@ print(visible_gpus(), "torch" in sys.modules)
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not sys.platform.startswith("linux"):
-        pytest.skip("the library has this name on Linux alone")
-    folder = tmp_path_factory.mktemp("cuda")
-    build_library("cuda.c", folder / "libcuda.so.1")
-    return folder
+    return cuda_driver(tmp_path_factory)
 
 
 def said(script: str, path: Path, noted: Path, answer: int, *arguments: str) -> str:

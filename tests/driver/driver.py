@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -44,3 +45,12 @@ def install_driver(folder: Path, version: str, cuda: tuple[int, int], capability
         "DRIVER_UUID": uuid,
         "DRIVER_CAPABILITY": capability.replace(".", ""),
     }
+
+
+def cuda_driver(factory: pytest.TempPathFactory) -> Path:
+    """A folder with a stand-in for CUDA's driver."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("the library has this name on Linux alone")
+    folder = factory.mktemp("driver")
+    build_library("cuda.c", folder / "libcuda.so.1")
+    return folder

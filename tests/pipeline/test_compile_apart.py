@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from driver.driver import build_library
+from driver.driver import cuda_driver
 
 triton = pytest.importorskip("triton")
 pytestmark = pytest.mark.one_torch
@@ -43,11 +43,7 @@ CASES = [("9.0", "fp16"), ("9.0", "fp8"), ("8.9", "fp8"), ("8.0", "fp16"), ("7.5
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not sys.platform.startswith("linux"):
-        pytest.skip("the library has this name on Linux alone")
-    folder = tmp_path_factory.mktemp("driver")
-    build_library("cuda.c", folder / "libcuda.so.1")
-    return folder
+    return cuda_driver(tmp_path_factory)
 
 
 def environment(driver: Path, cache: Path, card: str, **others: str) -> dict[str, str]:
