@@ -97,17 +97,17 @@ def multiply(width: int, choice: LinearTiles | None, repeats: int, tokens: int =
     bias, gain = torch.randn(4 * width, device="cuda"), torch.rand(width, device="cuda")
     turns = torch.rand(1024, width // heads // 2, device="cuda")
     rotation = Rotation(torch.arange(tokens, dtype=torch.int32, device="cuda") % 500, turns.cos(), turns.sin())
-    up, qkv = (weight, bias), (weight[: 3 * width], bias[: 3 * width])
     narrow = bias.half()
+    qkv_weight, qkv_bias, qkv_narrow = (each[: 3 * width] for each in (weight, bias, narrow))
 
     def layers() -> None:
         if choice is None:
             linear_gelu(add_layer_norm(x, None, gain, gain, shift_D=gain), weight, narrow)
             hidden = add_layer_norm(x, None, gain, gain, shift_D=gain)
-            rotary_(torch.nn.functional.linear(hidden, qkv[0], narrow[: 3 * width]), rotation, heads)
+            rotary_(torch.nn.functional.linear(hidden, qkv_weight, qkv_narrow), rotation, heads)
         else:
-            scaled_linear_gelu(x, row_scale(x, gain), *up, bias, tiles=choice)
-            scaled_linear_rotary(x, row_scale(x, gain), *qkv, qkv[1], rotation, tiles=choice)
+            scaled_linear_gelu(x, row_scale(x, gain), weight, bias, bias, tiles=choice)
+            scaled_linear_rotary(x, row_scale(x, gain), qkv_weight, qkv_bias, qkv_bias, rotation, tiles=choice)
 
     try:
         return median(milliseconds(layers, repeats))

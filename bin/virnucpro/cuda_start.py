@@ -25,8 +25,8 @@ def start_cuda(device: str) -> None:
 
 def visible_gpus() -> int:
     """GPUs that CUDA has in this process, by its driver's own word and without PyTorch; 0 where there is no driver."""
-    cuda, count = _initialised(), ctypes.c_int(0)
-    return count.value if cuda is not None and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+    cuda = _initialised()
+    return 0 if cuda is None else _counted(cuda)
 
 
 def capabilities() -> set[tuple[int, int]]:
@@ -35,7 +35,7 @@ def capabilities() -> set[tuple[int, int]]:
     if cuda is None:
         return set()
     found = set()
-    for index in range(visible_gpus()):
+    for index in range(_counted(cuda)):
         device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
         cuda.cuDeviceGet(ctypes.byref(device), index)
         cuda.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
@@ -48,6 +48,11 @@ def _make_context() -> None:
     cuda, context = _initialised(), ctypes.c_void_p()
     if cuda is not None:
         cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
+
+
+def _counted(cuda: ctypes.CDLL) -> int:
+    count = ctypes.c_int(0)
+    return count.value if cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
 
 
 def _initialised() -> ctypes.CDLL | None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from driver.driver import build_library
+from driver.driver import cuda_driver, cuda_found
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.one_torch
@@ -30,15 +30,13 @@ print(None if process is None else process.returncode)
 """
 
 
-def test_kernels_are_compiled_once_and_the_process_ends_with_the_run(tmp_path: Path) -> None:
-    if not sys.platform.startswith("linux"):
-        pytest.skip("the library has this name on Linux alone")
-    build_library("cuda.c", tmp_path / "libcuda.so.1")
-    found = {"LD_LIBRARY_PATH": str(tmp_path), "TRITON_LIBCUDA_PATH": str(tmp_path), "CUDA_CALLS": os.devnull}
-    asked = {"CUDA_ANSWER": "0", "DRIVER_CAPABILITY": "90", "TRITON_CACHE_DIR": str(tmp_path / "cache")}
+def test_kernels_are_compiled_once_and_the_process_ends_with_the_run(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    found = cuda_found(cuda_driver(tmp_path_factory), tmp_path / "cache", "9.0")
 
     def ended(*arguments: str) -> str:
-        environment = {**os.environ, "PYTHONPATH": str(BIN), **found, **asked}
+        environment = {**os.environ, "PYTHONPATH": str(BIN), **found}
         command = [sys.executable, "-c", BESIDE, *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         assert done.stderr == ""

@@ -47,6 +47,13 @@ def install_driver(folder: Path, version: str, cuda: tuple[int, int], capability
     }
 
 
+def cuda_found(driver: Path, kernels: Path, card: str) -> dict[str, str]:
+    """Where a process finds cards of this compute capability, Triton the driver, and where it keeps kernels."""
+    found = {"LD_LIBRARY_PATH": str(driver), "TRITON_LIBCUDA_PATH": str(driver), "CUDA_CALLS": os.devnull}
+    asked = {"CUDA_ANSWER": "0", "DRIVER_CAPABILITY": card.replace(".", ""), "TRITON_CACHE_DIR": str(kernels)}
+    return found | asked
+
+
 def cuda_driver(factory: pytest.TempPathFactory) -> Path:
     """A folder with a stand-in for CUDA's driver."""
     if not sys.platform.startswith("linux"):

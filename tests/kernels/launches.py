@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
-from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction, MockTensor
 
 from virnucpro.kernels import device
 from virnucpro.kernels.device import DeviceFacts
+from virnucpro.kernels.launching import AbsentDriver
 from virnucpro.kernels.pooling import pool
 from virnucpro.model import parameters
 from virnucpro.model.esm2 import PackedEsm2
@@ -60,22 +60,6 @@ CARDS = {
 #: Width and heads by size.
 MODELS = {"8M": (320, 20), "35M": (480, 20), "150M": (640, 20), "650M": (1280, 20), "3B": (2560, 40), "15B": (5120, 40)}
 TOKENS, SEQUENCES = 118_272, 300
-
-
-class Driver:
-    """Triton's driver as far as compiling goes."""
-
-    def __init__(self, capability: tuple[int, int]) -> None:
-        self.target = GPUTarget("cuda", 10 * capability[0] + capability[1], 32)
-
-    def get_current_target(self) -> GPUTarget:
-        return self.target
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int | None = None) -> int:
-        return 0
 
 
 class Resources(NamedTuple):
@@ -133,7 +117,7 @@ def report(row: dict[str, object], error: Exception) -> None:
 def pretend(card: Card) -> Compiler:
     """Make this process see the card: kernels are compiled for it, and tensors without contents are on it."""
     compiler = Compiler(JITFunction.run)
-    triton.runtime.driver.set_active(Driver(card.facts.capability))
+    triton.runtime.driver.set_active(AbsentDriver(card.facts.capability))
     JITFunction.run = lambda function, *args, **options: compiler.run(function, *args, **options)
     FakeTensor.data_ptr = lambda tensor: 1 << 20
     device.device_facts = lambda index: card.facts

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from driver.driver import cuda_driver
+from driver.driver import cuda_driver, cuda_found
 
 triton = pytest.importorskip("triton")
 pytestmark = pytest.mark.one_torch
@@ -47,10 +47,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(driver: Path, cache: Path, card: str, **others: str) -> dict[str, str]:
-    """Where a process finds cards of this compute capability, and Triton the driver."""
-    found = {"LD_LIBRARY_PATH": str(driver), "TRITON_LIBCUDA_PATH": str(driver), "CUDA_CALLS": os.devnull}
-    asked = {"CUDA_ANSWER": "0", "DRIVER_CAPABILITY": card.replace(".", ""), "TRITON_CACHE_DIR": str(cache)}
-    return {**os.environ, "PYTHONPATH": f"{ROOT / 'bin'}:{LAUNCHES}", **found, **asked, **others}
+    return {**os.environ, "PYTHONPATH": f"{ROOT / 'bin'}:{LAUNCHES}", **cuda_found(driver, cache, card), **others}
 
 
 def compiled(environment: dict[str, str], *options: str, model: str = MODEL) -> subprocess.CompletedProcess[str]:

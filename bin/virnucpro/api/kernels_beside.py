@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from virnucpro.api.config import RunConfig
+from virnucpro.file_identity import digest_of_code
 from virnucpro.kernel_folder import kernel_folder
 
 _PACKAGE = Path(__file__).parents[1]
@@ -39,8 +40,7 @@ def compiling_beside(config: RunConfig, gpus: Sequence[str]) -> Iterator[subproc
 
 def _digest(config: RunConfig) -> str:
     """What the kernels depend on: the model, what is asked of it, the code, this Python and this machine's cards."""
-    files = sorted(file for room in _ROOMS for file in (_PACKAGE / room).iterdir() if file.suffix in (".py", ".json"))
-    code = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    code = digest_of_code(*(_PACKAGE / room for room in _ROOMS))
     asked = [config.model, config.precision, config.layers, config.pooling]
     return hashlib.sha256(json.dumps([asked, code, sys.prefix, platform.node()]).encode()).hexdigest()[:32]
 

@@ -56,13 +56,13 @@ def compiling_apart(card: DeviceFacts, executor: Executor) -> Iterator[None]:
     """Hand to ``executor``, kernel by kernel, what compiles those that are to be started inside, for tensors without
     contents and a card that need not be here: Triton's cache holds them then. For a process that starts none.
     """
-    triton.runtime.driver.set_active(_AbsentDriver(card.capability))
+    triton.runtime.driver.set_active(AbsentDriver(card.capability))
     executor.submit(_build_utilities)
     with absent_gpu(card), _compiling_by(_WithLauncher(executor)):
         yield
 
 
-class _AbsentDriver:
+class AbsentDriver:
     """Triton's driver as far as compiling goes."""
 
     def __init__(self, capability: tuple[int, int]) -> None:
@@ -77,7 +77,7 @@ class _AbsentDriver:
         """The only one."""
         return 0
 
-    def get_current_stream(self, _device: int) -> int:
+    def get_current_stream(self, _device: int | None = None) -> int:
         """None that anything runs on."""
         return 0
 

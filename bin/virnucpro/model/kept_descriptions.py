@@ -18,7 +18,7 @@ from typing import Final
 
 from virnucpro import unfinished
 from virnucpro.errors import VirnucproError
-from virnucpro.file_identity import identity_of
+from virnucpro.file_identity import digest_of_code, identity_of
 from virnucpro.model.checkpoint_files import CheckpointFiles, locate
 from virnucpro.output.contracts import ModelDescription
 
@@ -68,8 +68,7 @@ def _young(files: CheckpointFiles) -> bool:
 
 def _sources() -> str:
     """Digest of the code that describes: what an older version found is not asked for."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return digest_of_code(Path(__file__).parent)
 
 
 def _keep(described: ModelDescription, kept: Path) -> None:

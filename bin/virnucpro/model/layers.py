@@ -66,6 +66,12 @@ class EncoderLayer(Protocol):
         """(T, D) fp32, the final norm of the last layer's output; the stream is used up."""
 
 
+def _attended(qkv_T3D: Tensor, packing: Packing, heads: int, low_T2D: Tensor | None = None) -> Tensor:
+    """(T, D) attention of each sequence on itself, its logits divided by the root of the head dimension."""
+    scale = (qkv_T3D.shape[1] // (3 * heads)) ** -0.5
+    return varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, heads, scale, low_T2D)
+
+
 @dataclass(frozen=True, slots=True)
 class PlainLayer:
     """One pre-norm transformer layer.
@@ -92,8 +98,7 @@ class PlainLayer:
     def __call__(self, stream: Stream, packing: Packing) -> Stream:
         x_TD = stream.x.high
         qkv_T3D = self.qkv(x_TD, self.rotary.of(packing))
-        scale = (x_TD.shape[1] // self.heads) ** -0.5
-        attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale)
+        attended_TD = _attended(qkv_T3D, packing, self.heads)
         x_TD.addmm_(attended_TD, self.out.T)
         x_TD.addmm_(self.up(x_TD), self.down.T)
         return stream
@@ -123,8 +128,7 @@ class Fp8PlainLayer:
     def __call__(self, stream: Stream, packing: Packing) -> Stream:
         x_TD = stream.x.high
         qkv_T3D = self.qkv(self.attention_norm(x_TD, stream.pending), self.rotary.of(packing))
-        scale = (x_TD.shape[1] // self.heads) ** -0.5
-        attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale)
+        attended_TD = _attended(qkv_T3D, packing, self.heads)
         return Stream(stream.x, self.feed_forward(self.ffn_norm(x_TD, self.out(attended_TD))))
 
     def output(self, stream: Stream) -> Tensor:
@@ -172,8 +176,7 @@ class FusedLayer:
         qkv_T3D, low_T2D = norm_linear_rotary(
             x_TD, statistics, self.qkv.weight, self.qkv.bias, rotation, LAYER_NORM_EPS, low_parts=self.low_queries
         )
-        scale = (x_TD.high.shape[1] // self.heads) ** -0.5
-        attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale, low_T2D)
+        attended_TD = _attended(qkv_T3D, packing, self.heads, low_T2D)
         statistics = linear_residual_(x_TD, attended_TD, self.out.weight, self.out.bias)
         hidden_TF = norm_linear_gelu(x_TD, statistics, self.up.weight, self.up.bias, LAYER_NORM_EPS)
         return Stream(x_TD, linear_residual_(x_TD, hidden_TF, self.down.weight, self.down.bias))
@@ -212,8 +215,7 @@ class Fp8FusedLayer:
         qkv_T3D = fused_fp8.fp8_norm_linear_rotary(
             copy, earlier, self.qkv.weight, self.qkv.bias, rotation, LAYER_NORM_EPS
         )
-        scale = (x_TD.shape[1] // self.heads) ** -0.5
-        attended_TD = varlen_attention(qkv_T3D, packing.cu_seqlens, packing.max_seqlen, self.heads, scale)
+        attended_TD = _attended(qkv_T3D, packing, self.heads)
         middle = fused_fp8.fp8_linear_residual_(
             x_TD, copy, earlier, attended_TD, self.out.weight, None, self.out.bias, LAYER_NORM_EPS
         )
