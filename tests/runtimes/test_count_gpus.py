@@ -24,7 +24,7 @@ def two_gpus(tmp_path: Path) -> Iterator[dict[str, str]]:
     uuids = "".join(f"{index}, {name}\\n" for index, name in enumerate(names))
     cards = "".join(f"{index}, {CARD}\\n" for index in range(2))
     asked = f"*index,uuid*) printf '{uuids}' ;; *index,name*) printf '{cards}' ;; *) exit 9 ;;"
-    smi.write_text(f'#!/bin/sh\ncase "$*" in {asked} esac\n')
+    smi.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\ncase "$*" in {asked} esac\n')
     smi.chmod(0o755)
     yield {"PATH": f"{smi.parent}:{os.environ['PATH']}"}
     remove_locks(*names)
@@ -83,3 +83,5 @@ def test_the_plan_counts_cards_without_device_files(
     run = run_pipeline(tmp_path / "run", "-stub", *arguments, inputs=inputs, environment=environment, python_env=None)
     assert run.code == 0, run.output
     assert told in [line.strip() for line in run.output.splitlines()], run.output
+    # A driver that is not kept loaded takes its time at each.
+    assert (tmp_path / "asked").read_text().count("index,name") == 1
