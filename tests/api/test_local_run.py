@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -94,6 +95,51 @@ def test_a_shard_whose_process_is_killed_is_tried_again(tmp_path: Path) -> None:
     assert started.returncode == 0, told
     assert "shard-00000: ended with -9, is tried again" in told
     assert pq.read_table(tmp_path / "out" / "embeddings").num_rows == 12
+
+
+def test_it_ends_where_the_ends_of_children_are_ignored(tmp_path: Path) -> None:
+    """As a starter may leave it: the system then keeps no exit code of the process of a shard."""
+    program = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    done = run(tmp_path, sys.executable, "-c", program, *EMBED, FEW, "-o", "out")
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(tmp_path / "out" / "embeddings").num_rows == 12
+
+
+@pytest.mark.parametrize("layers", ["-2,-1", "-1,0"])
+def test_layers_are_counted_from_the_end(layers: str, tmp_path: Path) -> None:
+    done = run(tmp_path, *EMBED, FEW, "-o", "out", "--layers", layers)
+    assert done.returncode == 0, done.stderr
+    (part,) = (tmp_path / "out" / "embeddings").glob("*.parquet")
+    metadata = json.loads(pq.read_schema(part).metadata[b"virnucpro"])
+    assert metadata["layers"] == [int(layer) % 7 for layer in layers.split(",")]
+
+
+def test_results_that_another_run_finishes_meanwhile_are_left_alone_and_told_before_anything_is_computed(
+    tmp_path: Path,
+) -> None:
+    paused = tmp_path / "paused"
+    fault = {"program": "virnucpro", "target": "virnucpro.api.local_run:describe_once", "action": "pause 5"}
+    faults = {"VIRNUCPRO_FAULT": json.dumps({**fault, "once": str(paused)})}
+    paths = os.pathsep.join((str(PROJECT / "tests" / "faults"), ENVIRONMENT["PYTHONPATH"]))
+    command = [*map(str, EMBED), str(FEW), "-o", "out"]
+    started = subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT | faults | {"PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not paused.exists():
+        assert started.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.parquet").write_text("theirs")
+    _, told = started.communicate(timeout=120)
+    assert (started.returncode, told) == (
+        2,
+        "virnucpro embed: error: out: exists already and is not empty; remove it or name another --outdir\n",
+    )
+    assert (tmp_path / "out" / "manifest.parquet").read_text() == "theirs"
+    assert not (tmp_path / ".out.run").exists()
 
 
 def test_it_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:

@@ -65,8 +65,7 @@ def run(config: RunConfig) -> RunSummary:
     """
     if config.report:
         require_multiqc()
-    if config.outdir.exists() and (not config.outdir.is_dir() or any(config.outdir.iterdir())):
-        raise UsageError(f"{config.outdir}: exists already and is not empty; remove it or name another --outdir")
+    _refuse_full(config.outdir)
     gpus = _gpus(config)
     with compiling_beside(config, gpus):
         return _run(config, gpus)
@@ -102,6 +101,11 @@ def _run(config: RunConfig, gpus: Sequence[str]) -> RunSummary:
     return summary
 
 
+def _refuse_full(outdir: Path) -> None:
+    if outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
+        raise UsageError(f"{outdir}: exists already and is not empty; remove it or name another --outdir")
+
+
 def _gpus(config: RunConfig) -> list[str]:
     """Names of the GPUs to use, as CUDA_VISIBLE_DEVICES takes them; none for the CPU.
 
@@ -131,6 +135,8 @@ def _work_folder(config: RunConfig, device: str, weights_sha256: str) -> Iterato
     with outdir.with_name(f".{outdir.name}.lock").open("w") as lock:
         if not locks.take(lock):
             raise UsageError(f"{outdir}: another run is at work on it; wait, or name another --outdir")
+        # A run that had it until now may have finished.
+        _refuse_full(config.outdir)
         facts = _facts(config, device, weights_sha256)
         if not (work / _FACTS_FILE).exists() or (work / _FACTS_FILE).read_text() != facts:
             remove_tree(work)
