@@ -17,7 +17,7 @@ import pytest
 import torch
 from e2e.launch import MODEL
 
-from virnucpro import Embedder, embed
+from virnucpro import Embedder, embed, flat_map, nearest
 from virnucpro.api import embedder as module
 from virnucpro.api.embedder import EmbedderOptions
 from virnucpro.errors import DataError, InputMissingError, TryAgainError, UsageError
@@ -224,6 +224,26 @@ def test_a_model_whose_check_failed_is_loaded_and_checked_anew(monkeypatch: pyte
         table = embedder.embed(RESIDUES)
         assert not embedder._loaded.model.plain
     assert json.loads(table.schema.metadata[b"virnucpro"])["least_pooled_cosine"] > 0.999
+
+
+def test_residues_that_do_not_fit_are_an_error_as_in_the_pipeline(tmp_path: Path) -> None:
+    large = shutil.copytree(MODEL, tmp_path / "large")
+    state = torch.load(large / "pytorch_model.bin", weights_only=True)
+    name = next(name for name in state if name.endswith("emb_layer_norm_after.weight"))
+    state[name] *= 1e6
+    torch.save(state, large / "pytorch_model.bin")
+    assert np.isfinite(vectors(Embedder(large, device="cpu", progress=False).embed(RESIDUES))).all()
+    with pytest.raises(DataError, match="residues do not fit float16; leave per_residue out"):
+        Embedder(large, device="cpu", progress=False, per_residue=True).embed(RESIDUES)
+
+
+def test_a_table_without_rows_has_no_neighbours_and_no_points(embedder: Embedder) -> None:
+    table = embedder.embed(RESIDUES)
+    nothing = table.slice(0, 0)
+    expected = nearest(table, 1).slice(0, 0)
+    for found in (nearest(nothing), nearest(nothing, reference=table), nearest(table, reference=nothing)):
+        assert found.equals(expected)
+    assert flat_map(nothing).equals(flat_map(table).slice(0, 0))
 
 
 def test_a_bar_is_shown_unless_refused(
