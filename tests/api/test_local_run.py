@@ -97,6 +97,19 @@ def test_a_shard_whose_process_is_killed_is_tried_again(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "out" / "embeddings").num_rows == 12
 
 
+def test_a_home_is_needed_to_keep_models_alone(tmp_path: Path) -> None:
+    """As where a container runs as a user that it does not know."""
+    unknown = "import pwd, runpy\ndef unknown(_): raise KeyError\npwd.getpwuid = unknown\n"
+    program = f"{unknown}runpy.run_module('virnucpro', run_name='__main__')"
+    command = [sys.executable, "-c", program, *EMBED[3:]]
+    done = run(tmp_path, *command, FEW, "-o", "out")
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(tmp_path / "out" / "embeddings").num_rows == 12
+    done = run(tmp_path, *command, FEW, "-o", "named", "--model", "esm2_t6_8M_UR50D")
+    told = "this user has no home folder to keep models in; name one with --model_cache"
+    assert (done.returncode, done.stderr) == (2, f"virnucpro embed: error: {told}\n")
+
+
 def test_it_ends_where_the_ends_of_children_are_ignored(tmp_path: Path) -> None:
     """As a starter may leave it: the system then keeps no exit code of the process of a shard."""
     program = (
