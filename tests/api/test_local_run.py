@@ -155,6 +155,14 @@ def test_results_that_another_run_finishes_meanwhile_are_left_alone_and_told_bef
     assert not (tmp_path / ".out.run").exists()
 
 
+def test_what_a_run_left_damaged_is_not_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / ".out.run" / "shard-00000").mkdir(parents=True)
+    (tmp_path / ".out.run" / "run.json").write_bytes(b"[\xff\0")
+    done = run(tmp_path, *EMBED, FEW, "-o", "out")
+    assert done.returncode == 0, done.stderr
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["out"]
+
+
 def test_it_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     arguments = [*map(str, EMBED), str(FASTA), "-o", "out", *SHARDS]
     first, work = tmp_path / ".out.run" / "shard-00000", tmp_path / ".out.run"

@@ -204,6 +204,15 @@ def test_revisions_that_make_no_sense(name: str, revision: str, hub: Hub, root: 
     assert hub.requests == []
 
 
+def test_a_damaged_reference_is_told_of_a_path_and_written_anew_by_name(hub: Hub, root: Path) -> None:
+    fetch_model(NAME, root)
+    (root / "refs" / "main").write_bytes(b"\xff\xfe\0")
+    with pytest.raises(ModelError, match=r"refs/main names .*, which is not in snapshots/; download the model again"):
+        describe_model(root)
+    assert fetch_model(NAME, root) == root / "snapshots" / COMMIT
+    assert (root / "refs" / "main").read_text() == COMMIT
+
+
 def test_a_damaged_snapshot_is_named(hub: Hub, root: Path) -> None:
     path = fetch_model(NAME, root)
     (path / "model.safetensors").write_bytes(b"short")

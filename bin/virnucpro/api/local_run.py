@@ -138,7 +138,7 @@ def _work_folder(config: RunConfig, device: str, weights_sha256: str) -> Iterato
         # A run that had it until now may have finished.
         _refuse_full(config.outdir)
         facts = _facts(config, device, weights_sha256)
-        if not (work / _FACTS_FILE).exists() or (work / _FACTS_FILE).read_text() != facts:
+        if not (work / _FACTS_FILE).exists() or (work / _FACTS_FILE).read_text(errors="replace") != facts:
             remove_tree(work)
             work.mkdir()
             (work / _FACTS_FILE).write_text(facts)
