@@ -155,6 +155,25 @@ def test_results_that_another_run_finishes_meanwhile_are_left_alone_and_told_bef
     assert not (tmp_path / ".out.run").exists()
 
 
+def test_a_run_does_not_go_on_with_other_results_to_reuse(tmp_path: Path) -> None:
+    earlier, killed = tmp_path / "earlier", tmp_path / "killed"
+    other = tmp_path / "other.fasta"
+    other.write_text(">other\nMVLSPADKTNVKAAWGKVGAHAGEYGAEALERMFLSF\n")
+    assert run(tmp_path, *EMBED, FEW, "-o", earlier).returncode == 0
+    fault = {"program": "virnucpro", "target": "virnucpro.api.local_run:merge", "action": "SIGKILL"}
+    paths = os.pathsep.join((str(PROJECT / "tests" / "faults"), ENVIRONMENT["PYTHONPATH"]))
+    environment = {"PYTHONPATH": paths, "VIRNUCPRO_FAULT": json.dumps({**fault, "once": str(killed)})}
+    arguments = [*map(str, EMBED), str(FEW), str(other), "--reuse", str(earlier), "-o", "out"]
+    broken = subprocess.run(arguments, cwd=tmp_path, env=ENVIRONMENT | environment, capture_output=True, timeout=300)
+    assert broken.returncode == -signal.SIGKILL
+    shutil.rmtree(earlier)
+    assert run(tmp_path, *EMBED, other, "-o", earlier).returncode == 0
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    status = pq.read_table(tmp_path / "out" / "manifest.parquet", columns=["status"])["status"].to_pylist()
+    assert status == ["embedded"] * 12 + ["reused"]
+
+
 def test_what_a_run_left_damaged_is_not_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / ".out.run" / "shard-00000").mkdir(parents=True)
     (tmp_path / ".out.run" / "run.json").write_bytes(b"[\xff\0")

@@ -148,9 +148,10 @@ def _work_folder(config: RunConfig, device: str, weights_sha256: str) -> Iterato
 
 def _facts(config: RunConfig, device: str, weights_sha256: str) -> str:
     """What two runs have in common if one can go on where the other ended; input from a pipe never has."""
-    files = [path.absolute() for path in config.inputs if path.is_file()]
+    earlier = [path / MANIFEST_FILE for path in config.reuse]
+    files = [path.absolute() for path in (*config.inputs, *earlier) if path.is_file()]
     states = [(facts.st_size, facts.st_mtime_ns) for facts in (path.stat() for path in files)]
-    piped = None if len(files) == len(config.inputs) else os.getpid()
+    piped = None if all(path.is_file() for path in config.inputs) else os.getpid()
     told = {name: value for name, value in asdict(config).items() if name not in _MAY_CHANGE}
     return json.dumps([__version__, device, weights_sha256, told, files, states, piped], default=str)
 
