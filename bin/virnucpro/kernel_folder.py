@@ -12,8 +12,10 @@ NEEDED_BYTES: Final = 4 << 20
 
 
 def kernel_folder() -> Path:
-    """Where it is told to keep them, or does so by itself."""
-    return Path(os.environ.get("TRITON_CACHE_DIR") or Path.home() / ".triton" / "cache")
+    """Where it is told to keep them, or does so by itself: in a folder that it calls home, or the user does."""
+    if told := os.environ.get("TRITON_CACHE_DIR"):
+        return Path(told)
+    return Path(os.environ.get("TRITON_HOME") or os.path.expanduser("~"), ".triton", "cache")
 
 
 def why_not_kept(folder: Path) -> OSError | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 import typing
+import weakref
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -12,12 +14,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from e2e.launch import MODEL
 
-from virnucpro import Embedder, embed
+from virnucpro import Embedder, embed, flat_map, nearest
 from virnucpro.api import embedder as module
 from virnucpro.api.embedder import EmbedderOptions
-from virnucpro.errors import DataError, InputMissingError, UsageError
+from virnucpro.errors import DataError, InputMissingError, TryAgainError, UsageError
+from virnucpro.model import twin, weights
+from virnucpro.model.esm2 import PackedEsm2
+from virnucpro.model.weights import Checkpoint, open_checkpoint
+from virnucpro.pipeline.self_check import SelfCheck
 
 RESIDUES = ["MKTAYIAKQRQISFVKSHFSRQ", "MVLSPADKTNVKAAW", "MGSSHHHHHHSSGLVPRGSH"]
 
@@ -171,6 +178,72 @@ def test_the_model_stays_loaded_between_calls(tmp_path: Path) -> None:
         assert first.equals(second)
     with pytest.raises(InputMissingError):
         opened.embed(RESIDUES)
+
+
+def test_weights_that_are_resident_serve_the_model_and_its_check_and_are_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where they are copied there: open_resident gives the path where there is none."""
+    opened: list[weakref.ref[torch.Tensor]] = []
+
+    def resident(path: Path, _: torch.device) -> Checkpoint:
+        checkpoint = open_checkpoint(path)
+        opened.append(weakref.ref(checkpoint.state["embed_tokens.weight"]))
+        return checkpoint
+
+    monkeypatch.setattr(module, "open_resident", resident)
+    monkeypatch.setattr(weights, "open_checkpoint", not_called := lambda _: pytest.fail("the weights are read again"))
+    monkeypatch.setattr(twin, "open_checkpoint", not_called)
+    with Embedder(MODEL, device="cpu", progress=False) as embedder:
+        assert embedder.embed(RESIDUES).num_rows == len(RESIDUES)
+        (weight,) = opened
+        assert weight() is None
+
+
+def test_the_model_computes_by_the_path_that_its_check_went_back_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(load: Callable[[bool], PackedEsm2], *_: object) -> tuple[PackedEsm2, SelfCheck]:
+        assert [load(plain).plain for plain in (False, True, False)] == [False, True, False]
+        return load(False), SelfCheck("missed", 0.5, 0.9)
+
+    monkeypatch.setattr(module, "self_checked", check)
+    with Embedder(MODEL, device="cpu", progress=False) as embedder:
+        embedder.embed(RESIDUES)
+        assert not embedder._loaded.model.plain
+
+
+def test_a_model_whose_check_failed_is_loaded_and_checked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(load: Callable[[bool], PackedEsm2], *_: object) -> tuple[PackedEsm2, SelfCheck]:
+        load(True)
+        raise TryAgainError("beyond rounding")
+
+    with Embedder(MODEL, device="cpu", progress=False) as embedder:
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "self_checked", fail)
+            with pytest.raises(TryAgainError):
+                embedder.embed(RESIDUES)
+        table = embedder.embed(RESIDUES)
+        assert not embedder._loaded.model.plain
+    assert json.loads(table.schema.metadata[b"virnucpro"])["least_pooled_cosine"] > 0.999
+
+
+def test_residues_that_do_not_fit_are_an_error_as_in_the_pipeline(tmp_path: Path) -> None:
+    large = shutil.copytree(MODEL, tmp_path / "large")
+    state = torch.load(large / "pytorch_model.bin", weights_only=True)
+    name = next(name for name in state if name.endswith("emb_layer_norm_after.weight"))
+    state[name] *= 1e6
+    torch.save(state, large / "pytorch_model.bin")
+    assert np.isfinite(vectors(Embedder(large, device="cpu", progress=False).embed(RESIDUES))).all()
+    with pytest.raises(DataError, match="residues do not fit float16; leave per_residue out"):
+        Embedder(large, device="cpu", progress=False, per_residue=True).embed(RESIDUES)
+
+
+def test_a_table_without_rows_has_no_neighbours_and_no_points(embedder: Embedder) -> None:
+    table = embedder.embed(RESIDUES)
+    nothing = table.slice(0, 0)
+    expected = nearest(table, 1).slice(0, 0)
+    for found in (nearest(nothing), nearest(nothing, reference=table), nearest(table, reference=nothing)):
+        assert found.equals(expected)
+    assert flat_map(nothing).equals(flat_map(table).slice(0, 0))
 
 
 def test_a_bar_is_shown_unless_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -94,6 +95,91 @@ def test_a_shard_whose_process_is_killed_is_tried_again(tmp_path: Path) -> None:
     assert started.returncode == 0, told
     assert "shard-00000: ended with -9, is tried again" in told
     assert pq.read_table(tmp_path / "out" / "embeddings").num_rows == 12
+
+
+def test_a_home_is_needed_to_keep_models_alone(tmp_path: Path) -> None:
+    """As where a container runs as a user that it does not know."""
+    unknown = "import pwd, runpy\ndef unknown(_): raise KeyError\npwd.getpwuid = unknown\n"
+    program = f"{unknown}runpy.run_module('virnucpro', run_name='__main__')"
+    command = [sys.executable, "-c", program, *EMBED[3:]]
+    done = run(tmp_path, *command, FEW, "-o", "out")
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(tmp_path / "out" / "embeddings").num_rows == 12
+    done = run(tmp_path, *command, FEW, "-o", "named", "--model", "esm2_t6_8M_UR50D")
+    told = "this user has no home folder to keep models in; name one with --model_cache"
+    assert (done.returncode, done.stderr) == (2, f"virnucpro embed: error: {told}\n")
+
+
+def test_it_ends_where_the_ends_of_children_are_ignored(tmp_path: Path) -> None:
+    """As a starter may leave it: the system then keeps no exit code of the process of a shard."""
+    program = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    done = run(tmp_path, sys.executable, "-c", program, *EMBED, FEW, "-o", "out")
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(tmp_path / "out" / "embeddings").num_rows == 12
+
+
+@pytest.mark.parametrize("layers", ["-2,-1", "-1,0"])
+def test_layers_are_counted_from_the_end(layers: str, tmp_path: Path) -> None:
+    done = run(tmp_path, *EMBED, FEW, "-o", "out", "--layers", layers)
+    assert done.returncode == 0, done.stderr
+    (part,) = (tmp_path / "out" / "embeddings").glob("*.parquet")
+    metadata = json.loads(pq.read_schema(part).metadata[b"virnucpro"])
+    assert metadata["layers"] == [int(layer) % 7 for layer in layers.split(",")]
+
+
+def test_results_that_another_run_finishes_meanwhile_are_left_alone_and_told_before_anything_is_computed(
+    tmp_path: Path,
+) -> None:
+    paused = tmp_path / "paused"
+    fault = {"program": "virnucpro", "target": "virnucpro.api.local_run:describe_once", "action": "pause 5"}
+    faults = {"VIRNUCPRO_FAULT": json.dumps({**fault, "once": str(paused)})}
+    paths = os.pathsep.join((str(PROJECT / "tests" / "faults"), ENVIRONMENT["PYTHONPATH"]))
+    command = [*map(str, EMBED), str(FEW), "-o", "out"]
+    started = subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT | faults | {"PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not paused.exists():
+        assert started.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.parquet").write_text("theirs")
+    _, told = started.communicate(timeout=120)
+    assert (started.returncode, told) == (
+        2,
+        "virnucpro embed: error: out: exists already and is not empty; remove it or name another --outdir\n",
+    )
+    assert (tmp_path / "out" / "manifest.parquet").read_text() == "theirs"
+    assert not (tmp_path / ".out.run").exists()
+
+
+def test_a_run_does_not_go_on_with_other_results_to_reuse(tmp_path: Path) -> None:
+    earlier, killed = tmp_path / "earlier", tmp_path / "killed"
+    other = tmp_path / "other.fasta"
+    other.write_text(">other\nMVLSPADKTNVKAAWGKVGAHAGEYGAEALERMFLSF\n")
+    assert run(tmp_path, *EMBED, FEW, "-o", earlier).returncode == 0
+    fault = {"program": "virnucpro", "target": "virnucpro.api.local_run:merge", "action": "SIGKILL"}
+    paths = os.pathsep.join((str(PROJECT / "tests" / "faults"), ENVIRONMENT["PYTHONPATH"]))
+    environment = {"PYTHONPATH": paths, "VIRNUCPRO_FAULT": json.dumps({**fault, "once": str(killed)})}
+    arguments = [*map(str, EMBED), str(FEW), str(other), "--reuse", str(earlier), "-o", "out"]
+    broken = subprocess.run(arguments, cwd=tmp_path, env=ENVIRONMENT | environment, capture_output=True, timeout=300)
+    assert broken.returncode == -signal.SIGKILL
+    shutil.rmtree(earlier)
+    assert run(tmp_path, *EMBED, other, "-o", earlier).returncode == 0
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    status = pq.read_table(tmp_path / "out" / "manifest.parquet", columns=["status"])["status"].to_pylist()
+    assert status == ["embedded"] * 12 + ["reused"]
+
+
+def test_what_a_run_left_damaged_is_not_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / ".out.run" / "shard-00000").mkdir(parents=True)
+    (tmp_path / ".out.run" / "run.json").write_bytes(b"[\xff\0")
+    done = run(tmp_path, *EMBED, FEW, "-o", "out")
+    assert done.returncode == 0, done.stderr
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["out"]
 
 
 def test_it_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from esm2_reference import (
@@ -21,6 +23,7 @@ from esm2_reference import (
 from hub_server import COMMIT, Hub, serve
 from test_parity import RESIDUE_LIMIT
 
+from virnucpro.cli.fetch import main as fetch_program
 from virnucpro.errors import ExitCode, ModelError, UsageError
 from virnucpro.model.describe import describe_model
 from virnucpro.model.fetch import fetch_model
@@ -66,6 +69,28 @@ def test_an_encoder_of_any_class(changes: dict[str, Any], hub: Hub, root: Path) 
     assert (described.name, described.revision) == (NAME, COMMIT)
     (states,) = packed_states(load_model(path, "fp32", "cpu"), ["MKTAYIAKQR"], [2])
     assert relative_error(states[2], reference_states(MODEL, "MKTAYIAKQR", [2])[2]) <= RESIDUE_LIMIT
+
+
+def test_what_arrived_is_read_once(hub: Hub, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = root / "snapshots" / COMMIT / "model.safetensors"
+    read: list[int] = []
+
+    def counted(stream: BinaryIO, name: str, digest: Any = hashlib.file_digest) -> Any:
+        read.append(os.fstat(stream.fileno()).st_ino)
+        return digest(stream, name)
+
+    monkeypatch.setattr("hashlib.file_digest", counted)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = ["--model", NAME, "--cache", str(root.parent), "--outdir", str(tmp_path)]
+    assert fetch_program(options) == ExitCode.OK
+    assert read == [weights.stat().st_ino]
+    described = json.loads((tmp_path / "model.json").read_text())
+    assert described["weights_sha256"] == hashlib.sha256(hub.files["model.safetensors"]).hexdigest()
+    facts, content = weights.stat(), bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    os.utime(weights, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert describe_model(weights.parent).weights_sha256 == hashlib.sha256(content).hexdigest()
 
 
 def test_the_second_time_nobody_is_asked(hub: Hub, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +202,15 @@ def test_revisions_that_make_no_sense(name: str, revision: str, hub: Hub, root: 
     with pytest.raises(UsageError, match="--model_revision is"):
         fetch_model(name, root, revision)
     assert hub.requests == []
+
+
+def test_a_damaged_reference_is_told_of_a_path_and_written_anew_by_name(hub: Hub, root: Path) -> None:
+    fetch_model(NAME, root)
+    (root / "refs" / "main").write_bytes(b"\xff\xfe\0")
+    with pytest.raises(ModelError, match=r"refs/main names .*, which is not in snapshots/; download the model again"):
+        describe_model(root)
+    assert fetch_model(NAME, root) == root / "snapshots" / COMMIT
+    assert (root / "refs" / "main").read_text() == COMMIT
 
 
 def test_a_damaged_snapshot_is_named(hub: Hub, root: Path) -> None:

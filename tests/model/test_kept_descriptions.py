@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 from esm import ESM2
 from esm2_reference import save_fair_esm, save_hugging_face, sharp_esm2
 
-from virnucpro.model.kept_descriptions import YOUNG_SECONDS
+from virnucpro.model.kept_descriptions import YOUNG_SECONDS, describe_once
+from virnucpro.output.contracts import ModelDescription
 
 pytestmark = pytest.mark.one_torch
 PROGRAM = Path(__file__).parents[2] / "bin" / "fetch_model.py"
@@ -81,6 +83,20 @@ def test_what_changed_a_moment_ago_is_not_kept(model: ESM2, tmp_path: Path) -> N
     os.utime(path, (time.time() + 60, time.time() + 60))
     describe(path, tmp_path / "home")
     assert kept(tmp_path / "home") == []
+
+
+def test_a_full_home_keeps_nothing_of_it(model: ESM2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_fair_esm(model, tmp_path / "tiny.pt")
+    grow_old()
+
+    def write_half(_: ModelDescription, file: Path) -> None:
+        file.write_text("{")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(ModelDescription, "write", write_half)
+    assert describe_once(path).layers == 2
+    assert [each for each in (tmp_path / "home").rglob("*") if each.is_file()] == []
 
 
 def test_a_damaged_or_closed_home_is_no_error(model: ESM2, tmp_path: Path) -> None:

@@ -58,12 +58,26 @@ def test_kernels_are_kept_where_they_were_told_to_be(tmp_path: Path) -> None:
     assert list((tmp_path / "kernels").iterdir()) == []
 
 
+@pytest.mark.parametrize("told", [{}, {"TRITON_HOME": "h"}, {"TRITON_HOME": "h", "TRITON_CACHE_DIR": "c"}])
+@pytest.mark.parametrize("home", ["/home/me", None])
+def test_the_folder_is_the_one_that_triton_takes(home: str | None, told: dict[str, str]) -> None:
+    pytest.importorskip("triton")
+    unknown = "import pwd\ndef unknown(_): raise KeyError\npwd.getpwuid = unknown\n"
+    both = "from triton import knobs\nfrom virnucpro.kernel_folder import kernel_folder\nprint(knobs.cache.dir)\n"
+    ours = {name: value for name, value in os.environ.items() if name != "HOME" and not name.startswith("TRITON_")}
+    environment = {**ours, **({"HOME": home} if home else {}), **told, "PYTHONPATH": str(BIN)}
+    command = [sys.executable, "-c", unknown + both + "print(kernel_folder())"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    theirs, found = done.stdout.splitlines()
+    assert Path(theirs) == Path(found)
+
+
 def test_a_folder_that_cannot_be_made_is_told_once_and_replaced(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = program(FIND, cache=tmp_path / "file" / "kernels")
     assert done.stderr == (
         f"cannot keep compiled kernels in {tmp_path}/file/kernels (Not a directory), so that this task compiles its "
-        "own; name another folder with --triton_cache\n"
+        "own; name another folder with --triton_cache, or in TRITON_CACHE_DIR\n"
     )
     own = Path(done.stdout.strip())
     assert own.name.startswith("virnucpro-kernels-")

@@ -147,6 +147,24 @@ def test_where_nothing_could_be_kept_or_used_nothing_is_compiled(answer: str, dr
     assert not cache.exists()
 
 
+def test_a_process_without_room_for_its_thread_is_told_and_does_nothing_else() -> None:
+    program = """
+from virnucpro.pipeline import forks
+def fail(_):
+    raise RuntimeError("can't start new thread")
+forks.end_with_parent = fail
+try:
+    with forks.Forks(1) as started:
+        started.submit(lambda: None)
+finally:
+    print("here")
+print(started.failed)
+"""
+    there = {**os.environ, "PYTHONPATH": str(ROOT / "bin")}
+    done = subprocess.run([sys.executable, "-c", program], env=there, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "here\n1\n", "RuntimeError: can't start new thread\n")
+
+
 def test_a_compiler_that_fails_is_told_and_leaves_no_mark(driver: Path, tmp_path: Path) -> None:
     done = compiled(environment(driver, tmp_path, "9.0", CC="/bin/false"), "--precision", "fp32")
     assert done.returncode == 75

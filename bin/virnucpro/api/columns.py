@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from virnucpro.errors import DataError
+from virnucpro.output.residues import finite_halves
 from virnucpro.output.schema import embedding_type, residues_type
 from virnucpro.output.writer import vector_array
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult
@@ -17,7 +18,11 @@ from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceRe
 def in_order(
     results: Iterator[InferenceResult], runner: AsyncInferenceRunner, rows: int, dtype: str
 ) -> dict[str, pa.Array]:
-    """Arrow columns of (S, D) vectors by name, and of residues where there are any; row numbers come as ids."""
+    """Arrow columns of (S, D) vectors by name, and of residues where there are any; row numbers come as ids.
+
+    Raises:
+        DataError: a value is not finite in its type.
+    """
     dim = runner.model.config.embed_dim
     vectors = {name: np.empty((rows, dim), dtype) for name in runner.plan.columns()}
     residues: dict[str, list[Any]] = {name: [None] * rows for name in runner.plan.residue_columns()}
@@ -31,6 +36,8 @@ def in_order(
         for place, states in zip(places.tolist(), result.residues, strict=False):
             for name, held in residues.items():
                 held[place] = states[name].numpy()
+                if not finite_halves(held[place]):
+                    raise DataError("residues do not fit float16; leave per_residue out")
     columns = {name: vector_array(column, embedding_type(dtype, dim)) for name, column in vectors.items()}
     return columns | {name: _residues_array(held, dim) for name, held in residues.items()}
 

@@ -29,7 +29,7 @@ from virnucpro.fasta import Record, Rejected
 from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.kept_descriptions import describe_once
 from virnucpro.model.registry import Esm2Config
-from virnucpro.model.weights import load_model
+from virnucpro.model.weights import Checkpoint, load_model, open_resident
 from virnucpro.output.contracts import ModelDescription
 from virnucpro.output.schema import CONTIG_FIELDS, LEDGER_FACTS, LEDGER_SCHEMA, encode_metadata
 from virnucpro.pipeline.async_inference import AsyncInferenceRunner, InferenceResult
@@ -74,16 +74,18 @@ class EmbedderOptions(TypedDict, total=False):
     embedding_dtype: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Loaded:
-    """A model on its device."""
+    """A model on its device, and what it is made of: until its self-check, its weights where they are resident."""
 
     path: Path
+    source: Path | Checkpoint
     described: ModelDescription
     model: PackedEsm2
     device: torch.device
     plan: OutputPlan
     budget: int
+    check: SelfCheck | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +185,6 @@ class Embedder(SequenceConfig):
 
     def close(self) -> None:
         """Let go of the model; a further call loads it again."""
-        self.__dict__.pop("_checked", None)
         if self.__dict__.pop("_loaded", None) is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -196,39 +197,38 @@ class Embedder(SequenceConfig):
 
     @cached_property
     def _loaded(self) -> _Loaded:
-        return self._load(plain=False)
-
-    def _load(self, *, plain: bool) -> _Loaded:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         device = select_device(self.device, self.precision)
         path = find_model(str(self.model), self.model_cache, self.model_revision)
         described = describe_once(path)
-        precision = precision_on(device.type, self.precision)
-        shape = Esm2Config.from_description(described)
+        precision, shape = precision_on(device.type, self.precision), Esm2Config.from_description(described)
         plan = OutputPlan.of(shape.layers, self)
         budget = token_budget(shape, precision, device, self.token_budget, 1, plan)
-        model = load_model(path, precision, device, plain=plain)
-        if not plain:
-            compile_ahead(shape, precision, device, plan)
-        return _Loaded(path, described, model, device, plan, budget)
+        source = open_resident(path, device) if self.self_check else path
+        model = load_model(source, precision, device)
+        compile_ahead(shape, precision, device, plan)
+        return _Loaded(path, source, described, model, device, plan, budget)
 
-    def _check(self, sequences: Sequence[str]) -> SelfCheck:
-        """What is found of the loaded model's parity, once; the plain path is loaded where it must be."""
-        loaded = self._loaded
-        path, plan, budget, name = loaded.path, loaded.plan, loaded.budget, device_name(loaded.device)
-        del loaded
+    def _check(self, loaded: _Loaded, sequences: Sequence[str]) -> SelfCheck:
+        """What is found of the loaded model's parity, once; the path that it is to go by is loaded."""
 
         def load(plain: bool) -> PackedEsm2:
-            if plain:
-                self.close()
-                self.__dict__["_loaded"] = self._load(plain=True)
-            return self._loaded.model
+            if loaded.model.plain != plain:
+                precision = loaded.model.precision
+                del loaded.model
+                loaded.model = load_model(loaded.source, precision, loaded.device, plain=plain)
+            return loaded.model
 
-        if self.self_check and "_checked" not in self.__dict__:
-            self.__dict__["_checked"] = self_checked(load, path, plan, sample_of(sequences), budget, name)[1]
-        check: SelfCheck = self.__dict__.get("_checked", SelfCheck())
-        return check
+        if self.self_check and loaded.check is None:
+            budget, name = loaded.budget, device_name(loaded.device)
+            try:
+                _, loaded.check = self_checked(load, loaded.source, loaded.plan, sample_of(sequences), budget, name)
+            except BaseException:
+                self.close()
+                raise
+            loaded.source = loaded.path
+        return loaded.check or SelfCheck()
 
     def _accepted(self, sequences: Sequences) -> list[Record]:
         """The records to embed; those to reject are kept, and told of."""
@@ -263,8 +263,8 @@ class Embedder(SequenceConfig):
         """Columns of vectors, a row for each sequence in the order given."""
         # In the order of a shard: batches, and with them the last bits of vectors, are those of the pipeline.
         order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
-        check = self._check([sequences[row] for row in order])
         loaded = self._loaded
+        check = self._check(loaded, [sequences[row] for row in order])
         runner = AsyncInferenceRunner(
             loaded.model,
             loaded.device,

@@ -28,8 +28,10 @@ def compiling_beside(config: RunConfig, gpus: Sequence[str]) -> Iterator[subproc
     None where the run has no GPU, or an earlier one has compiled the same here. What goes wrong is not told: the
     processes of the shards compile what is missing, and tell it then.
     """
-    mark = kernel_folder() / f"virnucpro-{_digest(config)}.compiled"
-    process = _start(config, gpus, mark.name) if gpus and not mark.exists() else None
+    process = None
+    if gpus:
+        mark = kernel_folder() / f"virnucpro-{_digest(config)}.compiled"
+        process = None if mark.exists() else _start(config, gpus, mark.name)
     try:
         yield process
     finally:

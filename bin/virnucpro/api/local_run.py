@@ -65,8 +65,7 @@ def run(config: RunConfig) -> RunSummary:
     """
     if config.report:
         require_multiqc()
-    if config.outdir.exists() and (not config.outdir.is_dir() or any(config.outdir.iterdir())):
-        raise UsageError(f"{config.outdir}: exists already and is not empty; remove it or name another --outdir")
+    _refuse_full(config.outdir)
     gpus = _gpus(config)
     with compiling_beside(config, gpus):
         return _run(config, gpus)
@@ -102,6 +101,11 @@ def _run(config: RunConfig, gpus: Sequence[str]) -> RunSummary:
     return summary
 
 
+def _refuse_full(outdir: Path) -> None:
+    if outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
+        raise UsageError(f"{outdir}: exists already and is not empty; remove it or name another --outdir")
+
+
 def _gpus(config: RunConfig) -> list[str]:
     """Names of the GPUs to use, as CUDA_VISIBLE_DEVICES takes them; none for the CPU.
 
@@ -131,8 +135,10 @@ def _work_folder(config: RunConfig, device: str, weights_sha256: str) -> Iterato
     with outdir.with_name(f".{outdir.name}.lock").open("w") as lock:
         if not locks.take(lock):
             raise UsageError(f"{outdir}: another run is at work on it; wait, or name another --outdir")
+        # A run that had it until now may have finished.
+        _refuse_full(config.outdir)
         facts = _facts(config, device, weights_sha256)
-        if not (work / _FACTS_FILE).exists() or (work / _FACTS_FILE).read_text() != facts:
+        if not (work / _FACTS_FILE).exists() or (work / _FACTS_FILE).read_text(errors="replace") != facts:
             remove_tree(work)
             work.mkdir()
             (work / _FACTS_FILE).write_text(facts)
@@ -142,9 +148,10 @@ def _work_folder(config: RunConfig, device: str, weights_sha256: str) -> Iterato
 
 def _facts(config: RunConfig, device: str, weights_sha256: str) -> str:
     """What two runs have in common if one can go on where the other ended; input from a pipe never has."""
-    files = [path.absolute() for path in config.inputs if path.is_file()]
+    earlier = [path / MANIFEST_FILE for path in config.reuse]
+    files = [path.absolute() for path in (*config.inputs, *earlier) if path.is_file()]
     states = [(facts.st_size, facts.st_mtime_ns) for facts in (path.stat() for path in files)]
-    piped = None if len(files) == len(config.inputs) else os.getpid()
+    piped = None if all(path.is_file() for path in config.inputs) else os.getpid()
     told = {name: value for name, value in asdict(config).items() if name not in _MAY_CHANGE}
     return json.dumps([__version__, device, weights_sha256, told, files, states, piped], default=str)
 

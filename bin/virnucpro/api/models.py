@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from virnucpro.errors import UsageError
 from virnucpro.model.fetch import as_given, cache_name, fetch_model, is_local
 
 
@@ -18,9 +19,15 @@ def find_model(model: str, cache: Path | None = None, revision: str | None = Non
     Raises:
         InputMissingError: a path with nothing there.
         ModelError: an unknown name, or a model that cannot be fetched.
-        UsageError: a revision of what is no repository.
+        UsageError: a revision of what is no repository, or no cache and no home to have one in.
     """
     if is_local(model) and revision is None:
         return as_given(Path(model))
-    folder = cache or Path.home() / ".cache" / "virnucpro" / "models"
-    return fetch_model(model, folder / cache_name(model), revision)
+    return fetch_model(model, (cache or _own_cache()) / cache_name(model), revision)
+
+
+def _own_cache() -> Path:
+    try:
+        return Path.home() / ".cache" / "virnucpro" / "models"
+    except RuntimeError:
+        raise UsageError("this user has no home folder to keep models in; name one with --model_cache") from None

@@ -45,5 +45,6 @@ def flat_map(table: pa.Table) -> pa.Table:
     """
     run = Results.of(table)
     vectors = [batch.column(0).flatten().to_numpy().reshape(-1, run.dim) for batch in run.batches()]
-    points, _ = principal_components(np.concatenate(vectors).astype(np.float32))
+    together = np.concatenate([np.empty((0, run.dim), np.float32), *vectors])
+    points, _ = principal_components(together)
     return pa.table({"id": table["id"], "x": points[:, 0], "y": points[:, 1]})

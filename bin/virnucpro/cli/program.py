@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import re
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Final, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from virnucpro import __version__
 from virnucpro.children import end_with_task
 from virnucpro.config import Config
 from virnucpro.errors import UsageError, run_reporting_errors, writing_into
 from virnucpro.process import end_process, refuse_pandas
+
+#: Several whole numbers, the first below zero.
+_NEGATIVES: Final = re.compile(r"-\d+(,-?\d+)+")
 
 Told = TypeVar("Told", bound=Config)
 
@@ -25,6 +31,8 @@ def run_as_process(main: Callable[[], int], *, pandas: bool = False) -> NoReturn
     if not pandas:
         refuse_pandas()
     end_with_task()
+    # Ignored, as some starters leave it, it would have the system keep no exit code of a child for who waits for one.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     end_process(main())
 
 
@@ -41,7 +49,7 @@ def run_program(
     options = [each for each in fields(config) if each.metadata]  # type: ignore[arg-type]  # a dataclass
     for each in options:
         _add(parser, each, kinds[each.name])
-    given = parser.parse_args(argv)
+    given = parser.parse_args(_with_negatives(sys.argv[1:] if argv is None else argv))
 
     def configured() -> None:
         values = {each.name: _value(each, kinds[each.name], getattr(given, each.name)) for each in options}
@@ -60,6 +68,16 @@ def run_program(
             run(told)
 
     return run_reporting_errors(name, configured)
+
+
+def _with_negatives(argv: Sequence[str]) -> list[str]:
+    """The arguments, a list such as ``-2,-1`` tied to the option before it: else argparse takes it for an option."""
+    tied: list[str] = []
+    for each in argv:
+        if tied and _NEGATIVES.fullmatch(each) and tied[-1].startswith("--") and "=" not in tied[-1]:
+            each = f"{tied.pop()}={each}"
+        tied.append(each)
+    return tied
 
 
 def _add(parser: argparse.ArgumentParser, each: Field[Any], kind: Any) -> None:

@@ -165,7 +165,7 @@ def _snapshot(root: Path) -> Path:
     snapshots = sorted(each for each in (root / "snapshots").iterdir() if each.is_dir())
     main = root / "refs" / "main"
     if main.is_file():
-        named = root / "snapshots" / main.read_text().strip()
+        named = root / "snapshots" / main.read_text(errors="replace").strip()
         if named in snapshots:
             return named
         raise ModelError(f"{root}: refs/main names {named.name}, which is not in snapshots/; download the model again")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Final
 
 from virnucpro.errors import InputMissingError, ModelError
+from virnucpro.file_identity import identity_of
 from virnucpro.model.registry import MODELS, Esm2Config
 from virnucpro.model.weights import open_checkpoint
 from virnucpro.output.contracts import ModelDescription
 
 _ROTARY_SUFFIX: Final = ".inv_freq"
+#: SHA-256 of what this process has downloaded, by what tells that a file was not changed since.
+_arrived: Final[dict[tuple[int, ...], str]] = {}
 
 
 def describe_model(path: Path) -> ModelDescription:
@@ -52,17 +56,26 @@ def _require_official_sizes(path: Path, config: Esm2Config) -> None:
 
 def weights_sha256(files: list[Path]) -> str:
     """SHA-256 of the weight file; of several, that of the lines ``sha256  name``, sorted by name."""
-    digests = {file.name: file_sha256(file) for file in files}
+    digests = {file.name: _file_sha256(file) for file in files}
     if len(digests) == 1:
         return next(iter(digests.values()))
     lines = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def file_sha256(file: Path) -> str:
+def arrived_whole(file: Path, expected: str) -> bool:
+    """Whether a file that was downloaded has this SHA-256; one that has is not read again for its description."""
+    found = _file_sha256(file)
+    if found == expected:
+        _arrived[identity_of(file.stat())] = found
+    return found == expected
+
+
+def _file_sha256(file: Path) -> str:
     """SHA-256 of a file in hex; InputMissingError where it cannot be read."""
     try:
         with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            known = _arrived.get(identity_of(os.fstat(stream.fileno())))
+            return known or hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise InputMissingError(f"{file}: {error.strerror}; check the path of the model") from error

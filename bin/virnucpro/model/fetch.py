@@ -120,7 +120,7 @@ def _snapshot(root: Path, revision: str | None) -> Path | None:
     reference = root / "refs" / (revision or _MAIN)
     commit = revision if revision and _COMMIT.fullmatch(revision) else None
     if commit is None and reference.is_file():
-        commit = reference.read_text().strip()
+        commit = reference.read_text(errors="replace").strip()
     folder = root / "snapshots" / commit if commit else None
     return folder if folder is not None and (folder / CONFIG).exists() else None
 

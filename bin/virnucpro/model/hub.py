@@ -116,10 +116,10 @@ class HubModel:
             )
 
     def _check_digests(self, folder: Path, files: Sequence[RepoSibling]) -> None:
-        from virnucpro.model.describe import file_sha256
+        from virnucpro.model.describe import arrived_whole
 
         for file in files:
-            if file.lfs is not None and file_sha256(folder / file.rfilename) != file.lfs.sha256:
+            if file.lfs is not None and not arrived_whole(folder / file.rfilename, file.lfs.sha256):
                 shutil.rmtree(folder)
                 raise ModelError(f"{self.name}: {file.rfilename} arrived damaged (its SHA-256 differs); run again")
 

@@ -76,6 +76,9 @@ def _keep(described: ModelDescription, kept: Path) -> None:
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         written = unfinished.begin(kept.with_name(f".{secrets.token_hex(4)}.partial"))
-        described.write(written)
-        written.replace(kept)
-        unfinished.end(written)
+        try:
+            described.write(written)
+            written.replace(kept)
+        finally:
+            written.unlink(missing_ok=True)
+            unfinished.end(written)

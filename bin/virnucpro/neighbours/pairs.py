@@ -24,7 +24,7 @@ _PAIRS: Final = 1 << 20
 def pair_tables(
     run: Results, reference: Results, cosines: Array, groups: Array, count: int, schema: pa.Schema
 ) -> Iterator[pa.Table]:
-    """Yield tables of pairs: each record with its ``count`` nearest, nearest first.
+    """Yield tables of pairs, at least one: each record with its ``count`` nearest, nearest first.
 
     A record is no neighbour of itself; others of the same sequence are. Of equal cosines the lower ordinal is nearer.
 
@@ -35,7 +35,7 @@ def pair_tables(
     """
     members, nearest = _nearest_records(reference, cosines, groups, count + 1)
     step = max(1, _PAIRS // (count + 1))
-    for start in range(0, len(run.groups), step):
+    for start in range(0, max(len(run.groups), 1), step):
         own = np.arange(start, min(start + step, len(run.groups)))
         found, cosine = members[run.groups[own]], nearest[run.groups[own]]
         absent = found < 0

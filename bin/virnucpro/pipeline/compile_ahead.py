@@ -129,5 +129,5 @@ def _find_folder() -> Path:
     atexit.register(shutil.rmtree, own, ignore_errors=True)
     os.environ["TRITON_CACHE_DIR"] = own
     told = f"cannot keep compiled kernels in {folder} ({error.strerror}), so that this task compiles its own"
-    print(f"{visible(told)}; name another folder with --triton_cache", file=sys.stderr)
+    print(f"{visible(told)}; name another folder with --triton_cache, or in TRITON_CACHE_DIR", file=sys.stderr)
     return Path(own)

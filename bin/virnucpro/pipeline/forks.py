@@ -29,8 +29,7 @@ class Forks(Executor):
             self._wait_for_one()
         parent, child = os.getpid(), os.fork()
         if not child:
-            end_with_parent(parent)
-            _call_and_end(function)
+            _call_and_end(parent, function)
         self._running.add(child)
         done: Future[None] = Future()
         done.set_result(None)
@@ -48,9 +47,10 @@ class Forks(Executor):
             self.failed += status != 0
 
 
-def _call_and_end(function: Callable[[], Any]) -> NoReturn:
+def _call_and_end(parent: int, function: Callable[[], Any]) -> NoReturn:
     code = 1
     try:
+        end_with_parent(parent)
         function()
         code = 0
     except Exception as error:
