@@ -27,15 +27,29 @@ def inputFiles(input, sheet) {
     if (lines.any { line -> line.count('"') % 2 }) {
         stop(65, "--sample_sheet ${sheet}: a line that ends within quotes; give a table with the columns sample and file")
     }
+    def cells = cellsOf(table, tabs ? '\t' : ',')
     // Excel writes a byte order mark before the first name.
-    def rows = table.splitCsv(header: true, strip: true, quote: '"', sep: tabs ? '\t' : ',')
-        .collect { row -> row.collectEntries { name, value -> [name.toString().replace('\uFEFF', ''), value] } }
+    def header = cells.take(1).flatten().collect { name -> name.toString().replace('\uFEFF', '') }
+    if (cells.any { row -> row.drop(header.size()).any() }) {
+        stop(65, "--sample_sheet ${sheet}: a row with more cells than the header; put quotes around a name with commas in it")
+    }
+    def rows = cells.drop(1).collect { row -> [header, row].transpose().collectEntries() }
     if (!rows || rows.any { row -> !row.sample || !row.file }) {
         stop(65, "--sample_sheet ${sheet}: a row without sample or file, or no row; give a table with the columns sample and file")
     }
     def files = rows.collectMany { row -> found('sample_sheet', row.file, [type: 'file']).collect { path -> [path: path, sample: row.sample] } }
     stageable('sample_sheet', files.collect { each -> each.path })
     return files
+}
+
+/** The rows of a table that are not blank, its header among them; none of one that Nextflow cannot read. */
+def cellsOf(table, separator) {
+    try {
+        return table.splitCsv(header: false, strip: true, quote: '"', sep: separator).findAll { row -> row }
+    }
+    catch (IllegalStateException _error) {
+        return []
+    }
 }
 
 /** The folder of --reference, which says where to look for --neighbours, in a list; [] without one. */

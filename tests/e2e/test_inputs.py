@@ -74,6 +74,13 @@ def test_samples(tmp_path: Path) -> None:
         ("sample,path\na,in.fasta\n", [], 65, "--sample_sheet samples.csv: a row without sample or file"),
         ("sample,file\n", [], 65, "--sample_sheet samples.csv: a row without sample or file"),
         ('sample,file\n"a\nb",in.fasta\n', [], 65, "--sample_sheet samples.csv: a line that ends within quotes"),
+        (
+            "sample,file\na,in.fasta,b.fasta\n",
+            [],
+            65,
+            "--sample_sheet samples.csv: a row with more cells than the header",
+        ),
+        ('\nsample,file\n"a""b",in.fasta\n', [], 65, "--sample_sheet samples.csv: a row without sample or file"),
         ("sample,file\na,in.fasta\n", ["--input", "in.fasta"], 2, "give no --input beside it"),
     ],
 )
