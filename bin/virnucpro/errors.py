@@ -138,6 +138,8 @@ def _foreseen(error: BaseException) -> tuple[int, str] | None:
         return error.exit_code, str(error)
     if isinstance(error, OSError | MemoryError | RuntimeError | ImportError) and (told := device_fault(error)):
         return ExitCode.TRY_AGAIN, str(told)
+    if isinstance(error, UnicodeEncodeError) and "\udc80" <= error.object[error.start] <= "\udcff":
+        return ExitCode.NO_INPUT, f"{error.object}: a path that is not in UTF-8, which Arrow cannot open; rename it"
     if isinstance(error, OSError):
         code, remedy = _of_the_system(error)
         return code, f"{error}; {remedy}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -20,10 +22,12 @@ Told = TypeVar("Told", bound=Config)
 _LIST = 'a JSON list of {"path": ..., "name": what messages and the ledger call it}'
 
 
-def run_as_process(main: Callable[[], int], *, pandas: bool = False) -> NoReturn:
-    """Run a program as the only one of its process, without ``pandas`` unless it needs it; end with its exit code."""
-    if not pandas:
-        refuse_pandas()
+def run_as_process(main: Callable[[], int]) -> NoReturn:
+    """Run a program as the only one of its process, without pandas unless it asks for it; end with its exit code."""
+    refuse_pandas()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As stderr has it: a name that the terminal's encoding lacks is shown by its escapes, and ends no program.
+        sys.stdout.reconfigure(errors="backslashreplace")
     end_with_task()
     end_process(main())
 
