@@ -16,7 +16,9 @@ import torch
 
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.output.damage import REMEDY_OF_RESULTS, reading
-from virnucpro.output.files import embedding_parts
+from virnucpro.output.digest_list import reused_parts
+from virnucpro.output.digests import check_file
+from virnucpro.output.files import DIGESTS_FILE, embedding_parts
 from virnucpro.output.schema import decode_metadata, required_vector_columns
 
 #: Rows of vectors read at a time.
@@ -50,7 +52,7 @@ class Results:
 
     @classmethod
     def open(cls, folder: Path) -> Results:
-        """The results in a folder.
+        """The results in a folder; of finished ones, which have a list of digests, the parts that it names.
 
         Raises:
             InputMissingError: there are none.
@@ -59,11 +61,17 @@ class Results:
         parts = embedding_parts(folder)
         if not parts:
             raise InputMissingError(f"{folder}: no embeddings/part-*.parquet in it; give the folder of a finished run")
+        if (folder / DIGESTS_FILE).exists():
+            listed = reused_parts(folder)
+            for part, digest in listed.items():
+                check_file(part, digest, REMEDY_OF_RESULTS)
+            parts = list(listed)
         tables = []
         for part in parts:
             with reading(part, REMEDY_OF_RESULTS):
-                schema = pq.read_schema(parts[0])
                 tables.append(pq.read_table(part, columns=list(_FACTS)))
+        with reading(parts[0], REMEDY_OF_RESULTS):
+            schema = pq.read_schema(parts[0])
         facts = pa.concat_tables(tables)
 
         def batches(column: str) -> Iterator[pa.RecordBatch]:
