@@ -52,6 +52,7 @@ def merged_with(run: Run, **changes: object) -> tuple[int, str]:
         (KeyboardInterrupt(), 130, "interrupted; run again"),
         (OSError(errno.ENOSPC, "No space left on device", "/full/x"), 74, "/full/x'; check free space and permissions"),
         (OSError(errno.ELOOP, "Too many levels of symbolic links", "a"), 66, "'a'; check the path"),
+        (OSError(errno.EISDIR, "Is a directory", "a"), 66, "'a'; check the path"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "a"), 66, "'a'; check the path"),
     ],
 )

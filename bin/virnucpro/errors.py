@@ -29,8 +29,9 @@ class ExitCode(IntEnum):
     TRY_AGAIN = 75
 
 
-#: A path that can mean no file, whenever it is tried: links in a circle, a name too long, a file used as a folder.
-_NO_SUCH_NAME: Final = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR)
+#: A path that can mean no file, whenever it is tried: links in a circle, a name too long, a file used as a folder, or a
+#: folder as a file.
+_NO_SUCH_NAME: Final = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR)
 
 #: What the system says of a whole disk, to who writes into a file that is open.
 _OF_A_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
