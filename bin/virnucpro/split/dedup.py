@@ -31,7 +31,10 @@ Array = npt.NDArray[Any]
 
 
 class KnownKeys(Protocol):
-    """Keys whose vectors exist already (``reuse.ReuseIndex``)."""
+    """Keys whose vectors exist already (``reuse.ReuseIndex``); their first ``bits`` bits tell the partition."""
+
+    @property
+    def bits(self) -> int: ...
 
     def partition(self, partition: int) -> tuple[Array, Array, Array, Array]:
         """Distinct (high, low) of one partition in ascending order, with their source and row."""
@@ -61,7 +64,7 @@ def deduplicate(spool: Spool, workers: Workers, *, enabled: bool, known: KnownKe
     if known is not None:
         for column in ("reuse_source", "reuse_row"):
             spool.map(column, spool.records)
-    bits = partition_bits(spool.records)
+    bits = partition_bits(spool.records) if known is None else known.bits
     columns = replace(spool, blocks=[])
     share = -(-spool.records // workers.processes)
     deals = [
@@ -82,7 +85,7 @@ def deduplicate(spool: Spool, workers: Workers, *, enabled: bool, known: KnownKe
 
 
 def partition_bits(records: int) -> int:
-    """How many first bits of a key tell its partition."""
+    """How many first bits of a key tell its partition, where there are so many keys."""
     return max(records - 1, 0).bit_length() - PARTITION_RECORDS.bit_length() + 1 if records > PARTITION_RECORDS else 0
 
 
