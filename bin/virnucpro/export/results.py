@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, InputMissingError, UsageError
+from virnucpro.output.damage import REMEDY_OF_RESULTS as _REMEDY
 from virnucpro.output.damage import reading
 from virnucpro.output.digest_list import listed_parts, read_digests
 from virnucpro.output.digests import check_file
@@ -35,7 +36,6 @@ Rows = npt.NDArray[np.int64]
 #: Bytes of vectors held at once.
 BATCH_BYTES: Final = 32 << 20
 _MOST_ROWS: Final = 16_384
-_REMEDY: Final = "run again, or fetch the results anew from where they are whole"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Second pass of a split: give each distinct sequence its index, in the order of first appearance.
 
 Keys are dealt to partitions by their first bits, and each partition is grouped in memory, so that memory does not
-depend on the number of records, but for 8 bytes each of a file mapped into memory (20 with earlier results).
+depend on the number of records, but for 8 bytes each of a file mapped into memory (20 with earlier results), and for
+those of the sequence that repeats most: equal keys are in one partition.
 """
 
 from __future__ import annotations
