@@ -106,6 +106,8 @@ def with_files(config: Split) -> Split:
 def files_of(paths: Sequence[Path]) -> tuple[Path, ...]:
     """Return the paths, in the place of a folder the files in it by name, but for hidden ones.
 
+    A link to nothing is one too: who opens it says so, and no file is left out without a word.
+
     Raises:
         InputMissingError: a folder holds none.
     """
@@ -113,7 +115,7 @@ def files_of(paths: Sequence[Path]) -> tuple[Path, ...]:
     for path in paths:
         inside = [path]
         if path.is_dir():
-            inside = sorted(each for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
+            inside = sorted(each for each in path.iterdir() if not each.is_dir() and not each.name.startswith("."))
         if not inside:
             raise InputMissingError(f"{path}: a folder without files; name files")
         found += inside

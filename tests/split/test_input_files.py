@@ -55,3 +55,11 @@ def test_a_pipe_is_opened_once(tmp_path: Path) -> None:
     split(tmp_path, pipe)
     writer.join()
     assert len(ledger(tmp_path)) == 20
+
+
+def test_a_link_to_nothing_in_a_folder_ends_the_run(tmp_path: Path) -> None:
+    """Its records would not be there, and nobody would know."""
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "inputs" / "a.fasta").write_bytes(PROTEINS)
+    (tmp_path / "inputs" / "b.fasta").symlink_to("moved.fasta")
+    assert "b.fasta: no such file; check the path" in split(tmp_path, tmp_path / "inputs", code=66)
