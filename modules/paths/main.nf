@@ -128,7 +128,24 @@ def found(name, each, options) {
     if (folders && paths.any { path -> !path.isDirectory() }) {
         stop(66, "--${name} ${each}: a file, not a folder; name folders of results")
     }
-    return folders ? paths : paths.collectMany { path -> path.isDirectory() ? filesIn(name, path) : [path] }
+    def inside = folders ? paths : paths.collectMany { path -> path.isDirectory() ? filesIn(name, path) : [path] }
+    def lost = (inside + (exact ? [] : besides(each, paths))).find { path -> toNothing(path) }
+    if (lost) {
+        stop(66, "--${name} ${printable(lost.toString())}: a link to nothing; remove it, or put back what it links to")
+    }
+    return inside
+}
+
+/** What stands beside the files of a glob and fits its last part too: Nextflow leaves out links to nothing. */
+def besides(text, paths) {
+    def fits = java.nio.file.FileSystems.default.getPathMatcher("glob:${text.trim().tokenize('/').last()}")
+    def folders = paths.findAll { path -> path.scheme == 'file' }.collect { path -> path.parent }.unique()
+    return folders.collectMany { folder -> folder.listFiles().toList() }
+        .findAll { path -> !path.name.startsWith('.') && fits.matches(path.fileName) }
+}
+
+def toNothing(path) {
+    return path.scheme == 'file' && java.nio.file.Files.isSymbolicLink(path) && !path.exists()
 }
 
 /** The files in a folder by name, but for hidden ones. */

@@ -90,3 +90,14 @@ def test_what_is_no_sample_sheet(tmp_path: Path, sheet: str, arguments: list[str
     run = launch(tmp_path, "--sample_sheet", "samples.csv", "--model", MODEL, *arguments)
     assert run.code == code, run.output
     assert message in run.last_lines
+
+
+@pytest.mark.parametrize("given", ["inputs", "inputs/*.fasta"])
+def test_a_link_to_nothing_ends_the_run(given: str, tmp_path: Path) -> None:
+    """Nextflow leaves it out of a glob without a word, and its records with it."""
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "inputs" / "a.fasta").write_bytes(FASTA)
+    (tmp_path / "inputs" / "b.fasta").symlink_to("moved.fasta")
+    run = launch(tmp_path, "--input", given, "--model", MODEL)
+    assert run.code == 66, run.output
+    assert f"--input {tmp_path / 'inputs' / 'b.fasta'}: a link to nothing; remove it, or put back" in run.last_lines
