@@ -22,12 +22,10 @@ def inputFiles(input, sheet) {
         return existingPaths('input', input, [type: 'file']).collect { path -> [path: path, sample: null] }
     }
     def table = existingPaths('sample_sheet', sheet, [type: 'file'])[0]
-    def lines = table.readLines()
-    def tabs = lines.find { true }?.contains('\t')
-    if (lines.any { line -> line.count('"') % 2 }) {
+    if (table.readLines().any { line -> line.count('"') % 2 }) {
         stop(65, "--sample_sheet ${sheet}: a line that ends within quotes; give a table with the columns sample and file")
     }
-    def cells = cellsOf(table, tabs ? '\t' : ',')
+    def cells = cellsOf(table, table.readLines())
     // Excel writes a byte order mark before the first name.
     def header = cells.take(1).flatten().collect { name -> name.toString().replace('\uFEFF', '') }
     if (cells.any { row -> row.drop(header.size()).any() }) {
@@ -43,9 +41,9 @@ def inputFiles(input, sheet) {
 }
 
 /** The rows of a table that are not blank, its header among them; none of one that Nextflow cannot read. */
-def cellsOf(table, separator) {
+def cellsOf(table, lines) {
     try {
-        return table.splitCsv(header: false, strip: true, quote: '"', sep: separator).findAll { row -> row }
+        return table.splitCsv(header: false, strip: true, quote: '"', sep: lines.find { true }?.contains('\t') ? '\t' : ',')
     }
     catch (IllegalStateException _error) {
         return []
@@ -122,14 +120,13 @@ def found(name, each, options) {
     def paths = exact ? [exact] : matching(each.trim(), options).sort { path -> path.toString() }
     def folders = options.type == 'dir'
     if (!paths) {
-        def missing = folders ? 'no such folder; check the path' : 'no such file; check the path'
-        stop(66, "--${name} ${printable(each)}: ${missing}")
+        stop(66, "--${name} ${printable(each)}: no such ${folders ? 'folder' : 'file'}; check the path")
     }
     if (folders && paths.any { path -> !path.isDirectory() }) {
         stop(66, "--${name} ${each}: a file, not a folder; name folders of results")
     }
     def inside = folders ? paths : paths.collectMany { path -> path.isDirectory() ? filesIn(name, path) : [path] }
-    def lost = (inside + (exact ? [] : besides(each, paths))).find { path -> toNothing(path) }
+    def lost = (inside + (exact ? [] : besides(each, paths))).find { path -> path.scheme == 'file' && java.nio.file.Files.isSymbolicLink(path) && !path.exists() }
     if (lost) {
         stop(66, "--${name} ${printable(lost.toString())}: a link to nothing; remove it, or put back what it links to")
     }
@@ -142,10 +139,6 @@ def besides(text, paths) {
     def folders = paths.findAll { path -> path.scheme == 'file' }.collect { path -> path.parent }.unique()
     return folders.collectMany { folder -> folder.listFiles().toList() }
         .findAll { path -> !path.name.startsWith('.') && fits.matches(path.fileName) }
-}
-
-def toNothing(path) {
-    return path.scheme == 'file' && java.nio.file.Files.isSymbolicLink(path) && !path.exists()
 }
 
 /** The files in a folder by name, but for hidden ones. */
