@@ -120,7 +120,7 @@ def found(name, each, options) {
     def paths = exact ? [exact] : matching(each.trim(), options).sort { path -> path.toString() }
     def folders = options.type == 'dir'
     if (!paths) {
-        stop(66, "--${name} ${printable(each)}: no such ${folders ? 'folder' : 'file'}; check the path")
+        stop(66, "--${name} ${printable(each)}: ${folders ? 'no such folder; check the path' : 'no such file; check the path'}")
     }
     if (folders && paths.any { path -> !path.isDirectory() }) {
         stop(66, "--${name} ${each}: a file, not a folder; name folders of results")
