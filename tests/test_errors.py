@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from descriptions import describe
@@ -51,6 +52,7 @@ def merged_with(run: Run, **changes: object) -> tuple[int, str]:
         (KeyboardInterrupt(), 130, "interrupted; run again"),
         (OSError(errno.ENOSPC, "No space left on device", "/full/x"), 74, "/full/x'; check free space and permissions"),
         (OSError(errno.ELOOP, "Too many levels of symbolic links", "a"), 66, "'a'; check the path"),
+        (OSError(errno.EISDIR, "Is a directory", "a"), 66, "'a'; check the path"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "a"), 66, "'a'; check the path"),
     ],
 )
@@ -126,10 +128,17 @@ def test_neighbours_in_damaged_results_are_bad_data(tmp_path: Path) -> None:
     path = tmp_path / "results" / "embeddings" / "part-00000.parquet"
     whole = path.read_bytes()
     options = ("--results", tmp_path / "results", "--neighbours", 1, "--outdir", tmp_path / "near", "--device", "cpu")
-    for damaged in (whole[:-100], whole[:40] + bytes(100) + whole[140:]):
+    group = pq.read_metadata(path).row_group(0)
+    columns = map(group.column, range(group.num_columns))
+    flipped = bytearray(whole)
+    flipped[next(each for each in columns if each.path_in_schema.startswith("embedding.")).data_page_offset + 99] ^= 1
+    for damaged in (whole[:-100], whole[:40] + bytes(100) + whole[140:], flipped):
         path.write_bytes(damaged)
         code, line = program("neighbours.py", *options)
         assert code == ExitCode.BAD_DATA and "part-00000.parquet: " in line
+    path.write_bytes(whole)
+    path.with_name("part-00001.parquet").write_bytes(b"of another run")
+    subprocess.run([sys.executable, BIN / "neighbours.py", *map(str, options)], check=True)
 
 
 def test_an_interrupted_program_says_one_line(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from virnucpro.cli.program import run_as_process
 def main():
     atexit.register(Path("left").unlink)
     Path("left").touch()
-    print("said")
+    print("s\u00e4id")
     print("told", end="", file=sys.stderr)
     return int(sys.argv[1])
 
@@ -33,13 +33,13 @@ if __name__ == "__main__":
 
 def run(folder: Path, code: int, stdout: int | Path = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     (folder / "program.py").write_text(PROGRAM)
-    # A pipe or a file gets what was printed only when it is flushed.
+    # A pipe or a file gets what was printed only when it is flushed; what it cannot hold is shown by its escapes.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     out = os.open(stdout, os.O_WRONLY) if isinstance(stdout, Path) else stdout
     return subprocess.run(
         [sys.executable, "program.py", str(code)],
         cwd=folder,
-        env={**environment, "PYTHONPATH": str(BIN)},
+        env={**environment, "PYTHONPATH": str(BIN), "PYTHONIOENCODING": "ascii"},
         stdout=out,
         stderr=subprocess.PIPE,
         text=True,
@@ -50,7 +50,7 @@ def run(folder: Path, code: int, stdout: int | Path = subprocess.PIPE) -> subpro
 @pytest.mark.parametrize("code", [0, 2, 75])
 def test_a_program_ends_with_its_code_all_that_it_said_and_nothing_left(code: int, tmp_path: Path) -> None:
     done = run(tmp_path, code)
-    assert (done.returncode, done.stdout, done.stderr) == (code, "said\n", "told")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "s\\xe4id\n", "told")
     assert not (tmp_path / "left").exists()
 
 

@@ -29,8 +29,9 @@ class ExitCode(IntEnum):
     TRY_AGAIN = 75
 
 
-#: A path that can mean no file, whenever it is tried: links in a circle, a name too long, a file used as a folder.
-_NO_SUCH_NAME: Final = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR)
+#: A path that can mean no file, whenever it is tried: links in a circle, a name too long, a file used as a folder, or a
+#: folder as a file.
+_NO_SUCH_NAME: Final = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR)
 
 #: What the system says of a whole disk, to who writes into a file that is open.
 _OF_A_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -138,6 +139,8 @@ def _foreseen(error: BaseException) -> tuple[int, str] | None:
         return error.exit_code, str(error)
     if isinstance(error, OSError | MemoryError | RuntimeError | ImportError) and (told := device_fault(error)):
         return ExitCode.TRY_AGAIN, str(told)
+    if isinstance(error, UnicodeEncodeError) and "\udc80" <= error.object[error.start] <= "\udcff":
+        return ExitCode.NO_INPUT, f"{error.object}: a path that is not in UTF-8, which Arrow cannot open; rename it"
     if isinstance(error, OSError):
         code, remedy = _of_the_system(error)
         return code, f"{error}; {remedy}"

@@ -20,7 +20,6 @@ from virnucpro.compression import MAGIC_BYTES, READ_BYTES, CompressedDataError, 
 from virnucpro.errors import FastaFormatError, InputMissingError
 from virnucpro.fasta_text import BOM, COMMENT, LONE_CR, ZERO_BYTE
 from virnucpro.file_formats import FileFormat, recognise_binary, recognise_text
-from virnucpro.file_identity import identity_of
 
 #: Bytes looked at before the first record is read, to tell what kind of file this is.
 HEAD_BYTES: Final = 1 << 20
@@ -58,7 +57,6 @@ class PlainFile:
     start: int
     first_line: int
     size: int
-    identity: tuple[int, ...]
     comment_lines: int
 
 
@@ -120,11 +118,9 @@ class FastaSource:
         Raises:
             InputMissingError: as ``blocks``.
         """
-        if str(self._path) == "-":
+        if not self.can_be_read_again():
             return b""
         with self._open() as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                return b""
             first = stream.read(MAGIC_BYTES) or b""
             kind = compression_of(first)
             if first.startswith(b">"):
@@ -146,12 +142,10 @@ class FastaSource:
         Raises:
             InputMissingError, FastaFormatError: as ``blocks``, as far as the head of the file shows it.
         """
-        if str(self._path) == "-":
+        if not self.can_be_read_again():
             return None
         with self._open() as stream:
-            facts = os.fstat(stream.fileno())
-            if not stat.S_ISREG(facts.st_mode):
-                return None
+            size = os.fstat(stream.fileno()).st_size
             head = bytearray()
             while len(head) < HEAD_BYTES and (more := stream.read(HEAD_BYTES - len(head))):
                 head += more
@@ -159,9 +153,18 @@ class FastaSource:
             return None
         start = self._check_head(head)
         if start is None:
-            start = facts.st_size
+            start = size
         line = head.count(b"\n", 0, start) + 1
-        return PlainFile(self._path, self.name, start, line, facts.st_size, identity_of(facts), self.comment_lines)
+        return PlainFile(self._path, self.name, start, line, size, self.comment_lines)
+
+    def can_be_read_again(self) -> bool:
+        """Not a pipe, which must be opened once only: what is in it is lost where its reader closes it."""
+        if str(self._path) == "-":
+            return False
+        try:
+            return stat.S_ISREG(self._path.stat().st_mode)
+        except OSError:  # told by who opens it
+            return True
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO | io.FileIO]:

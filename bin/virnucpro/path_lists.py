@@ -67,14 +67,20 @@ def read_sample_sheet(path: Path) -> PathList:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
+        delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
+        rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
     except FileNotFoundError:
         raise InputMissingError(f"{path}: no such sample sheet; check the path") from None
-    except ValueError as error:
+    except IsADirectoryError:
+        raise InputMissingError(f"{path}: a folder, not a sample sheet; {_SHEET}") from None
+    except (ValueError, csv.Error) as error:
         raise DataError(f"{path}: not a sample sheet ({error}); {_SHEET}") from None
-    delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
+    if "\0" in text:
+        raise DataError(f"{path}: not a sample sheet (a zero byte); {_SHEET}")
     if any(line.count('"') % 2 for line in text.split("\n")):
         raise DataError(f"{path}: a line that ends within quotes; {_SHEET}")
-    rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
+    if any(cell for row in rows for cell in row.get(None) or ()):
+        raise DataError(f"{path}: a row with more cells than the header; put quotes around a name with commas in it")
     pairs = [(row.get("sample"), row.get("file")) for row in rows]
     found = [(file, sample) for sample, name in pairs if sample and name for file in files_of([Path(name)])]
     if not found or not all(sample and name for sample, name in pairs):
@@ -100,6 +106,8 @@ def with_files(config: Split) -> Split:
 def files_of(paths: Sequence[Path]) -> tuple[Path, ...]:
     """Return the paths, in the place of a folder the files in it by name, but for hidden ones.
 
+    A link to nothing is one too: who opens it says so, and no file is left out without a word.
+
     Raises:
         InputMissingError: a folder holds none.
     """
@@ -107,7 +115,7 @@ def files_of(paths: Sequence[Path]) -> tuple[Path, ...]:
     for path in paths:
         inside = [path]
         if path.is_dir():
-            inside = sorted(each for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
+            inside = sorted(each for each in path.iterdir() if not each.is_dir() and not each.name.startswith("."))
         if not inside:
             raise InputMissingError(f"{path}: a folder without files; name files")
         found += inside

@@ -30,6 +30,11 @@ def refuse_pandas() -> None:
     sys.meta_path.insert(0, _NoPandas())
 
 
+def allow_pandas() -> None:
+    """Have this process import pandas after all: what its program is made of needs it."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _NoPandas)]
+
+
 def end_process(code: int) -> NoReturn:
     """Tidy up and end this process with an exit code; 74 in place of 0 where its last words cannot be written."""
     # Whatever is still to be tidied up, Ctrl-C ends it without a word.

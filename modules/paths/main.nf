@@ -22,20 +22,32 @@ def inputFiles(input, sheet) {
         return existingPaths('input', input, [type: 'file']).collect { path -> [path: path, sample: null] }
     }
     def table = existingPaths('sample_sheet', sheet, [type: 'file'])[0]
-    def lines = table.readLines()
-    def tabs = lines.find { true }?.contains('\t')
-    if (lines.any { line -> line.count('"') % 2 }) {
+    if (table.readLines().any { line -> line.count('"') % 2 }) {
         stop(65, "--sample_sheet ${sheet}: a line that ends within quotes; give a table with the columns sample and file")
     }
+    def cells = cellsOf(table, table.readLines())
     // Excel writes a byte order mark before the first name.
-    def rows = table.splitCsv(header: true, strip: true, quote: '"', sep: tabs ? '\t' : ',')
-        .collect { row -> row.collectEntries { name, value -> [name.toString().replace('\uFEFF', ''), value] } }
+    def header = cells.take(1).flatten().collect { name -> name.toString().replace('\uFEFF', '') }
+    if (cells.any { row -> row.drop(header.size()).any() }) {
+        stop(65, "--sample_sheet ${sheet}: a row with more cells than the header; put quotes around a name with commas in it")
+    }
+    def rows = cells.drop(1).collect { row -> [header, row].transpose().collectEntries() }
     if (!rows || rows.any { row -> !row.sample || !row.file }) {
         stop(65, "--sample_sheet ${sheet}: a row without sample or file, or no row; give a table with the columns sample and file")
     }
     def files = rows.collectMany { row -> found('sample_sheet', row.file, [type: 'file']).collect { path -> [path: path, sample: row.sample] } }
     stageable('sample_sheet', files.collect { each -> each.path })
     return files
+}
+
+/** The rows of a table that are not blank, its header among them; none of one that Nextflow cannot read. */
+def cellsOf(table, lines) {
+    try {
+        return table.splitCsv(header: false, strip: true, quote: '"', sep: lines.find { true }?.contains('\t') ? '\t' : ',')
+    }
+    catch (IllegalStateException _error) {
+        return []
+    }
 }
 
 /** The folder of --reference, which says where to look for --neighbours, in a list; [] without one. */
@@ -108,13 +120,25 @@ def found(name, each, options) {
     def paths = exact ? [exact] : matching(each.trim(), options).sort { path -> path.toString() }
     def folders = options.type == 'dir'
     if (!paths) {
-        def missing = folders ? 'no such folder; check the path' : 'no such file; check the path'
-        stop(66, "--${name} ${printable(each)}: ${missing}")
+        stop(66, "--${name} ${printable(each)}: ${folders ? 'no such folder; check the path' : 'no such file; check the path'}")
     }
     if (folders && paths.any { path -> !path.isDirectory() }) {
         stop(66, "--${name} ${each}: a file, not a folder; name folders of results")
     }
-    return folders ? paths : paths.collectMany { path -> path.isDirectory() ? filesIn(name, path) : [path] }
+    def inside = folders ? paths : paths.collectMany { path -> path.isDirectory() ? filesIn(name, path) : [path] }
+    def lost = (inside + (exact ? [] : besides(each, paths))).find { path -> path.scheme == 'file' && java.nio.file.Files.isSymbolicLink(path) && !path.exists() }
+    if (lost) {
+        stop(66, "--${name} ${printable(lost.toString())}: a link to nothing; remove it, or put back what it links to")
+    }
+    return inside
+}
+
+/** What stands beside the files of a glob and fits its last part too: Nextflow leaves out links to nothing. */
+def besides(text, paths) {
+    def fits = java.nio.file.FileSystems.default.getPathMatcher("glob:${text.trim().tokenize('/').last()}")
+    def folders = paths.findAll { path -> path.scheme == 'file' }.collect { path -> path.parent }.unique()
+    return folders.collectMany { folder -> folder.listFiles().toList() }
+        .findAll { path -> !path.name.startsWith('.') && fits.matches(path.fileName) }
 }
 
 /** The files in a folder by name, but for hidden ones. */

@@ -50,6 +50,7 @@ def test_help_lists_the_commands(tmp_path: Path) -> None:
         ([FASTA, "-o", "out", "--model", "esm2_t6_8M"], 69, "esm2_t6_8M"),
         ([FASTA, "-o", "out", "--layers", "9"], 2, "--layers holds 9, but the model has layers 0 to 6"),
         (["-o", "out"], 2, "no input file given"),
+        ([FASTA, "-o", "\udcff"], 66, "a path that is not in UTF-8, which Arrow cannot open; rename it"),
     ],
     ids=lambda value: "-".join(map(str, value[-2:])) if isinstance(value, list) else "",
 )
@@ -63,6 +64,15 @@ def test_what_cannot_be_is_refused_in_a_line(
     last = done.stderr.splitlines()[-1]
     assert last.startswith("virnucpro embed: error: ") and message in last
     assert (tmp_path / "full" / "thesis.txt").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take UTF-8 alone")
+def test_an_input_need_not_be_called_in_utf8(tmp_path: Path) -> None:
+    shutil.copyfile(FEW, tmp_path / "\udcff.fasta")
+    done = run(tmp_path, *EMBED, "\udcff.fasta", "-o", "out", "--provenance", "full")
+    assert done.returncode == 0, done.stderr
+    assert run(tmp_path, *COMMAND, "verify", "out").returncode == 0
+    assert '"name": "?.fasta"' in (tmp_path / "out" / "ro-crate-metadata.json").read_text()
 
 
 def test_a_shard_that_fails_says_why_and_ends_the_run_with_its_code(tmp_path: Path) -> None:

@@ -74,6 +74,13 @@ def test_samples(tmp_path: Path) -> None:
         ("sample,path\na,in.fasta\n", [], 65, "--sample_sheet samples.csv: a row without sample or file"),
         ("sample,file\n", [], 65, "--sample_sheet samples.csv: a row without sample or file"),
         ('sample,file\n"a\nb",in.fasta\n', [], 65, "--sample_sheet samples.csv: a line that ends within quotes"),
+        (
+            "sample,file\na,in.fasta,b.fasta\n",
+            [],
+            65,
+            "--sample_sheet samples.csv: a row with more cells than the header",
+        ),
+        ('\nsample,file\n"a""b",in.fasta\n', [], 65, "--sample_sheet samples.csv: a row without sample or file"),
         ("sample,file\na,in.fasta\n", ["--input", "in.fasta"], 2, "give no --input beside it"),
     ],
 )
@@ -83,3 +90,14 @@ def test_what_is_no_sample_sheet(tmp_path: Path, sheet: str, arguments: list[str
     run = launch(tmp_path, "--sample_sheet", "samples.csv", "--model", MODEL, *arguments)
     assert run.code == code, run.output
     assert message in run.last_lines
+
+
+@pytest.mark.parametrize("given", ["inputs", "inputs/*.fasta"])
+def test_a_link_to_nothing_ends_the_run(given: str, tmp_path: Path) -> None:
+    """Nextflow leaves it out of a glob without a word, and its records with it."""
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "inputs" / "a.fasta").write_bytes(FASTA)
+    (tmp_path / "inputs" / "b.fasta").symlink_to("moved.fasta")
+    run = launch(tmp_path, "--input", given, "--model", MODEL)
+    assert run.code == 66, run.output
+    assert f"--input {tmp_path / 'inputs' / 'b.fasta'}: a link to nothing; remove it, or put back" in run.last_lines

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import xxhash
-from split_program import split
+from split_program import PROJECT, ledger, split
 
 from virnucpro.output.contracts import SplitSummary
 
@@ -36,3 +40,26 @@ def test_many_processes_tell_the_same(tmp_path: Path) -> None:
     split(tmp_path, tmp_path / "large.fasta", "--cpus", "2")
     (found,) = SplitSummary.read(tmp_path / "split" / "split_summary.json").inputs
     assert (found.size, found.digest) == (len(content), xxhash.xxh3_128_hexdigest(content))
+
+
+def test_a_pipe_is_opened_once(tmp_path: Path) -> None:
+    """What its writer has put into it is lost where a reader opens it, looks at it and closes it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    # Without a writer, who opens it waits.
+    looking = "import sys; from pathlib import Path; from virnucpro.fasta_source import FastaSource as F; "
+    looking += "source = F(Path(sys.argv[1])); assert (source.head(), source.plain_file()) == (b'', None)"
+    subprocess.run([sys.executable, "-c", looking, pipe], cwd=PROJECT / "bin", timeout=60, check=True)
+    writer = threading.Thread(target=pipe.write_bytes, args=(PROTEINS,))
+    writer.start()
+    split(tmp_path, pipe)
+    writer.join()
+    assert len(ledger(tmp_path)) == 20
+
+
+def test_a_link_to_nothing_in_a_folder_ends_the_run(tmp_path: Path) -> None:
+    """Its records would not be there, and nobody would know."""
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "inputs" / "a.fasta").write_bytes(PROTEINS)
+    (tmp_path / "inputs" / "b.fasta").symlink_to("moved.fasta")
+    assert "b.fasta: no such file; check the path" in split(tmp_path, tmp_path / "inputs", code=66)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -23,13 +24,14 @@ MOMENTS = {
 }
 
 
-def split(folder: Path, fault: dict[str, str] | None) -> subprocess.CompletedProcess[str]:
+def split(folder: Path, fault: dict[str, str] | None, name: str = "in.fasta") -> subprocess.CompletedProcess[str]:
     rng = random.Random(16)
     folder.mkdir()
     records = (f">p{i}\n{''.join(rng.choices('ACDEFGHIKLMNPQRSTVWY', k=200))}\n" for i in range(3000))
-    (folder / "in.fasta").write_text("".join(records))
+    text = "".join(records).encode()
+    (folder / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
     describe().write(folder / "model.json")
-    command = [sys.executable, PROJECT / "bin" / "split_fasta.py", "--model-json", "model.json", "in.fasta"]
+    command = [sys.executable, PROJECT / "bin" / "split_fasta.py", "--model-json", "model.json", name]
     asked = {"program": "split_fasta.py", "once": str(folder / "once"), **(fault or {})}
     environment = {"PYTHONPATH": str(PROJECT / "tests" / "faults"), "VIRNUCPRO_FAULT": json.dumps(asked)}
     return subprocess.run(
@@ -82,3 +84,12 @@ def test_an_input_that_changes(
         assert done.returncode == (66 if how == "delete" else 65), done.stderr
         assert "in.fasta: " in done.stderr.splitlines()[-1]
         assert list((folder / "split").iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["replace", "delete"])
+def test_a_compressed_input_that_changes_once_it_is_read(how: str, tmp_path: Path) -> None:
+    """Its records are those of what it was, and the digest in the run's record would be that of another file."""
+    fault = {"target": MOMENTS["after-the-scan"], "action": f"{how} in.fasta.gz"}
+    done = split(tmp_path / "run", fault, "in.fasta.gz")
+    assert done.returncode == (66 if how == "delete" else 65), done.stderr
+    assert "in.fasta.gz: " in done.stderr.splitlines()[-1]

@@ -32,6 +32,20 @@ def test_what_is_no_sample_sheet(tmp_path: Path, text: str) -> None:
     assert "sheet.csv: a row without sample or file, or no row; give a table with the columns sample and file" in said
 
 
+def test_a_row_with_more_cells_than_the_header_is_refused(tmp_path: Path) -> None:
+    """Its last files would be left out without a word."""
+    (tmp_path / "sheet.csv").write_text("sample,file\ngut,a.fasta,b.fasta\n")
+    said = split(tmp_path, "--sample-sheet", tmp_path / "sheet.csv", code=65)
+    assert "sheet.csv: a row with more cells than the header; put quotes around a name with commas in it" in said
+
+
+@pytest.mark.parametrize("text", ["sample,file\ngut,a\0.fasta\n", "sample,file\ngut," + "a" * 200_000])
+def test_what_no_path_can_be_is_refused_in_a_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "sheet.csv").write_text(text)
+    said = split(tmp_path, "--sample-sheet", tmp_path / "sheet.csv", code=65)
+    assert "sheet.csv: not a sample sheet (" in said and len(said.splitlines()) == 1
+
+
 def test_a_cell_with_a_line_break_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sheet.csv").write_text('sample,file\r\n"a\r\nb",in.fasta\r\n')
     said = split(tmp_path, "--sample-sheet", tmp_path / "sheet.csv", code=65)
@@ -47,3 +61,4 @@ def test_only_line_ends_end_a_line(tmp_path: Path) -> None:
 
 def test_a_sample_sheet_that_is_not_there(tmp_path: Path) -> None:
     assert "no such sample sheet; check the path" in split(tmp_path, "--sample-sheet", tmp_path / "none", code=66)
+    assert "a folder, not a sample sheet; give a table" in split(tmp_path, "--sample-sheet", tmp_path, code=66)

@@ -20,7 +20,7 @@ from virnucpro.errors import DataError, InputMissingError, UsageError
 from virnucpro.output.digest_list import write_digests
 from virnucpro.output.schema import encode_metadata, residues_schema, residues_type, results_schema
 from virnucpro.split import dedup
-from virnucpro.split.reuse import ReuseIndex
+from virnucpro.split.reuse import EarlierResults, ReuseIndex
 from virnucpro.split.split import split
 
 EMBED_DIM = 4
@@ -240,6 +240,14 @@ def test_each_record_has_one_source(
     new = [sequence for sequence in sequences if sequence not in known and sequence != "1"]
     assert summary["embedded"] == (len(set(new)) if deduplicate else len(new))
     assert summary["reused"] + summary["embedded"] + summary["duplicate"] + summary["rejected"] == len(sequences)
+
+
+def test_partitions_are_small_where_earlier_results_are_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dedup, "PARTITION_RECORDS", 8)
+    results = write_results(tmp_path / "results", [["M" * length for length in range(1, 129)]])
+    index = ReuseIndex(tmp_path / "reuse.bin", {0: EarlierResults(results, "results")}, 1)
+    sizes = [len(index.partition(number)[0]) for number in range(1 << index.bits)]
+    assert sum(sizes) == 128 and max(sizes) < 32
 
 
 def test_index_of_nothing(tmp_path: Path) -> None:

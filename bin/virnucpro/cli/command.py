@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """The command as a process of its own."""
-    run_as_process(main, pandas=sys.argv[1:2] == ["export"])
+    run_as_process(main)
 
 
 def _program(name: str) -> ModuleType:

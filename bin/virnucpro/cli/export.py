@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from virnucpro.cli.program import run_program
 from virnucpro.export.config import ExportConfig
 from virnucpro.plain_text import visible
-from virnucpro.process import importing
+from virnucpro.process import allow_pandas, importing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,6 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(config: ExportConfig) -> None:
+    # AnnData is made of it.
+    allow_pandas()
     with importing():
         from virnucpro.export.export import export
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import signal
 import sys
@@ -26,10 +27,12 @@ Told = TypeVar("Told", bound=Config)
 _LIST = 'a JSON list of {"path": ..., "name": what messages and the ledger call it}'
 
 
-def run_as_process(main: Callable[[], int], *, pandas: bool = False) -> NoReturn:
-    """Run a program as the only one of its process, without ``pandas`` unless it needs it; end with its exit code."""
-    if not pandas:
-        refuse_pandas()
+def run_as_process(main: Callable[[], int]) -> NoReturn:
+    """Run a program as the only one of its process, without pandas unless it asks for it; end with its exit code."""
+    refuse_pandas()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As stderr has it: a name that the terminal's encoding lacks is shown by its escapes, and ends no program.
+        sys.stdout.reconfigure(errors="backslashreplace")
     end_with_task()
     # Ignored, as some starters leave it, it would have the system keep no exit code of a child for who waits for one.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -77,15 +77,16 @@ def _fill(folder: Path, results: Results, config: ExportConfig) -> int:
     return names.renamed if names else 0
 
 
-def _add_rows(layout: Layout, names: Names | None) -> pa.ChunkedArray:
+def _add_rows(layout: Layout, names: Names | None) -> pa.LargeStringArray:
     """Hand on all rows; returns what they are called, where that is needed again."""
     kept: list[pa.Array] = []
     for records in _records(layout, names):
         with writing(layout.config.outdir, layout):
             layout.add(records)
         if layout.config.per_residue:
-            kept.append(pa.array(records.names, pa.string()))
-    return pa.chunked_array(kept, pa.string())
+            kept.append(pa.array(records.names, pa.large_string()))
+    # One array: of several, each taking would make one.
+    return pa.chunked_array(kept, pa.large_string()).combine_chunks()
 
 
 def _records(layout: Layout, names: Names | None) -> Iterator[Records]:
@@ -126,7 +127,7 @@ def _ignores_case(folder: Path) -> bool:
     return found
 
 
-def _add_residues(layout: Layout, names: pa.ChunkedArray) -> None:
+def _add_residues(layout: Layout, names: pa.LargeStringArray) -> None:
     """Hand on the residues of all rows.
 
     Raises:

@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError, InputMissingError, UsageError
+from virnucpro.output.damage import REMEDY_OF_RESULTS as _REMEDY
 from virnucpro.output.damage import reading
 from virnucpro.output.digest_list import listed_parts, read_digests
 from virnucpro.output.digests import check_file
 from virnucpro.output.files import EMBEDDINGS_DIR, MANIFEST_FILE, RESIDUES_DIR
-from virnucpro.output.keys import key_words
+from virnucpro.output.keys import packed_keys
 from virnucpro.output.ledger import LedgerReader
 from virnucpro.output.residue_reader import read_residues
 from virnucpro.output.schema import (
@@ -35,7 +36,6 @@ Rows = npt.NDArray[np.int64]
 #: Bytes of vectors held at once.
 BATCH_BYTES: Final = 32 << 20
 _MOST_ROWS: Final = 16_384
-_REMEDY: Final = "run again, or fetch the results anew from where they are whole"
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,8 @@ class RowsByKey:
     """
 
     def __init__(self, results: Results) -> None:
-        words = [key_words(batch["sequence_key"]).astype(">u4").view("S16").ravel() for batch in results.facts_alone()]
-        keys = np.concatenate([*words, np.empty(0, "S16")])
+        packed = [packed_keys(batch["sequence_key"]) for batch in results.facts_alone()]
+        keys = np.concatenate([*packed, np.empty(0, "S16")])
         self._order: Rows = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
 

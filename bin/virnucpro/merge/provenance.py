@@ -80,7 +80,9 @@ def write_provenance(
     graph = [_descriptor(), _root(files, summary, model, ended), run, *software, _model(model)]
     graph += [*inputs, *parameters, *who, *files, {"@id": _PROFILE, "@type": "CreativeWork", **_PROFILE_FACTS}]
     content = {"@context": [f"{_CRATE}/context", _TERMS], "@graph": [_known(each) for each in graph]}
-    (results / PROVENANCE_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    # A file's name may be no UTF-8.
+    (results / PROVENANCE_FILE).write_text(text, encoding="utf-8", errors="replace")
 
 
 _PROFILE_FACTS: Final = {"name": "Process Run Crate", "version": "0.5"}

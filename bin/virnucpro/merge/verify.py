@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,8 +82,8 @@ def verify(results: Path) -> Proof:
         _check_origin(path, summary)
     with LedgerReader(results / MANIFEST_FILE, earlier=True) as ledger:
         rows = _check_rows(ledger, parts)
-        computed, rejected = _check_ledger(ledger, summary, rows, results)
-    _check_rejected(results / REJECTED_FILE, rejected)
+        computed = _check_ledger(ledger, summary, rows, results, residues=bool(residues))
+        _check_rejected(results / REJECTED_FILE, ledger)
     if residues:
         _check_residues(residues, computed, summary)
     return Proof(len(digests), rows, summary)
@@ -149,10 +150,10 @@ class _Rows:
         return table.slice(0, count)
 
 
-def _check_ledger(ledger: LedgerReader, summary: RunSummary, rows: int, results: Path) -> tuple[KeyDigest, list[int]]:
-    """Count the ledger anew; returns the keys that have residues, and the ordinals of the rejected records."""
+def _check_ledger(ledger: LedgerReader, summary: RunSummary, rows: int, results: Path, *, residues: bool) -> KeyDigest:
+    """Count the ledger anew; returns the keys that have residues, of which memory holds those of earlier results."""
     counts = np.zeros(len(STATUSES), np.int64)
-    keys, computed, rejected = KeyDigest(), KeyDigest(), list[int]()
+    keys, computed = KeyDigest(), KeyDigest()
     reused: set[tuple[int, str]] = set()
     records = 0
     for batch in ledger.batches(["ordinal", "status", "sequence_key", "reuse_source"]):
@@ -163,28 +164,32 @@ def _check_ledger(ledger: LedgerReader, summary: RunSummary, rows: int, results:
         records += len(codes)
         counts += np.bincount(codes, minlength=len(STATUSES))
         keys.add(batch["sequence_key"].filter(pa.array(codes != REJECTED)))
-        computed.add(batch["sequence_key"].filter(pa.array(codes == EMBEDDED)))
-        taken = batch.filter(pa.array(codes == REUSED))
-        new = set(zip(taken["reuse_source"].to_pylist(), taken["sequence_key"].to_pylist(), strict=True)) - reused
-        reused |= new
-        computed.add(pa.array([key for _, key in new], pa.string()))
-        rejected += ordinals[codes == REJECTED].tolist()
+        if residues:
+            computed.add(batch["sequence_key"].filter(pa.array(codes == EMBEDDED)))
+            taken = batch.filter(pa.array(codes == REUSED))
+            new = set(zip(taken["reuse_source"].to_pylist(), taken["sequence_key"].to_pylist(), strict=True)) - reused
+            reused |= new
+            computed.add(pa.array([key for _, key in new], pa.string()))
     found: dict[str, Any] = dict(zip(STATUSES, counts.tolist(), strict=True))
     found |= {"records": records, "rows": rows, "keys_digest": keys.hexdigest()}
     for name, value in found.items():
         if getattr(summary, name) != value:
             told = getattr(summary, name)
             raise LedgerError(f"{results}: {name} is {value}, but {told} in {RUN_SUMMARY_FILE}; {_REMEDY}")
-    return computed, rejected
+    return computed
 
 
-def _check_rejected(path: Path, expected: list[int]) -> None:
+def _check_rejected(path: Path, ledger: LedgerReader) -> None:
     """Each rejected record of the ledger has its line, and no other has one."""
-    lines = path.read_text(encoding="utf-8").splitlines()[1:]
-    cells = [line.split("\t") for line in lines]
-    found = [int(row[2]) if len(row) == 5 and row[2].isdecimal() else None for row in cells]
-    if found != expected:
-        raise LedgerError(f"{path}: names other records than the ledger rejects; {_REMEDY}")
+    expected = chain.from_iterable(
+        batch["ordinal"].filter(pa.array(statuses(batch) == REJECTED)).to_pylist()
+        for batch in ledger.batches(["ordinal", "status"])
+    )
+    with path.open(encoding="utf-8", newline="\n") as lines:
+        cells = (line.split("\t") for line in islice(lines, 1, None))
+        found = (int(row[2]) if len(row) == 5 and row[2].isdecimal() else -1 for row in cells)
+        if any(one != other for one, other in zip_longest(found, expected)):
+            raise LedgerError(f"{path}: names other records than the ledger rejects; {_REMEDY}")
 
 
 def _check_residues(paths: Sequence[Path], expected: KeyDigest, summary: RunSummary) -> None:

@@ -47,10 +47,10 @@ def pair_tables(
         rows, ranks = np.nonzero(there)
         columns = {
             "ordinal": run.ordinals[own[rows]],
-            "id": run.ids.take(pa.array(own[rows])),
+            "id": run.ids.take(pa.array(own[rows])).cast(pa.string()),
             "rank": (ranks + 1).astype(np.int32),
             "neighbour_ordinal": reference.ordinals[found],
-            "neighbour_id": reference.ids.take(pa.array(found)),
+            "neighbour_id": reference.ids.take(pa.array(found)).cast(pa.string()),
             "cosine": np.take_along_axis(cosine, kept, axis=1)[there].astype(np.float32),
         }
         yield pa.table(columns, schema=schema)

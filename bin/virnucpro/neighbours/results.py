@@ -16,7 +16,10 @@ import torch
 
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.output.damage import REMEDY_OF_RESULTS, reading
-from virnucpro.output.files import embedding_parts
+from virnucpro.output.digest_list import reused_parts
+from virnucpro.output.digests import check_file
+from virnucpro.output.files import DIGESTS_FILE, embedding_parts
+from virnucpro.output.keys import packed_keys
 from virnucpro.output.schema import decode_metadata, required_vector_columns
 
 #: Rows of vectors read at a time.
@@ -44,13 +47,13 @@ class Results:
     dim: int
     batches: Callable[[], Iterator[pa.RecordBatch]]
     ordinals: npt.NDArray[np.int64]
-    ids: pa.ChunkedArray
+    ids: pa.LargeStringArray
     groups: npt.NDArray[np.int64]
     metadata: dict[str, Any]
 
     @classmethod
     def open(cls, folder: Path) -> Results:
-        """The results in a folder.
+        """The results in a folder; of finished ones, which have a list of digests, the parts that it names.
 
         Raises:
             InputMissingError: there are none.
@@ -59,11 +62,17 @@ class Results:
         parts = embedding_parts(folder)
         if not parts:
             raise InputMissingError(f"{folder}: no embeddings/part-*.parquet in it; give the folder of a finished run")
+        if (folder / DIGESTS_FILE).exists():
+            listed = reused_parts(folder)
+            for part, digest in listed.items():
+                check_file(part, digest, REMEDY_OF_RESULTS)
+            parts = list(listed)
         tables = []
         for part in parts:
             with reading(part, REMEDY_OF_RESULTS):
-                schema = pq.read_schema(parts[0])
                 tables.append(pq.read_table(part, columns=list(_FACTS)))
+        with reading(parts[0], REMEDY_OF_RESULTS):
+            schema = pq.read_schema(parts[0])
         facts = pa.concat_tables(tables)
 
         def batches(column: str) -> Iterator[pa.RecordBatch]:
@@ -90,11 +99,10 @@ class Results:
         if missing := {*_FACTS} - {*facts.column_names}:
             raise DataError(f"{name}: no column {', '.join(sorted(missing))}; take the whole table of embed")
         column, dim = next(iter(required_vector_columns(schema, name).items()))
-        # A dictionary numbers its values in the order in which they first occur.
-        keys = facts["sequence_key"].combine_chunks().dictionary_encode()
-        groups = keys.indices.to_numpy().astype(np.int64)
-        ordinals, ids = facts["ordinal"].to_numpy(), facts["id"]
-        return cls(name, column, dim, partial(batches, column), ordinals, ids, groups, metadata)
+        # More than 2 GiB of text are no one array otherwise; and of several, each taking would make one.
+        ids = facts["id"].cast(pa.large_string()).combine_chunks()
+        groups = _groups(packed_keys(facts["sequence_key"]))
+        return cls(name, column, dim, partial(batches, column), facts["ordinal"].to_numpy(), ids, groups, metadata)
 
     @property
     def distinct(self) -> int:
@@ -132,3 +140,11 @@ class Results:
             chosen = first[read : read + len(values)]
             read += len(values)
             yield values[chosen].astype(np.float32, copy=False)
+
+
+def _groups(keys: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
+    """Number of each key among the distinct ones, in the order in which they first occur."""
+    _, first, of_key = np.unique(keys, return_index=True, return_inverse=True)
+    numbers = np.empty(len(first), np.int64)
+    numbers[np.argsort(first)] = np.arange(len(first))
+    return numbers[of_key]

@@ -28,6 +28,6 @@ def describe_inputs(paths: Sequence[Path], names: Sequence[str]) -> list[InputFi
 
 
 def _described(path: Path, name: str) -> InputFile:
-    if not path.is_file():
+    if str(path) == "-" or not path.is_file():
         return InputFile(name=name, size=None, digest=None)
     return InputFile(name=name, size=path.stat().st_size, digest=file_digest(path))

@@ -39,6 +39,14 @@ def key_words(keys: pa.StringArray | pa.ChunkedArray) -> npt.NDArray[np.uint32]:
     return octets.view(">u4").astype(np.uint32)
 
 
+def packed_keys(keys: pa.StringArray | pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
+    """Keys as 16 bytes each, which sort as they do; errors as ``key_words``."""
+    chunks = keys.chunks if isinstance(keys, pa.ChunkedArray) else [keys]
+    # A chunk at a time: more than 2 GiB of text are no one array.
+    packed = [key_words(chunk).astype(">u4").view(f"S{KEY_BYTES}").ravel() for chunk in chunks]
+    return np.concatenate([*packed, np.empty(0, f"S{KEY_BYTES}")])
+
+
 def binary_key_words(keys: pa.FixedSizeBinaryArray | pa.ChunkedArray) -> npt.NDArray[np.uint32]:
     """As ``key_words``, of keys as the shards hold them: 16 bytes each, most significant first."""
     if isinstance(keys, pa.ChunkedArray):

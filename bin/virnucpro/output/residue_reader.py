@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro.errors import DataError
+from virnucpro.output.damage import REMEDY_OF_RESULTS as _REMEDY
 from virnucpro.output.damage import reading
 from virnucpro.output.schema import RESIDUE_TYPE, RESIDUES_KEY, decode_metadata, residues_type
 
-_REMEDY: Final = "run again, or fetch the results anew from where they are whole"
 Matrix = npt.NDArray[np.float16]
 
 

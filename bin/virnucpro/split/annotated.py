@@ -12,6 +12,8 @@ from typing import Any, BinaryIO, Final
 from xml.etree.ElementTree import ParseError
 
 from virnucpro.errors import FastaFormatError
+from virnucpro.fasta_source import WHITE_SPACE
+from virnucpro.fasta_text import BOM
 from virnucpro.plain_text import visible
 from virnucpro.split.converted_source import ConvertedSource, Protein
 
@@ -22,6 +24,10 @@ _FORMATS: Final = (
     (re.compile(rb"ID {3}\S.*\bAA\."), "swiss", "UniProt text"),
     (re.compile(rb"ID {3}\S"), "embl", "EMBL"),
 )
+#: How entries begin, by Biopython's name for the format: a line end, and these.
+_BEGINNINGS: Final = {"genbank": b"LOCUS ", "embl": b"ID   ", "swiss": b"ID   "}
+_LINE_ENDS: Final = (b"\n", b"\r")
+TAIL_BYTES: Final = 1 << 10
 #: What names a protein, in this order.
 _NAMES: Final = ("protein_id", "locus_tag")
 
@@ -44,6 +50,7 @@ class AnnotatedSource(ConvertedSource):
         super().__init__(path, name=name)
         self._format, self._called = format
         self._contigs = contigs
+        self._begun, self._tail = 0, b""
 
     def proteins(self, stream: BinaryIO) -> Iterator[Protein]:
         """Yield the proteins in the order of the file, an entry at a time.
@@ -62,14 +69,27 @@ class AnnotatedSource(ConvertedSource):
                 for entry in parse(text, self._format):
                     read += 1
                     yield from self._proteins_of(entry)
-            if self._format != "uniprot-xml" and not self.tail.rstrip().endswith(b"//"):
+            if self._format != "uniprot-xml" and not self._tail.rstrip().endswith(b"//"):
                 raise ValueError("no // at its end")
+            if self._begun > read:
+                raise ValueError(f"{self._begun} begin, so that one has no // at its end")
         except FastaFormatError:
             raise
         except (ValueError, LookupError, TypeError, AssertionError, ParseError) as error:
             what = f"cannot be read as {self._called} after {read} entries ({error})"
             remedy = "copy or download it again, or give its proteins as FASTA"
             raise FastaFormatError(what, file=self.name, remedy=remedy) from None
+
+    def _decompressed(self, stream: BinaryIO | io.FileIO, read_bytes: int) -> Iterator[bytes]:
+        """The file from its first letter on: Biopython leaves out an entry whose line begins otherwise."""
+        beginning = _BEGINNINGS.get(self._format, b"")
+        before = b""
+        for chunk in super()._decompressed(stream, read_bytes):
+            text = before + chunk if before else b"\n" + chunk.removeprefix(BOM).lstrip(WHITE_SPACE)
+            self._begun += sum(text.count(end + beginning) for end in _LINE_ENDS if beginning)
+            self._tail = (self._tail + chunk)[-TAIL_BYTES:]
+            yield text[max(len(before), 1) :]
+            before = text[-max(len(beginning), 1) :]
 
     def _proteins_of(self, entry: Any) -> Iterator[Protein]:
         is_protein = self._format not in ("genbank", "embl") or entry.annotations.get("molecule_type") == "protein"

@@ -14,7 +14,6 @@ from typing import BinaryIO, Final, NamedTuple
 
 from virnucpro.fasta_source import FastaSource, PlainFile
 
-TAIL_BYTES: Final = 1 << 10
 #: Of the header and of the sequence.
 _LINES: Final = 2
 #: Sequences looked at to tell nucleotides from proteins.
@@ -38,8 +37,6 @@ class ConvertedSource(FastaSource):
     """A source whose file a subclass reads as proteins; errors as ``FastaSource``."""
 
     record_lines = _LINES
-    #: The last bytes that were read.
-    tail = b""
 
     @abstractmethod
     def proteins(self, stream: BinaryIO) -> Iterator[Protein]:
@@ -56,7 +53,7 @@ class ConvertedSource(FastaSource):
     def blocks(self, size: int) -> Iterator[bytes]:
         """Yield the records as FASTA, in pieces of at least ``size`` bytes but for the last."""
         with self._open() as stream:
-            proteins = self.proteins(io.BufferedReader(_Chunks(self._remembered(stream, size)), size))
+            proteins = self.proteins(io.BufferedReader(_Chunks(self._decompressed(stream, size)), size))
             first = list(islice(proteins, _SAMPLE_RECORDS))
             if first and first[0].line is not None:
                 self.first_line = first[0].line
@@ -76,11 +73,6 @@ class ConvertedSource(FastaSource):
                     piece.clear()
             if piece:
                 yield self._counted(piece)
-
-    def _remembered(self, stream: BinaryIO | io.FileIO, size: int) -> Iterator[bytes]:
-        for chunk in self._decompressed(stream, size):
-            self.tail = (self.tail + chunk)[-TAIL_BYTES:]
-            yield chunk
 
     def _counted(self, piece: bytearray) -> bytes:
         self.newlines += piece.count(b"\n")

@@ -65,7 +65,8 @@ def cut_stream(source: FastaSource, size: int) -> Iterator[bytes]:
     Raises:
         FastaFormatError: as ``FastaSource.blocks``, or a record is longer than any protein.
     """
-    rest = b""
+    # In pieces, joined once they are cut: a record of many blocks would be copied with each.
+    rest: list[bytes] = []
     gathered: list[bytes] = []
     gathered_bytes = 0
     for piece in source.blocks(size):
@@ -73,17 +74,20 @@ def cut_stream(source: FastaSource, size: int) -> Iterator[bytes]:
         gathered_bytes += len(piece)
         if gathered_bytes < size:
             continue
-        searched = max(len(rest) - 1, 0)
-        pending = b"".join([rest, *gathered])
+        before = rest[-1][-1:] if rest else b""
+        recent = b"".join([before, *gathered])
         gathered, gathered_bytes = [], 0
-        cut = pending.rfind(_BOUNDARY, searched) + 1
-        rest = pending[cut:]
+        cut = recent.rfind(_BOUNDARY) + 1
         if cut:
-            yield pending[:cut]
-        if len(rest) > RECORD_BYTES:
-            raise record_too_long(source.name, source.newlines - rest.count(b"\n") + 1)
+            yield b"".join([*rest, recent[len(before) : cut]])
+            rest = [recent[cut:]]
+        else:
+            rest.append(recent[len(before) :])
+        if sum(map(len, rest)) > RECORD_BYTES:
+            line_ends = sum(each.count(b"\n") for each in rest)
+            raise record_too_long(source.name, source.newlines - line_ends + 1)
     if rest or gathered:
-        yield b"".join([rest, *gathered])
+        yield b"".join([*rest, *gathered])
 
 
 def cut_file(plain: PlainFile, size: int) -> Iterator[Span]:

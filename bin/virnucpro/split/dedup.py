@@ -1,7 +1,8 @@
 """Second pass of a split: give each distinct sequence its index, in the order of first appearance.
 
 Keys are dealt to partitions by their first bits, and each partition is grouped in memory, so that memory does not
-depend on the number of records, but for 8 bytes each of a file mapped into memory (20 with earlier results).
+depend on the number of records, but for 8 bytes each of a file mapped into memory (20 with earlier results), and for
+those of the sequence that repeats most: equal keys are in one partition.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ Array = npt.NDArray[Any]
 
 
 class KnownKeys(Protocol):
-    """Keys whose vectors exist already (``reuse.ReuseIndex``)."""
+    """Keys whose vectors exist already (``reuse.ReuseIndex``); their first ``bits`` bits tell the partition."""
+
+    @property
+    def bits(self) -> int: ...
 
     def partition(self, partition: int) -> tuple[Array, Array, Array, Array]:
         """Distinct (high, low) of one partition in ascending order, with their source and row."""
@@ -61,7 +65,7 @@ def deduplicate(spool: Spool, workers: Workers, *, enabled: bool, known: KnownKe
     if known is not None:
         for column in ("reuse_source", "reuse_row"):
             spool.map(column, spool.records)
-    bits = partition_bits(spool.records)
+    bits = partition_bits(spool.records) if known is None else known.bits
     columns = replace(spool, blocks=[])
     share = -(-spool.records // workers.processes)
     deals = [
@@ -82,7 +86,7 @@ def deduplicate(spool: Spool, workers: Workers, *, enabled: bool, known: KnownKe
 
 
 def partition_bits(records: int) -> int:
-    """How many first bits of a key tell its partition."""
+    """How many first bits of a key tell its partition, where there are so many keys."""
     return max(records - 1, 0).bit_length() - PARTITION_RECORDS.bit_length() + 1 if records > PARTITION_RECORDS else 0
 
 

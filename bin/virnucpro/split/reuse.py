@@ -27,7 +27,7 @@ from virnucpro.output.schema import (
     residue_columns,
     vector_columns,
 )
-from virnucpro.split.dedup import deal, dealt, group_starts
+from virnucpro.split.dedup import deal, dealt, group_starts, partition_bits
 from virnucpro.split.spool import CHUNK_RECORDS
 
 #: One known vector: its key, the position of its results in ``--reuse``, its row over all their parts.
@@ -113,14 +113,18 @@ class ReuseIndex:
     Args:
         path: where to write; the partition's number is added to the name.
         sources: results to use, by their position in ``--reuse``.
+        records: of the run. Where earlier results have more, partitions are as many as those take.
+
+    Attributes:
         bits: how many first bits of a key tell its partition.
     """
 
-    def __init__(self, path: Path, sources: Mapping[int, EarlierResults], bits: int) -> None:
+    def __init__(self, path: Path, sources: Mapping[int, EarlierResults], records: int) -> None:
         self._path = path
+        self.bits = partition_bits(max(records, sum(map(_rows, sources.values()))))
         for source, results in sources.items():
             for entries in _entries(source, results):
-                deal(entries, bits, path)
+                deal(entries, self.bits, path)
 
     def partition(self, partition: int) -> tuple[Array, Array, Array, Array]:
         """Distinct (high, low) of one partition in ascending order, with source and row of their first vector."""
@@ -129,6 +133,14 @@ class ReuseIndex:
             entries = entries[np.lexsort((entries["low"], entries["high"]))]
             entries = entries[group_starts(entries["high"], entries["low"])]
         return entries["high"], entries["low"], entries["source"], entries["row"]
+
+
+def _rows(results: EarlierResults) -> int:
+    rows = 0
+    for part in reused_parts(results.folder, results.name):
+        with reading(results.called(part), _LEAVE_OUT):
+            rows += int(pq.read_metadata(part).num_rows)
+    return rows
 
 
 def _entries(source: int, results: EarlierResults) -> Iterator[Array]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import BinaryIO, Final, TextIO
 
 import numpy as np
@@ -15,7 +16,6 @@ import numpy as np
 from virnucpro.config import SplitConfig
 from virnucpro.errors import DataError, FastaFormatError
 from virnucpro.fasta import rejection
-from virnucpro.fasta_source import PlainFile
 from virnucpro.fasta_text import Fault
 from virnucpro.file_identity import identity_of
 from virnucpro.plain_text import table_cell
@@ -41,8 +41,8 @@ REJECTED_HEADER: Final = "file\tline\tordinal\tid\treason\n"
 @dataclass
 class ScanTotals:
     """Counts over all records that are not rejected, how many are, comment lines, and frames left out for a stop;
-    ``plain`` holds the files read in place, ``first_rejected`` where the first few rejected records stand, and why they
-    are."""
+    ``files`` holds those that can be read again, with what each is known by, ``first_rejected`` where the first few
+    rejected records stand, and why they are."""
 
     residues: int = 0
     truncated: int = 0
@@ -54,15 +54,16 @@ class ScanTotals:
     rejected: int = 0
     first_rejected: list[str] = field(default_factory=list)
     empty_files: list[str] = field(default_factory=list)
-    plain: list[PlainFile] = field(default_factory=list)
+    files: list[tuple[Path, str, tuple[int, ...]]] = field(default_factory=list)
 
     def check_unchanged(self) -> None:
-        """Raise where a file is gone, or not what it was when it was opened: its sequences are read twice."""
-        for file in self.plain:
-            with reopened(file.path, file.name) as stream:
+        """Raise where a file is gone, or not what it was before it was opened: all are read once more for their
+        digests, and plain ones for their sequences."""
+        for path, name, identity in self.files:
+            with reopened(path, name) as stream:
                 found = identity_of(os.fstat(stream.fileno()))
-            if found != file.identity:
-                raise DataError(f"{file.name}: changed while it was read; run again once it is complete")
+            if found != identity:
+                raise DataError(f"{name}: changed while it was read; run again once it is complete")
 
 
 @dataclass
@@ -110,13 +111,14 @@ def _tasks(
     for one task."""
     for file_index, path in enumerate(config.inputs):
         source = open_source(config, path, names[file_index])
+        if source.can_be_read_again():
+            totals.files.append((path, names[file_index], identity_of(path.stat())))
         plain = source.plain_file()
         size = BLOCK_BYTES if config.translate is None else CONTIG_BYTES
         tasks: Iterator[Sequence[bytes | Span]]
         if plain is None:
             tasks = ([block] for block in cut_stream(source, size))
         else:
-            totals.plain.append(plain)
             tasks = _together(cut_file(plain, size), BLOCKS_PER_TASK if config.translate is None else 1)
         empty = True
         for blocks in tasks:

@@ -30,7 +30,7 @@ from virnucpro.shards import (
     shard_starts,
 )
 from virnucpro.split.card_rates import find_card, shards_by_time, teraflops
-from virnucpro.split.dedup import DedupTotals, KnownKeys, deduplicate, partition_bits
+from virnucpro.split.dedup import DedupTotals, KnownKeys, deduplicate
 from virnucpro.split.scan import BLOCK_BYTES, ScanTotals, scan
 from virnucpro.split.spool import Spool
 from virnucpro.split.workers import Workers
@@ -161,7 +161,7 @@ def _open_reuse(
     usable = {i: earlier[i] for i, entry in enumerate(entries) if entry.used}
     if not usable:
         return None, entries
-    return ReuseIndex(spool.path("reuse"), usable, partition_bits(spool.records)), entries
+    return ReuseIndex(spool.path("reuse"), usable, spool.records), entries
 
 
 def _plan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
@@ -11,18 +12,20 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from virnucpro.errors import FastaFormatError, UsageError
+from virnucpro.errors import UsageError
 from virnucpro.fasta_source import RECORD_BYTES
 from virnucpro.output.damage import reading
 from virnucpro.split.converted_source import ConvertedSource, Protein
 
 _DELIMITERS: Final = "\t,;"
+_LINE_END: Final = re.compile("\r\n?|\n")
 #: Rows of Parquet read at once.
 _BATCH_ROWS: Final = 1024
 #: Of each column; without a buffer a row group's whole column would be in memory.
 _BUFFER_BYTES: Final = 1 << 20
 _PARQUET: Final = b"PAR1"
 _AGAIN: Final = "copy or download it again"
+_QUOTES: Final = "close the quotes that a cell begins with, double those inside it, and leave none after them"
 
 
 class Columns(NamedTuple):
@@ -49,24 +52,31 @@ class TextTable(ConvertedSource):
         """Yield the rows in order.
 
         Raises:
-            FastaFormatError: a row has another number of cells than the header.
+            FastaFormatError: a row has another number of cells than the header, or its quotes are not closed: the rows
+                up to the next quote would be one cell of it.
         """
         csv.field_size_limit(RECORD_BYTES)
-        rows = csv.reader(io.TextIOWrapper(stream, "utf-8-sig", "replace", newline=""), delimiter=self._delimiter)
+        lines = io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="")
+        rows = csv.reader(lines, delimiter=self._delimiter, strict=True)
+        header: list[str] = []
+        places: list[int] = []
+        begin = 1
         try:
-            header = next(rows)
-            places = [header.index(name) for name in self._columns]
-            begin = rows.line_num + 1
             for row in rows:
                 line, begin = begin, rows.line_num + 1
-                if len(row) != len(header):
-                    if not row:
-                        continue
+                if begin - line > 1 and self._delimiter == "\t" and any(map(_holds_rows, row)):
+                    raise self._error("quotes with a tab and a line break between them", line, _QUOTES)
+                if not header:
+                    header = row
+                    _check_columns(self.name, header, self._columns)
+                    places = [header.index(name) for name in self._columns]
+                elif len(row) == len(header):
+                    yield Protein(row[places[0]], "", row[places[1]], line)
+                elif row:
                     what = f"{len(row)} cells, but {len(header)} columns"
-                    raise FastaFormatError(what, file=self.name, line=line, remedy="correct or remove the row")
-                yield Protein(row[places[0]], "", row[places[1]], line)
-        except csv.Error as error:
-            raise FastaFormatError(str(error), file=self.name, line=rows.line_num, remedy=_AGAIN) from None
+                    raise self._error(what, line, "correct or remove the row")
+        except csv.Error:
+            raise self._error("quotes that do not fit together", begin, _QUOTES) from None
 
 
 class ParquetTable(ConvertedSource):
@@ -110,7 +120,8 @@ def open_table(path: Path, head: bytes, columns: Columns, *, name: str, expected
         return ParquetTable(path, columns, name=name, expected=expected)
     if head.startswith(b">") or b"\0" in head:
         return None
-    line = head.decode("utf-8-sig", "replace").partition("\n")[0].rstrip("\r")
+    line = _LINE_END.split(head.decode("utf-8-sig", "replace"), 1)[0]
+    csv.field_size_limit(RECORD_BYTES)
     headers = {delimiter: next(csv.reader([line], delimiter=delimiter), []) for delimiter in _DELIMITERS}
     for delimiter, header in headers.items():
         if set(columns) <= set(header):
@@ -128,6 +139,11 @@ def _check_columns(name: str, there: Sequence[str], columns: Columns) -> None:
         if there.count(column) != 1:
             how = "several of that name" if column in there else f"the columns {', '.join(there)}"
             raise UsageError(f"--{option} {column}: {name} has {how}")
+
+
+def _holds_rows(cell: str) -> bool:
+    """Whether a cell has a tab and a line break in it, which nobody types into a spreadsheet: quotes took in rows."""
+    return "\t" in cell and _LINE_END.search(cell) is not None
 
 
 def _text(value: Any) -> str:
