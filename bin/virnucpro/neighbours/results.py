@@ -16,7 +16,9 @@ import torch
 
 from virnucpro.errors import DataError, InputMissingError
 from virnucpro.output.damage import REMEDY_OF_RESULTS, reading
-from virnucpro.output.files import embedding_parts
+from virnucpro.output.digest_list import read_digests
+from virnucpro.output.digests import check_file
+from virnucpro.output.files import DIGESTS_FILE, embedding_parts
 from virnucpro.output.schema import decode_metadata, required_vector_columns
 
 #: Rows of vectors read at a time.
@@ -59,6 +61,7 @@ class Results:
         parts = embedding_parts(folder)
         if not parts:
             raise InputMissingError(f"{folder}: no embeddings/part-*.parquet in it; give the folder of a finished run")
+        _prove(folder, parts)
         tables = []
         for part in parts:
             with reading(part, REMEDY_OF_RESULTS):
@@ -132,3 +135,12 @@ class Results:
             chosen = first[read : read + len(values)]
             read += len(values)
             yield values[chosen].astype(np.float32, copy=False)
+
+
+def _prove(folder: Path, parts: list[Path]) -> None:
+    """Hold the parts to their digests; a run's own vectors come without, from the task that proved them."""
+    if not (folder / DIGESTS_FILE).exists():
+        return
+    digests = read_digests(folder)
+    for part in parts:
+        check_file(part, digests.get(part.relative_to(folder).as_posix()), REMEDY_OF_RESULTS)
