@@ -22,20 +22,40 @@ def inputFiles(input, sheet) {
         return existingPaths('input', input, [type: 'file']).collect { path -> [path: path, sample: null] }
     }
     def table = existingPaths('sample_sheet', sheet, [type: 'file'])[0]
-    def lines = table.readLines()
-    def tabs = lines.find { true }?.contains('\t')
-    if (lines.any { line -> line.count('"') % 2 }) {
-        stop(65, "--sample_sheet ${sheet}: a line that ends within quotes; give a table with the columns sample and file")
+    def remedy = 'give a table with the columns sample and file, commas, semicolons or tabs between its cells'
+    def lines = utf8(table)?.readLines()
+    if (lines == null) {
+        stop(65, "--sample_sheet ${sheet}: not a sample sheet in UTF-8; ${remedy}, saved as plain text in UTF-8")
     }
-    // Excel writes a byte order mark before the first name.
-    def rows = table.splitCsv(header: true, strip: true, quote: '"', sep: tabs ? '\t' : ',')
-        .collect { row -> row.collectEntries { name, value -> [name.toString().replace('\uFEFF', ''), value] } }
+    if (lines.any { line -> line.count('"') % 2 }) {
+        stop(65, "--sample_sheet ${sheet}: a line that ends within quotes; ${remedy}")
+    }
+    def first = lines.find { line -> line.trim() } ?: ''
+    def between = ['\t', ',', ';'].find { each -> first.contains(each) } ?: ','
+    // Not by Nextflow's own headers, which may neither be empty nor occur twice. Excel writes a byte order mark before the first.
+    def cells = first ? table.splitCsv(strip: true, quote: '"', sep: between).collect { row -> row.toList() } : []
+    def columns = cells ? cells[0].collect { name -> "${name ?: ''}".replace('\uFEFF', '').toString() } : []
+    def missing = ['sample', 'file'].findAll { name -> cells && !(name in columns) }
+    if (missing) {
+        stop(65, "--sample_sheet ${sheet}: no column ${missing.join(' and no column ')} in its first line; ${remedy}")
+    }
+    def rows = cells.drop(1).collect { row -> [sample: row[columns.indexOf('sample')], file: row[columns.indexOf('file')]] }
     if (!rows || rows.any { row -> !row.sample || !row.file }) {
-        stop(65, "--sample_sheet ${sheet}: a row without sample or file, or no row; give a table with the columns sample and file")
+        stop(65, "--sample_sheet ${sheet}: a row without sample or file, or no row; ${remedy}")
     }
     def files = rows.collectMany { row -> found('sample_sheet', row.file, [type: 'file']).collect { path -> [path: path, sample: row.sample] } }
     stageable('sample_sheet', files.collect { each -> each.path })
     return files
+}
+
+/** A file's text, or null where it is none in UTF-8. */
+def utf8(file) {
+    try {
+        return java.nio.charset.StandardCharsets.UTF_8.newDecoder().decode(java.nio.ByteBuffer.wrap(file.bytes)).toString()
+    }
+    catch (java.nio.charset.CharacterCodingException _error) {
+        return null
+    }
 }
 
 /** The folder of --reference, which says where to look for --neighbours, in a list; [] without one. */

@@ -39,16 +39,8 @@ class Malicious:
         (["--input", PROTEINS, "--strict", "maybe"], 2, "--strict is 'maybe', but must be true or false"),
         ([], 2, "no --input"),
         ([PROTEINS], 2, f"'{PROTEINS}' belongs to no parameter"),
-        (
-            ["--input", PROTEINS, "--input=b.fasta"],
-            2,
-            "--input is given more than once, of which Nextflow",
-        ),
-        (
-            ["--input", PROTEINS, "b.fasta", "c d.fasta"],
-            2,
-            "'b.fasta' and 1 more belong to no parameter; write",
-        ),
+        (["--input", PROTEINS, "--input=b.fasta"], 2, "--input is given more than once, of which Nextflow"),
+        (["--input", PROTEINS, "b.fasta", "c d.fasta"], 2, "'b.fasta' and 1 more belong to no parameter; write"),
         (["--input"], 2, "--input has no value; give one"),
         (["--input", ""], 2, "--input has no value; give one"),
         once(["--input", PROTEINS, "--outdir"], 2, "--outdir has no value; give one"),
