@@ -44,7 +44,7 @@ def checkWords(words) {
     def left = words.findAll { word -> word != 'true' }
     if (left) {
         def others = left.size() > 1 ? " and ${left.size() - 1} more" : ''
-        stop(2, "'${printable(left[0])}'${others} belong${others ? '' : 's'} to no parameter; write a glob in quotes, as in --input 'proteins/*.fasta', or commas between files")
+        stop(2, "words that belong to no parameter: '${printable(left[0])}'${others}; write a glob in quotes, as in --input 'proteins/*.fasta', or commas between files")
     }
 }
 
