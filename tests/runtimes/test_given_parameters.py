@@ -34,14 +34,19 @@ def test_what_is_read_with_the_configuration_takes_what_was_given() -> None:
 
 
 @pytest.mark.parametrize("parser", ["v1", "v2"])
-@pytest.mark.parametrize(("profile", "door"), [("slurm", "words"), ("docker", "words"), ("slurm", "file")])
+@pytest.mark.parametrize(
+    ("profile", "door"), [("slurm", "words"), ("docker", "words"), ("slurm", "file"), ("slurm", "configuration")]
+)
 def test_tasks_and_pages_are_told_what_was_given(
     profile: str, door: str, parser: str, stub_inputs: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "given.yaml").write_text("".join(f"{name}: {value}\n" for name, value in GIVEN.items()))
     words = [word for name, value in GIVEN.items() for word in (f"--{name}", value)]
     # Parser v2 of Nextflow 25.04 wants a profile declared in every file.
-    (tmp_path / "site.config").write_text("profiles { slurm { }\ndocker { } }\nexecutor.pollInterval = '1 sec'\n")
+    site = "profiles { slurm { }\ndocker { } }\nexecutor.pollInterval = '1 sec'\n"
+    if door == "configuration":
+        site += "".join(f"params.{name} = '{value}'\n" for name, value in GIVEN.items())
+    (tmp_path / "site.config").write_text(site)
     loaded = tmp_path / "loaded"
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "module").write_text(f'#!/bin/sh\necho "$@" >> {loaded}\n')
@@ -49,7 +54,7 @@ def test_tasks_and_pages_are_told_what_was_given(
     run = run_pipeline(
         tmp_path / "run",
         *("-stub", "-profile", profile, "--gpus", "0"),
-        *(("-params-file", str(tmp_path / "given.yaml")) if door == "file" else words),
+        *{"words": words, "file": ("-params-file", str(tmp_path / "given.yaml"))}.get(door, ()),
         inputs=stub_inputs,
         environment={
             "PATH": f"{tmp_path / 'path'}:{STAND_INS}:{os.environ['PATH']}",
@@ -62,6 +67,11 @@ def test_tasks_and_pages_are_told_what_was_given(
     assert run.code == 0, run.output
     tasks = [path.read_text() for path in run.directory.glob("work/*/*/.command.run")]
     assert len(tasks) == 5
+    if door == "configuration":  # Nextflow reads such a file after ours.
+        assert not any("/shared/kernels" in task for task in tasks) and not loaded.exists()
+        assert (run.directory / "elsewhere" / "embeddings").is_dir()
+        assert [path.name for path in (run.directory / "results").iterdir()] == ["pipeline_info"]
+        return
     assert all(re.search(r"TRITON_CACHE_DIR=\W*/shared/kernels\W", task) for task in tasks)
     assert not loaded.exists() or "load cuda/12.4" in loaded.read_text()
     assert loaded.exists() == (profile == "slurm")
