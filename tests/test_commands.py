@@ -135,8 +135,8 @@ def finished(project: Path) -> Path:
     bash(FIRST, project)
     assert (project / "results/report/multiqc_report.html").exists()
     settings = (project / "nextflow.config").read_text()
-    assert settings.count("    report = true\n") == 1
-    (project / "nextflow.config").write_text(settings.replace("    report = true\n", "    report = false\n"))
+    assert settings.count("('report', true)") == 1
+    (project / "nextflow.config").write_text(settings.replace("('report', true)", "('report', false)"))
     return project
 
 

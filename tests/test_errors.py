@@ -135,6 +135,11 @@ def test_neighbours_in_damaged_results_are_bad_data(tmp_path: Path) -> None:
     for damaged in (whole[:-100], whole[:40] + bytes(100) + whole[140:], flipped):
         path.write_bytes(damaged)
         code, line = program("neighbours.py", *options)
+        assert code == ExitCode.BAD_DATA and "part-00000.parquet: not as it was written" in line
+    (tmp_path / "results" / "digests.xxh128").unlink()
+    for damaged in (whole[:-100], whole[:40] + bytes(100) + whole[140:]):
+        path.write_bytes(damaged)
+        code, line = program("neighbours.py", *options)
         assert code == ExitCode.BAD_DATA and "part-00000.parquet: " in line
     path.write_bytes(whole)
     path.with_name("part-00001.parquet").write_bytes(b"of another run")

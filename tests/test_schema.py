@@ -27,7 +27,8 @@ CHANGELOG = (PROJECT / "CHANGELOG.md").read_text()
 
 def config_parameters() -> dict[str, str]:
     (block,) = re.findall(r"^params \{\n(.*?)^\}", CONFIG, re.DOTALL | re.MULTILINE)
-    return dict(re.findall(r"^    (\w+) = (.*)$", block, re.MULTILINE))
+    plain = re.sub(r"= params\.getOrDefault\('\w+', (.*)\)$", r"= \1", block, flags=re.MULTILINE)
+    return dict(re.findall(r"^    (\w+) = (.*)$", plain, re.MULTILINE))
 
 
 def python_defaults() -> dict[str, object]:

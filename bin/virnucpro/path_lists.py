@@ -16,7 +16,7 @@ from virnucpro.shards import SHARD_NAMES
 
 Split = TypeVar("Split", bound=SplitConfig)
 
-_SHEET: Final = "give a table with the columns sample and file"
+_SHEET: Final = "give a table with the columns sample and file, commas, semicolons or tabs between its cells"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def named_paths(given: Sequence[Path], list_file: Path | None) -> PathList:
 
 
 def read_sample_sheet(path: Path) -> PathList:
-    """Read a table with the columns ``sample`` and ``file``, tabs or commas between them; a folder means its files.
+    """Read a table with the columns ``sample`` and ``file``, as ``sheet_rows``; a folder means its files.
 
     Raises:
         InputMissingError: the sheet is not there, or a folder holds no file.
@@ -67,26 +67,42 @@ def read_sample_sheet(path: Path) -> PathList:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
-        rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
     except FileNotFoundError:
         raise InputMissingError(f"{path}: no such sample sheet; check the path") from None
     except IsADirectoryError:
         raise InputMissingError(f"{path}: a folder, not a sample sheet; {_SHEET}") from None
-    except (ValueError, csv.Error) as error:
-        raise DataError(f"{path}: not a sample sheet ({error}); {_SHEET}") from None
+    except ValueError:
+        raise DataError(f"{path}: not a sample sheet in UTF-8; {_SHEET}, saved as plain text in UTF-8") from None
     if "\0" in text:
         raise DataError(f"{path}: not a sample sheet (a zero byte); {_SHEET}")
     if any(line.count('"') % 2 for line in text.split("\n")):
         raise DataError(f"{path}: a line that ends within quotes; {_SHEET}")
-    if any(cell for row in rows for cell in row.get(None) or ()):
-        raise DataError(f"{path}: a row with more cells than the header; put quotes around a name with commas in it")
-    pairs = [(row.get("sample"), row.get("file")) for row in rows]
+    pairs = [(row.get("sample"), row.get("file")) for row in sheet_rows(text, path)]
     found = [(file, sample) for sample, name in pairs if sample and name for file in files_of([Path(name)])]
     if not found or not all(sample and name for sample, name in pairs):
         raise DataError(f"{path}: a row without sample or file, or no row; {_SHEET}")
     files, samples = zip(*found, strict=True)
     return PathList(files, tuple(map(str, files)), samples)
+
+
+def sheet_rows(text: str, path: Path) -> list[dict[str, str]]:
+    """The rows of a table by their columns; tabs, commas or semicolons between cells, and blanks around them ignored.
+
+    Raises:
+        DataError: a column is missing, or a row has more cells than the header.
+    """
+    header = text.lstrip().partition("\n")[0]
+    delimiter = next((each for each in "\t,;" if each in header), ",")
+    try:
+        lines = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
+    except csv.Error as error:
+        raise DataError(f"{path}: not a sample sheet ({error}); {_SHEET}") from None
+    columns = lines[0] if lines else []
+    if missing := [name for name in ("sample", "file") if lines and name not in columns]:
+        raise DataError(f"{path}: no column {' and no column '.join(missing)} in its first line; {_SHEET}")
+    if any(cell for line in lines for cell in line[len(columns) :]):
+        raise DataError(f"{path}: a row with more cells than the header; put quotes around a name with commas in it")
+    return [dict(zip(columns, line, strict=False)) for line in lines[1:]]
 
 
 def with_files(config: Split) -> Split:

@@ -1,5 +1,5 @@
 // The schema is the only list of parameters: names, types, choices and ranges are checked against it.
-include { stop } from '../words/main.nf'
+include { printable ; stop } from '../words/main.nf'
 include { schemaProperties } from '../schema/main.nf'
 
 /**
@@ -28,12 +28,33 @@ def lastWord(text, fault) {
 /** Parameters with their schema's types: the command line passes strings, and `--strict false` must not be true. */
 def checkParameters(given, schema) {
     def rules = schemaProperties(schema)
+    checkWords(workflow.session.binding.getVariable('args'))
+    checkOnce(rules)
     given.keySet().each { name ->
         if (!rules.containsKey(name)) {
             stop(2, unknown(name, rules.keySet()))
         }
     }
     return rules.collectEntries { name, rule -> [name, given.containsKey(name) ? checkParameter(name, rule, given[name]) : null] }
+}
+
+/** Ends the run where words are left that no parameter takes: all files but the first, where a shell wrote out a glob. */
+def checkWords(words) {
+    // What Nextflow makes of -stub.
+    def left = words.findAll { word -> word != 'true' }
+    if (left) {
+        def others = left.size() > 1 ? " and ${left.size() - 1} more" : ''
+        stop(2, "words that belong to no parameter: '${printable(left[0])}'${others}; write a glob in quotes, as in --input 'proteins/*.fasta', or commas between files")
+    }
+}
+
+/** Ends the run where one that takes several is given twice: Nextflow keeps the last alone, which for others is as meant. */
+def checkOnce(rules) {
+    rules.findAll { _name, rule -> 'array' in rule.type }.each { name, _rule ->
+        if ((workflow.commandLine ?: '').findAll("(?<=\\s)--${name}(?=[\\s=])").size() > 1) {
+            stop(2, "--${name} is given more than once, of which Nextflow takes the last alone; give it once, with commas between its values")
+        }
+    }
 }
 
 def checkParameter(name, rule, value) {

@@ -1,6 +1,7 @@
 // Names of files and folders as users have them: found, refused and listed.
 // Only main.nf includes it: Nextflow's first parser compiles what is included anew for each file that does.
 include { printable ; stop } from '../words/main.nf'
+include { sheetRows } from '../sample_sheet/main.nf'
 
 /** Files or folders in the order given, globs sorted by name. Given is a list, or names and globs between commas. */
 def existingPaths(name, given, options) {
@@ -22,32 +23,9 @@ def inputFiles(input, sheet) {
         return existingPaths('input', input, [type: 'file']).collect { path -> [path: path, sample: null] }
     }
     def table = existingPaths('sample_sheet', sheet, [type: 'file'])[0]
-    if (table.readLines().any { line -> line.count('"') % 2 }) {
-        stop(65, "--sample_sheet ${sheet}: a line that ends within quotes; give a table with the columns sample and file")
-    }
-    def cells = cellsOf(table, table.readLines())
-    // Excel writes a byte order mark before the first name.
-    def header = cells.take(1).flatten().collect { name -> name.toString().replace('\uFEFF', '') }
-    if (cells.any { row -> row.drop(header.size()).any() }) {
-        stop(65, "--sample_sheet ${sheet}: a row with more cells than the header; put quotes around a name with commas in it")
-    }
-    def rows = cells.drop(1).collect { row -> [header, row].transpose().collectEntries() }
-    if (!rows || rows.any { row -> !row.sample || !row.file }) {
-        stop(65, "--sample_sheet ${sheet}: a row without sample or file, or no row; give a table with the columns sample and file")
-    }
-    def files = rows.collectMany { row -> found('sample_sheet', row.file, [type: 'file']).collect { path -> [path: path, sample: row.sample] } }
+    def files = sheetRows(table, sheet).collectMany { row -> found('sample_sheet', row.file, [type: 'file']).collect { path -> [path: path, sample: row.sample] } }
     stageable('sample_sheet', files.collect { each -> each.path })
     return files
-}
-
-/** The rows of a table that are not blank, its header among them; none of one that Nextflow cannot read. */
-def cellsOf(table, lines) {
-    try {
-        return table.splitCsv(header: false, strip: true, quote: '"', sep: lines.find { true }?.contains('\t') ? '\t' : ',')
-    }
-    catch (IllegalStateException _error) {
-        return []
-    }
 }
 
 /** The folder of --reference, which says where to look for --neighbours, in a list; [] without one. */

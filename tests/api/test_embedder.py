@@ -160,6 +160,7 @@ def test_what_looks_like_nucleotides_is_taken_if_it_is_said_to_be_protein(embedd
     "call",
     [
         lambda: Embedder(MODEL, pooling=("median",)),
+        lambda: Embedder(MODEL, pooling="mean,bos"),
         lambda: Embedder(MODEL, device="tpu"),
         lambda: Embedder(max_length=0),
     ],
@@ -167,6 +168,11 @@ def test_what_looks_like_nucleotides_is_taken_if_it_is_said_to_be_protein(embedd
 def test_options_are_checked_before_a_model_is_loaded(call: Callable[[], Embedder]) -> None:
     with pytest.raises(UsageError):
         call()
+
+
+def test_one_pooling_and_one_layer_need_no_tuple() -> None:
+    one = Embedder(MODEL, pooling="bos", layers=-1)  # type: ignore[arg-type]  # a layer alone
+    assert (one.pooling, one.layers) == (("bos",), (-1,))
 
 
 def test_the_model_stays_loaded_between_calls(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import sys
@@ -15,8 +14,6 @@ from terminal import launch_on_terminal
 
 GROUPS = json.loads((PROJECT / "nextflow_schema.json").read_text())["$defs"].values()
 RULES = {name: rule for group in GROUPS for name, rule in group["properties"].items()}
-#: That of 25.04 reads the defaults where it configures pages: it does not see --help there.
-PARSER_V2 = os.environ.get("NXF_SYNTAX_PARSER") == "v2"
 
 
 def after_banner(run: Launch) -> list[str]:
@@ -61,7 +58,7 @@ def test_help_does_nothing_else(helped: Launch) -> None:
     lines = [line for line in after_banner(helped) if line]
     assert lines[0] == "Protein FASTA in, ESM-2 embeddings out."
     assert lines[-1] == "docs/usage.md says more of each."
-    assert PARSER_V2 or not helped.results.exists()
+    assert not helped.results.exists()
 
 
 def test_help_on_a_terminal_and_in_a_preview_is_the_same(helped: Launch) -> None:
@@ -70,7 +67,6 @@ def test_help_on_a_terminal_and_in_a_preview_is_the_same(helped: Launch) -> None
     assert expected in "\n".join(after_banner(launch_on_terminal(helped.folder, "--help")))
 
 
-@pytest.mark.skipif(PARSER_V2, reason="parser v2 of Nextflow 25.04 does not see --help in the configuration")
 def test_help_leaves_the_files_of_a_finished_run(tmp_path: Path) -> None:
     trace = tmp_path / "results" / "pipeline_info" / "trace.txt"
     trace.parent.mkdir(parents=True)

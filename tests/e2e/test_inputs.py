@@ -53,7 +53,7 @@ def test_samples(tmp_path: Path) -> None:
     (tmp_path / "lake" / "a.gb").write_bytes(genes("genbank"))
     (tmp_path / "lake" / "b.fasta").write_text(">bad\nM7\n>c\nMKV\n")
     (tmp_path / "gut, upper.fasta").write_bytes(FASTA)
-    rows = '\ufeffsample,file\r\nlake,lake\r\n"gut, upper","gut, upper.fasta"\r\n'
+    rows = '\ufeffsample; file;;\r\nlake;lake;;\r\n"gut, upper";"gut, upper.fasta";;\r\n'
     (tmp_path / "samples.csv").write_bytes(rows.encode())
     run = launch(tmp_path, "--sample_sheet", "samples.csv", "--model", MODEL, "--report", "false")
     assert run.code == 0, run.output
@@ -71,7 +71,9 @@ def test_samples(tmp_path: Path) -> None:
     ("sheet", "arguments", "code", "message"),
     [
         ("sample,file\na,none.fasta\n", [], 66, "--sample_sheet none.fasta: no such file; check the path"),
-        ("sample,path\na,in.fasta\n", [], 65, "--sample_sheet samples.csv: a row without sample or file"),
+        ("sample;path\na;in.fasta\n", [], 65, "--sample_sheet samples.csv: no column file in its first line"),
+        ("", [], 65, "--sample_sheet samples.csv: a row without sample or file"),
+        ("sample,file\ncaf\udce9,in.fasta\n", [], 65, "--sample_sheet samples.csv: not a sample sheet in UTF-8"),
         ("sample,file\n", [], 65, "--sample_sheet samples.csv: a row without sample or file"),
         ('sample,file\n"a\nb",in.fasta\n', [], 65, "--sample_sheet samples.csv: a line that ends within quotes"),
         (
@@ -86,7 +88,7 @@ def test_samples(tmp_path: Path) -> None:
 )
 def test_what_is_no_sample_sheet(tmp_path: Path, sheet: str, arguments: list[str], code: int, message: str) -> None:
     (tmp_path / "in.fasta").write_bytes(FASTA)
-    (tmp_path / "samples.csv").write_text(sheet)
+    (tmp_path / "samples.csv").write_bytes(sheet.encode(errors="surrogateescape"))
     run = launch(tmp_path, "--sample_sheet", "samples.csv", "--model", MODEL, *arguments)
     assert run.code == code, run.output
     assert message in run.last_lines

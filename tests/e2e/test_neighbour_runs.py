@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +94,15 @@ def test_a_reference_that_is_none_ends_the_run_with_its_reason(tmp_path: Path) -
     run = embed(tmp_path, RECORDS[:2], "--neighbours", "1", "--reference", tmp_path / "empty", "--report", "false")
     assert run.code == 66, run.output
     assert "no embeddings/part-*.parquet in it; give the folder of a finished run" in run.last_lines
+
+
+@pytest.mark.one_engine
+def test_a_byte_that_changed_in_a_reference_ends_the_run(earlier: Launch, tmp_path: Path) -> None:
+    results = Path(shutil.copytree(earlier.results, tmp_path / "a reference"))
+    part = results / "embeddings" / "part-00000.parquet"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    run = embed(tmp_path / "run", RECORDS[40:44], "--neighbours", "2", "--reference", results, "--report", "false")
+    assert run.code == 65
+    assert f" {part}: not as it was written, a byte was changed" in run.output.splitlines()[-1]

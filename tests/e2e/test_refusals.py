@@ -38,6 +38,13 @@ class Malicious:
         (["--input", PROTEINS, "--work-dir", "x"], 2, "Nextflow's own and has one dash: -work-dir"),
         (["--input", PROTEINS, "--strict", "maybe"], 2, "--strict is 'maybe', but must be true or false"),
         ([], 2, "no --input"),
+        ([PROTEINS], 2, f"words that belong to no parameter: '{PROTEINS}'; write"),
+        (["--input", PROTEINS, "--input=b.fasta"], 2, "--input is given more than once, of which Nextflow"),
+        (
+            ["--input", PROTEINS, "b.fasta", "c d.fasta"],
+            2,
+            "words that belong to no parameter: 'b.fasta' and 1 more; write",
+        ),
         (["--input"], 2, "--input has no value; give one"),
         (["--input", ""], 2, "--input has no value; give one"),
         once(["--input", PROTEINS, "--outdir"], 2, "--outdir has no value; give one"),

@@ -89,6 +89,5 @@ def test_a_run_without_a_report_makes_none(tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert (tmp_path / "results" / "embeddings" / "part-00000.parquet").is_file()
     assert not (tmp_path / "results" / "report").exists()
-    if os.environ.get("NXF_SYNTAX_PARSER") != "v2":  # that of 25.04 reads the defaults where it configures pages
-        assert [path.name for path in (tmp_path / "results" / "pipeline_info").iterdir()] == ["trace.txt"]
+    assert [path.name for path in (tmp_path / "results" / "pipeline_info").iterdir()] == ["trace.txt"]
     assert "REPORT" not in (tmp_path / "results" / "pipeline_info" / "trace.txt").read_text()

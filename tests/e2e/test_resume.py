@@ -98,7 +98,6 @@ def resumed(project: Path, driver: dict[str, str], parameters: dict[str, str], *
     arguments = [word for name, value in given.items() for word in (f"--{name}", value)]
     run = launch(folder, *others, *arguments, project=project, environment=driver)
     assert run.code == 0, run.output
-    # Not by the trace: for parser v2 of Nextflow 25.04 it lies in results/ whatever --outdir says.
     statuses: dict[str, set[str]] = {}
     for status, process in re.findall(r"\] (Cached|Submitted) process > (\w+)", run.output):
         statuses.setdefault(process, set()).add(status)

@@ -29,3 +29,10 @@ def local(tmp_path_factory: pytest.TempPathFactory, inputs: Path) -> Run:
     run = run_pipeline(tmp_path_factory.mktemp("local"), "--gpus", "0", inputs=inputs)
     assert run.code == 0, run.output
     return run
+
+
+@pytest.fixture
+def stub_inputs(tmp_path: Path) -> Path:
+    (tmp_path / "model.pt").write_bytes(b"")
+    (tmp_path / "few.fasta").write_text(">p\nMKV\n")
+    return tmp_path

@@ -239,13 +239,6 @@ def test_read_only_containers_run_from_a_clone_under_tmp(project: str, inputs: P
         assert len(runs) == 4 and all("--read-only" in words for words in runs)
 
 
-@pytest.fixture
-def stub_inputs(tmp_path: Path) -> Path:
-    (tmp_path / "model.pt").write_bytes(b"")
-    (tmp_path / "few.fasta").write_text(">p\nMKV\n")
-    return tmp_path
-
-
 def test_a_gpu_task_without_a_gpu_says_so_and_is_not_tried_again(tmp_path: Path, stub_inputs: Path) -> None:
     run = run_pipeline(
         tmp_path / "run",

@@ -9,13 +9,13 @@ from foreign_files import genes
 from split_program import ledger, split
 
 
-@pytest.mark.parametrize("delimiter", ["\t", ","])
+@pytest.mark.parametrize("delimiter", ["\t", ",", ";"])
 def test_samples(tmp_path: Path, delimiter: str) -> None:
     (tmp_path / "lake").mkdir()
     (tmp_path / "lake" / "a.fasta").write_text(">a\nMK\n>b\nM7\n")
     (tmp_path / "lake" / "b.gb").write_bytes(genes("genbank"))
     (tmp_path / "gut, upper.fasta").write_text(">c\nMKV\n")
-    rows = [("sample", "file"), ("lake", tmp_path / "lake"), ("gut", f'"{tmp_path / "gut, upper.fasta"}"')]
+    rows = [("sample", " file"), ("lake", tmp_path / "lake"), ("gut", f'"{tmp_path / "gut, upper.fasta"}"')]
     sheet = tmp_path / "sheet"
     sheet.write_text("\ufeff" + "".join(f"{one}{delimiter}{other}\r\n" for one, other in rows))
     split(tmp_path, "--sample-sheet", sheet)
@@ -25,11 +25,21 @@ def test_samples(tmp_path: Path, delimiter: str) -> None:
     assert "give no others beside it" in split(tmp_path, "--sample-sheet", sheet, tmp_path / "lake", code=2)
 
 
-@pytest.mark.parametrize("text", ["", "sample,file\n", "sample,path\na,b\n", "sample,file\n,b.fasta\n", "a\n"])
-def test_what_is_no_sample_sheet(tmp_path: Path, text: str) -> None:
-    (tmp_path / "sheet.csv").write_text(text)
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"", "a row without sample or file, or no row"),
+        (b"sample,file\n", "a row without sample or file, or no row"),
+        (b"sample,file\n,b.fasta\n", "a row without sample or file, or no row"),
+        (b"Sample,file\na,b\n", "no column sample in its first line"),
+        (b"a\n", "no column sample and no column file in its first line"),
+        ("sample,file\ncafé,b\n".encode("latin-1"), "not a sample sheet in UTF-8"),
+    ],
+)
+def test_what_is_no_sample_sheet(tmp_path: Path, text: bytes, reason: str) -> None:
+    (tmp_path / "sheet.csv").write_bytes(text)
     said = split(tmp_path, "--sample-sheet", tmp_path / "sheet.csv", code=65)
-    assert "sheet.csv: a row without sample or file, or no row; give a table with the columns sample and file" in said
+    assert f"sheet.csv: {reason}; give a table with the columns sample and file, commas, semicolons or tabs" in said
 
 
 def test_a_row_with_more_cells_than_the_header_is_refused(tmp_path: Path) -> None:

@@ -136,8 +136,8 @@ class Embedder(SequenceConfig):
     stopped_frames: int = field(default=0, init=False, repr=False, metadata={"least": 0})
 
     def __post_init__(self) -> None:
-        for name in ("layers", "pooling"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, given in (("layers", self.layers), ("pooling", self.pooling)):
+            object.__setattr__(self, name, (given,) if isinstance(given, str | int) else tuple(given))
         super().__post_init__()
 
     def embed(self, sequences: Sequences) -> pa.Table:

@@ -27,6 +27,8 @@ class MergeConfig(Config):
     nextflow_version: str | None = option("of the Nextflow that ran it", None)
     commit: str | None = option("of the pipeline, where it is known", None)
     launched: str | None = option("by whom and where, with --provenance full", None, metavar="USER@HOST:FOLDER")
+    #: What the user calls each of ``reuse``, where they lie elsewhere now.
+    reuse_names: tuple[str, ...] = ()
     #: When the results were merged, in ISO 8601; now unless given.
     ended: str | None = None
     row_group_rows: int = 16_384

@@ -25,7 +25,7 @@ from virnucpro.merge.vectors import ReuseReader, ShardReader, record_type
 from virnucpro.monitor.run_metrics import merge_metrics, run_figures
 from virnucpro.output.atomic import prepare_new_directory, publish_directory, remove_tree, sync
 from virnucpro.output.contracts import ModelDescription, RunModel, RunParameters, RunSummary, RunVersions, SplitSummary
-from virnucpro.output.damage import reading
+from virnucpro.output.damage import calling, reading
 from virnucpro.output.digest_list import result_digests, reused_parts, write_digests
 from virnucpro.output.digests import check_file
 from virnucpro.output.files import (
@@ -85,14 +85,15 @@ def merge(config: MergeConfig) -> RunSummary:
         UsageError: ``config.outdir`` holds something.
         OSError: reading or writing failed.
     """
-    inputs = _open(config)
-    temporary = prepare_new_directory(config.outdir)
-    try:
-        summary = _merge_into(temporary, config, inputs)
-        publish_directory(temporary, config.outdir)
-    except BaseException:
-        remove_tree(temporary)
-        raise
+    with calling(dict(zip(config.reuse, config.reuse_names, strict=False))):
+        inputs = _open(config)
+        temporary = prepare_new_directory(config.outdir)
+        try:
+            summary = _merge_into(temporary, config, inputs)
+            publish_directory(temporary, config.outdir)
+        except BaseException:
+            remove_tree(temporary)
+            raise
     return summary
 
 

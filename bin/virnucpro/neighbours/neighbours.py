@@ -19,6 +19,7 @@ from virnucpro.neighbours.pairs import pair_tables
 from virnucpro.neighbours.results import Results
 from virnucpro.neighbours.search import inverse_norms, nearest
 from virnucpro.output.atomic import PartialParquet
+from virnucpro.output.damage import calling
 from virnucpro.output.files import NEIGHBOURS_FILE
 from virnucpro.output.schema import NEIGHBOURS_SCHEMA, encode_metadata
 from virnucpro.pipeline.device import select_device
@@ -43,16 +44,17 @@ def neighbours(config: NeighboursConfig) -> Path:
     """
     begun = time.perf_counter()
     device = select_device(config.device, "fp32")
-    run = Results.open(config.results)
-    reference = run if config.reference is None else Results.open(config.reference)
     among = None if config.reference is None else config.reference_name or str(config.reference)
-    tables = nearest_pairs(run, reference, config.neighbours, device, among)
-    first = next(tables)
-    config.outdir.mkdir(parents=True, exist_ok=True)
     path = config.outdir / NEIGHBOURS_FILE
-    with PartialParquet(path, first.schema, compression="zstd") as file:
-        for table in chain((first,), tables):
-            file.write(table)
+    with calling({} if config.reference is None or among is None else {config.reference: among}):
+        run = Results.open(config.results)
+        reference = run if config.reference is None else Results.open(config.reference)
+        tables = nearest_pairs(run, reference, config.neighbours, device, among)
+        first = next(tables)
+        config.outdir.mkdir(parents=True, exist_ok=True)
+        with PartialParquet(path, first.schema, compression="zstd") as file:
+            for table in chain((first,), tables):
+                file.write(table)
     where = "one another" if among is None else visible(f"{len(reference.groups):,} of {among}")
     seconds = time.perf_counter() - begun
     print(f"{config.neighbours} nearest of {len(run.groups):,} records among {where}: {seconds:.1f} s on {device.type}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -36,6 +38,20 @@ def reading(where: object, remedy: str) -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         raise DataError(f"{where}: unreadable ({_first_line(error)}); {remedy}") from error
+
+
+@contextmanager
+def calling(names: Mapping[Path, str]) -> Iterator[None]:
+    """Have errors name folders as the user does: a task finds them under other names."""
+    try:
+        yield
+    except VirnucproError as error:
+        text = str(error)
+        for folder, name in names.items():
+            here, theirs = re.escape(str(folder)), name.rstrip("/").replace("\\", r"\\")
+            text = re.sub(rf"(?<![\w./-]){here}(?=[/:])", theirs, text)
+        error.args = (text,)
+        raise
 
 
 def _first_line(error: BaseException) -> str:
