@@ -154,6 +154,17 @@ def test_a_part_of_another_run_beside_these_is_named(results: Path) -> None:
         verify(results)
 
 
+def test_every_file_counts_that_the_list_no_longer_names(results: Path) -> None:
+    (results / "ro-crate-metadata.json").touch()
+    write_digests(results, {}, {})
+    lines = (results / "digests.xxh128").read_text().splitlines(keepends=True)
+    assert len(lines) > 8
+    for line in lines:
+        (results / "digests.xxh128").write_text("".join(each for each in lines if each != line))
+        with pytest.raises(DataError, match=line.split()[1]):
+            verify(results)
+
+
 def _rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     pq.write_table(change(pq.read_table(path)), path)
 

@@ -25,6 +25,7 @@ from virnucpro.output.files import (
     EMBEDDINGS_DIR,
     MANIFEST_FILE,
     METRICS_DIR,
+    PROVENANCE_FILE,
     REJECTED_FILE,
     RESIDUES_DIR,
     RUN_SUMMARY_FILE,
@@ -65,8 +66,8 @@ class Proof:
 def verify(results: Path) -> Proof:
     """Prove results that a run left.
 
-    Every file of the list must be there with its digest, and no other part beside them; the ledger, the vectors, the
-    residues, the rejected records and the summary must account for each other, row by row.
+    Every file of the list must be there with its digest, and no other that a run writes beside them; the ledger, the
+    vectors, the residues, the rejected records and the summary must account for each other, row by row.
 
     Raises:
         InputMissingError: there are no results, or they name no digests.
@@ -93,10 +94,11 @@ def _check_files(results: Path, digests: Mapping[str, str]) -> None:
     required = {MANIFEST_FILE, REJECTED_FILE, f"{METRICS_DIR}/{RUN_SUMMARY_FILE}", f"{METRICS_DIR}/{SHARDS_FILE}"}
     for name in sorted(required - digests.keys()):
         raise DataError(f"{results / name}: not among the digests; {_REMEDY}")
-    for folder in (EMBEDDINGS_DIR, RESIDUES_DIR):
-        there = {path.relative_to(results).as_posix() for path in (results / folder).glob("**/*") if path.is_file()}
-        for name in sorted(there - digests.keys()):
-            raise DataError(f"{results / name}: not of this run, whose digests do not name it; remove it")
+    folders = (EMBEDDINGS_DIR, METRICS_DIR, RESIDUES_DIR)
+    beside = chain(*((results / folder).glob("**/*") for folder in folders), (results / PROVENANCE_FILE,))
+    there = {path.relative_to(results).as_posix() for path in beside if path.is_file()}
+    for name in sorted(there - digests.keys()):
+        raise DataError(f"{results / name}: not of this run, whose digests do not name it; remove it, or {_REMEDY}")
     for name, digest in digests.items():
         check_file(results / name, digest, _REMEDY)
 
