@@ -50,8 +50,10 @@ def checkWords(words) {
 
 /** Ends the run where one that takes several is given twice: Nextflow keeps the last alone, which for others is as meant. */
 def checkOnce(rules) {
+    // Words as Nextflow quotes them there, of which a value may hold an option's name.
+    def words = (workflow.commandLine ?: '').findAll(/(?s)(?:\\.|'[^']*'|[^ '\\])+/)
     rules.findAll { _name, rule -> 'array' in rule.type }.each { name, _rule ->
-        if ((workflow.commandLine ?: '').findAll("(?<=\\s)--${name}(?=[\\s=])").size() > 1) {
+        if (words.count { word -> word ==~ "(?s)'?--${name}(=.*)?" } > 1) {
             stop(2, "--${name} is given more than once, of which Nextflow takes the last alone; give it once, with commas between its values")
         }
     }

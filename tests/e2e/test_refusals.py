@@ -40,6 +40,9 @@ class Malicious:
         ([], 2, "no --input"),
         ([PROTEINS], 2, f"words that belong to no parameter: '{PROTEINS}'; write"),
         (["--input", PROTEINS, "--input=b.fasta"], 2, "--input is given more than once, of which Nextflow"),
+        once(["--input", "it's", "--input=c d.fasta"], 2, "--input is given more than once, of which Nextflow"),
+        (["--input", "no --input b.fasta"], 66, "--input no --input b.fasta: no such file"),
+        once(["--input", "it's --input=b.fasta"], 66, "--input it's --input=b.fasta: no such file"),
         (
             ["--input", PROTEINS, "b.fasta", "c d.fasta"],
             2,
