@@ -32,14 +32,17 @@ def new_export(outdir: Path, *, overwrite: bool) -> Iterator[Path]:
     old = outdir.with_name(f".{outdir.name}.old")
     if old.exists() and not outdir.exists():
         old.replace(outdir)
-    replaced = overwrite and outdir.is_dir() and any(outdir.iterdir())
-    if replaced:
+    full = outdir.is_dir() and any(outdir.iterdir())
+    if full and not overwrite:
+        remedy = "name another --outdir, or replace an earlier export with --overwrite"
+        raise UsageError(f"{outdir}: exists already and is not empty; {remedy}")
+    if full:
         _check_replaceable(outdir)
-    temporary = prepare_new_directory(outdir, replaced=replaced)
+    temporary = prepare_new_directory(outdir, replaced=full)
     try:
         yield temporary
         _sync_files(temporary)
-        if replaced:
+        if full:
             _replace(temporary, outdir, old)
         else:
             publish_directory(temporary, outdir)
