@@ -100,26 +100,32 @@ class LedgerError(DataError):
     """The ledger and the vectors do not account for each other: a record without a vector or a reason."""
 
 
-def run_reporting_errors(program: str, main: Callable[[], None]) -> int:
-    """Run ``main`` and turn what it raises into one line on stderr and an exit code.
+def run_reporting_errors(program: str, main: Callable[[], int | None]) -> int:
+    """Run ``main`` and turn what it raises into one line on stderr and an exit code; else that is what it returns.
 
     An unforeseen exception keeps its traceback: it is a fault of ours, not of the user.
     """
     try:
         with none_left():
-            main()
+            return int(main() or ExitCode.OK)
     except (Exception, KeyboardInterrupt) as error:
         if interrupted() or isinstance(error, KeyboardInterrupt):
             return tell_interrupted(program)
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return int(ExitCode.IO_ERROR)
-        if (told := _foreseen(error)) is None:
+        if (code := tell(program, error)) is None:
             raise
-        code, line = told
-        print(f"{program}: error: {_one_line(line)}", file=sys.stderr)
-        return int(code)
-    return int(ExitCode.OK)
+        return code
+
+
+def tell(program: str, error: Exception) -> int | None:
+    """Say an error in one line on stderr; returns its exit code, or None where it has no meaning for the user."""
+    if interrupted() or (told := _foreseen(error)) is None:
+        return None
+    code, line = told
+    print(f"{program}: error: {_one_line(line)}", file=sys.stderr)
+    return int(code)
 
 
 @contextmanager

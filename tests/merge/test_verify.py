@@ -133,6 +133,19 @@ def test_a_damaged_file_is_told_in_one_line(results: Path) -> None:
     )
 
 
+def test_each_of_several_results_has_its_line_and_the_highest_code_is_the_end(results: Path, tmp_path: Path) -> None:
+    whole, missing = shutil.copytree(results, tmp_path / "whole"), tmp_path / "missing"
+    (results / "manifest.parquet").unlink()
+    for given, code in (((results, whole), ExitCode.BAD_DATA), ((missing, results, whole), ExitCode.NO_INPUT)):
+        done = program(*given)
+        assert done.returncode == code, done.stderr
+        (line,) = done.stdout.splitlines()
+        assert line.startswith(f"{whole}: whole: ")
+        wrong = done.stderr.splitlines()
+        assert len(wrong) == len(given) - 1
+        assert all(line.startswith(f"verify.py: error: {each}/") for line, each in zip(wrong, given, strict=False))
+
+
 def test_results_that_are_not_there(tmp_path: Path) -> None:
     done = program(tmp_path)
     assert done.returncode == ExitCode.NO_INPUT and len(done.stderr.splitlines()) == 1

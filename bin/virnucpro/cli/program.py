@@ -40,7 +40,7 @@ def run_as_process(main: Callable[[], int]) -> NoReturn:
 
 
 def run_program(
-    name: str, text: str | None, config: type[Told], run: Callable[[Told], None], argv: Sequence[str] | None
+    name: str, text: str | None, config: type[Told], run: Callable[[Told], int | None], argv: Sequence[str] | None
 ) -> int:
     """Read the arguments into a configuration and run the program on it; returns its exit code.
 
@@ -54,7 +54,7 @@ def run_program(
         _add(parser, each, kinds[each.name])
     given = parser.parse_args(_with_negatives(sys.argv[1:] if argv is None else argv))
 
-    def configured() -> None:
+    def configured() -> int | None:
         values = {each.name: _value(each, kinds[each.name], getattr(given, each.name)) for each in options}
         for each in options:
             if (names := each.metadata["names"]) and (list_file := getattr(given, f"{each.name}_from")):
@@ -68,7 +68,7 @@ def run_program(
                     values["samples"] = listed.samples
         told = config(**values)
         with writing_into(getattr(told, "outdir", Path.cwd())):
-            run(told)
+            return run(told)
 
     return run_reporting_errors(name, configured)
 
