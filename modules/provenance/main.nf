@@ -24,10 +24,15 @@ def plainCommand(p) {
     def groups = schemaGroups(file("${projectDir}/nextflow_schema.json", glob: false))
     def rules = groups.findAll { name, _group -> name != 'cluster' }.values().collectMany { group -> group.properties.entrySet().toList() }
     def given = rules.findAll { each ->
-        each.value.format != 'directory-path' && p[each.key] != null && p[each.key].toString() != each.value.default?.toString()
+        (each.value.format != 'directory-path' || each.key == 'reference') && p[each.key] != null && p[each.key].toString() != each.value.default?.toString()
     }
     def profile = workflow.profile == 'standard' ? [] : ['-profile', workflow.profile]
-    return ['nextflow', 'run', workflow.manifest.name] + profile + given.collect { each -> "--${each.key}=${plain(p[each.key])}" }
+    return ['nextflow', 'run', workflow.manifest.name] + profile + given.collect { each -> "--${each.key}=${isOfHub(each.key, p) ? p.model : plain(p[each.key])}" }
+}
+
+/** Whether a parameter is the model, and that a repository ORG/NAME of the hub: no run has a path where nothing is. */
+def isOfHub(name, p) {
+    return name == 'model' && p.model.toString() ==~ '[^/\\s]+/[^/\\s]+' && !file(p.model, glob: false).exists()
 }
 
 /** A value without the folders that lead to what it names. */

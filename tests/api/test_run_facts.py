@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import platform
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def test_the_command_is_told_without_folders() -> None:
     ]
     assert told["started"] is not None
     assert datetime.now(UTC) - datetime.fromisoformat(told["started"]) < timedelta(minutes=1)
+
+
+def test_a_repository_of_the_hub_keeps_its_whole_name() -> None:
+    told = facts_of_run(replace(config("names"), model="facebook/esm2_t6_8M_UR50D", reference=Path("/old/results")))
+    assert told["command"] is not None
+    assert {"--model=facebook/esm2_t6_8M_UR50D", "--reference=results"} <= set(told["command"].split())
 
 
 def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch) -> None:

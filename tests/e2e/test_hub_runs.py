@@ -65,6 +65,7 @@ def test_a_repository_is_fetched_once_and_its_commit_recorded(tmp_path: Path, hu
     assert (origin(first.results)["model"], origin(first.results)["model_revision"]) == (NAME, COMMIT)
     described = described_in(tmp_path)
     assert (described["name"], described["revision"], described["layers"]) == (NAME, COMMIT, 2)
+    assert f"--model={NAME} " in (first.results / "ro-crate-metadata.json").read_text()
 
     # Offline, with -resume: a model kept is the model fetched.
     again = launch(tmp_path, *arguments("-resume"))

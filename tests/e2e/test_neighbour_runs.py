@@ -64,6 +64,7 @@ def test_a_reference_is_searched_and_mapped_beside(earlier: Launch, tmp_path: Pa
     pairs = pq.read_table(run.results / "neighbours.parquet")
     assert pairs_of(pairs) == brute_force(vectors(run.results), vectors(earlier.results), 5)
     assert decode_metadata(pairs.schema, "")["reference"] == str(reference)
+    assert "'--reference=earlier, 40' " in (run.results / "ro-crate-metadata.json").read_text()
     page = (run.results / "report" / "multiqc_report.html").read_text()
     assert "Grey crosses: 40 of the reference." in page
     assert "the 5 nearest of each are in" in page and "earlier, 40" in page

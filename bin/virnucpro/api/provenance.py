@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro.api.config import RunConfig
+from virnucpro.model.fetch import is_local
 
 
 def facts_of_run(config: RunConfig) -> dict[str, str | None]:
@@ -43,7 +44,8 @@ def _options(config: RunConfig, full: bool) -> Iterator[str]:
         if not full and each.name in ("outdir", "model_cache"):
             continue
         option = flag.split()[-1] if flag else f"--{each.name.replace('_', '-')}"
-        yield option if isinstance(value, bool) else f"{option}={_text(value, full)}"
+        whole = full or (each.name == "model" and not is_local(value))
+        yield option if isinstance(value, bool) else f"{option}={_text(value, whole)}"
 
 
 def _text(value: Any, full: bool) -> str:
