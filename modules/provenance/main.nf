@@ -35,9 +35,12 @@ def isOfHub(name, p) {
     return name == 'model' && p.model.toString() ==~ '[^/\\s]+/[^/\\s]+' && !file(p.model, glob: false).exists()
 }
 
-/** A value without the folders that lead to what it names. */
+/** A value without the folders that lead to what it names; a comma in a name that exists separates nothing. */
 def plain(value) {
-    return [value].flatten().join(',').tokenize(',').collect { each -> each.replaceFirst('/+$', '').replaceFirst('.*/', '') }.join(',')
+    def named = [value].flatten().collectMany { each ->
+        java.nio.file.Path.of(each.toString()).toAbsolutePath().exists() ? [each.toString()] : each.toString().tokenize(',')
+    }
+    return named.collect { each -> each.replaceFirst('/+$', '').replaceFirst('.*/', '') }.join(',')
 }
 
 def launchHost() {

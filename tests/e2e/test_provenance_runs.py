@@ -17,7 +17,7 @@ from virnucpro.output.digests import file_digest
 
 RECORD = "ro-crate-metadata.json"
 #: The folder of all that the run is given, and its input.
-SECRET, NAME = "Kepler's home", "my proteins.fasta"
+SECRET, NAME = "Kepler's, home", "my proteins.fasta"
 
 
 def entities(run: Launch) -> dict[str, Any]:
