@@ -31,7 +31,7 @@ def unused(p) {
     if (p.gpus > 0 || p.device == 'mps') {
         return ''
     }
-    def told = System.getProperty('virnucpro.gpus').readLines()
+    def told = System.getProperty('virnucpro.gpus', '').readLines()
     def seen = (told[0] ?: '0') as int
     return seen ? "; not on ${counted(seen, 'GPU')} that ${seen == 1 ? 'is' : 'are'} here, as --gpus is 0" : (told[1] ? "; ${told[1]}" : '')
 }

@@ -11,7 +11,7 @@ def cutFor(device) {
     }
     def p = workflow.session.params
     def asked = "${p.gpu_type ?: ''} ${p.gpu_request == 'gres=gpu:1' ? '' : p.gpu_request}".trim()
-    def card = asked ?: (System.getProperty('virnucpro.gpus').readLines()[1] ?: '')
+    def card = asked ?: (System.getProperty('virnucpro.gpus', '').readLines()[1] ?: '')
     return shellWords(["--shards-at-least=${p.gpus}", "--card=${card}"])
 }
 
