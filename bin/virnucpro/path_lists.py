@@ -125,7 +125,7 @@ def files_of(paths: Sequence[Path]) -> tuple[Path, ...]:
     A link to nothing is one too: who opens it says so, and no file is left out without a word.
 
     Raises:
-        InputMissingError: a folder holds none.
+        InputMissingError: a folder holds none, or a pipe or device, which would be waited for.
     """
     found: list[Path] = []
     for path in paths:
@@ -134,6 +134,8 @@ def files_of(paths: Sequence[Path]) -> tuple[Path, ...]:
             inside = sorted(each for each in path.iterdir() if not each.is_dir() and not each.name.startswith("."))
         if not inside:
             raise InputMissingError(f"{path}: a folder without files; name files")
+        if special := next((each for each in inside if each != path and each.exists() and not each.is_file()), None):
+            raise InputMissingError(f"{special}: a pipe or device in a folder; write it into a file, or name it itself")
         found += inside
     return tuple(found)
 
