@@ -94,7 +94,9 @@ def sheet_rows(text: str, path: Path) -> list[dict[str, str]]:
     header = text.lstrip().partition("\n")[0]
     delimiter = next((each for each in "\t,;" if each in header), ",")
     try:
-        lines = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
+        given = (line for line in io.StringIO(text) if line.strip())
+        rows = csv.reader(given, delimiter=delimiter, skipinitialspace=True)
+        lines = [[cell.strip() for cell in row] for row in rows]
     except csv.Error as error:
         raise DataError(f"{path}: not a sample sheet ({error}); {_SHEET}") from None
     columns = lines[0] if lines else []
