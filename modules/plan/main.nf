@@ -209,8 +209,11 @@ def page(outdir) {
 
 /** The last line that the failed task of a process wrote. Nextflow prints none of a task whose failure is ignored. */
 def failure(trace, process) {
-    def hash = failed(trace, process)?.hash
-    def said = hash ? files("${workflow.workDir}/${hash}*/.command.err", hidden: true).collectMany { log -> log.readLines() } : []
+    def (first, rest) = failed(trace, process)?.hash?.tokenize('/') ?: ['', '']
+    // No glob: the work folder's own name may have wildcards.
+    def folder = rest ? workflow.workDir.resolve(first).listFiles().find { each -> each.name.startsWith(rest) } : null
+    def log = folder?.resolve('.command.err')
+    def said = log?.exists() ? log.readLines() : []
     return said ? said.last() : "${process} failed"
 }
 
