@@ -94,7 +94,9 @@ def sheet_rows(text: str, path: Path) -> list[dict[str, str]]:
     header = text.lstrip().partition("\n")[0]
     delimiter = next((each for each in "\t,;" if each in header), ",")
     try:
-        lines = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
+        given = (line for line in io.StringIO(text) if line.strip())
+        rows = csv.reader(given, delimiter=delimiter, skipinitialspace=True)
+        lines = [[cell.strip() for cell in row] for row in rows]
     except csv.Error as error:
         raise DataError(f"{path}: not a sample sheet ({error}); {_SHEET}") from None
     columns = lines[0] if lines else []
@@ -125,7 +127,7 @@ def files_of(paths: Sequence[Path]) -> tuple[Path, ...]:
     A link to nothing is one too: who opens it says so, and no file is left out without a word.
 
     Raises:
-        InputMissingError: a folder holds none.
+        InputMissingError: a folder holds none, or a pipe or device, which would be waited for.
     """
     found: list[Path] = []
     for path in paths:
@@ -134,6 +136,8 @@ def files_of(paths: Sequence[Path]) -> tuple[Path, ...]:
             inside = sorted(each for each in path.iterdir() if not each.is_dir() and not each.name.startswith("."))
         if not inside:
             raise InputMissingError(f"{path}: a folder without files; name files")
+        if special := next((each for each in inside if each != path and each.exists() and not each.is_file()), None):
+            raise InputMissingError(f"{special}: a pipe or device in a folder; write it into a file, or name it itself")
         found += inside
     return tuple(found)
 

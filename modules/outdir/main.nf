@@ -202,8 +202,9 @@ def placed(outdir, results) {
         def files = results.collectEntries { file -> [placeOf(file), file] }
         def before = listedFiles(outdir)
         def foreign = foreignFile(outdir, before)
-        if (!files.containsKey('manifest.parquet') || foreign) {
-            return unpublished(outdir, foreign ? "${foreign} is of no run" : 'no results were made')
+        def site = ofSite(files, waiting)
+        if (site || foreign) {
+            return site ?: unpublished(outdir, "${foreign} is of no run")
         }
         def spoiledBefore = spoiled(files, earlierTasks(files))
         def partial = spoiledBefore ? null : notWhole(files, waiting)
@@ -220,6 +221,14 @@ def placed(outdir, results) {
     catch (IOException error) {
         return unpublished(outdir, error.toString())
     }
+}
+
+/** What a site's own settings kept from being made or published, of which Nextflow itself says nothing; or null. */
+def ofSite(files, waiting) {
+    def unmade = !files.containsKey('manifest.parquet')
+    def kept = unmade || !files.keySet().any { name -> waiting.resolve(name).exists() }
+    def what = unmade ? 'a failed task was passed over, as errorStrategy' : 'no file was published, as publishDir'
+    return kept ? "${what} of a configuration of yours has it; take that out, and run again with -resume" : null
 }
 
 def unpublished(outdir, why) {

@@ -3,7 +3,7 @@ include { shellWords ; shown ; stop } from '../words/main.nf'
 
 include { readRecord } from '../contracts/main.nf'
 include { complaint } from '../engine/main.nf'
-include { stepsOf ; taskRows } from '../trace/main.nf'
+include { stepsOf ; taskRows ; traceFile } from '../trace/main.nf'
 
 def plan(p, inputs, precision, model) {
     return """\
@@ -168,7 +168,7 @@ def closing(p, outdir, fault) {
     }
     def run = readRecord(summary)
     def rejected = run.rejected ? "${run.rejected} rejected (reasons in ${outdir}/rejected.tsv)" : 'none rejected'
-    def steps = stepsOf(outdir.resolve('pipeline_info/trace.txt'), workflow.start, workflow.complete)
+    def steps = stepsOf(traceFile(), workflow.start, workflow.complete)
     def lines = ["\n${run.records} records, ${rejected}"] + changes(run) + refusals(run) + steps + run.verdict + ["Results are in ${outdir}/embeddings"]
     return (lines + (p.report ? [page(outdir)] : [])).join('\n')
 }
@@ -198,7 +198,7 @@ def changes(run) {
 
 def page(outdir) {
     def file = outdir.resolve('report/multiqc_report.html')
-    def trace = outdir.resolve('pipeline_info/trace.txt')
+    def trace = traceFile()
     // A page of an earlier run does not count. Failures of COMPILE_KERNELS are ignored, too.
     if (file.exists() && (workflow.stats.ignoredCount == 0 || !failed(trace, 'REPORT'))) {
         return "Report: ${file}"
@@ -209,8 +209,11 @@ def page(outdir) {
 
 /** The last line that the failed task of a process wrote. Nextflow prints none of a task whose failure is ignored. */
 def failure(trace, process) {
-    def hash = failed(trace, process)?.hash
-    def said = hash ? files("${workflow.workDir}/${hash}*/.command.err", hidden: true).collectMany { log -> log.readLines() } : []
+    def (first, rest) = failed(trace, process)?.hash?.tokenize('/') ?: ['', '']
+    // No glob: the work folder's own name may have wildcards.
+    def folder = rest ? workflow.workDir.resolve(first).listFiles().find { each -> each.name.startsWith(rest) } : null
+    def log = folder?.resolve('.command.err')
+    def said = log?.exists() ? log.readLines() : []
     return said ? said.last() : "${process} failed"
 }
 

@@ -11,9 +11,8 @@ def sheetRows(table, given) {
     if (lines.any { line -> line.count('"') % 2 }) {
         stop(65, "--sample_sheet ${given}: a line that ends within quotes; ${remedy}")
     }
-    def cells = cellsOf(table, lines)
-    // Excel writes a byte order mark before the first name.
-    def columns = cells.take(1).flatten().collect { name -> "${name ?: ''}".replace('\uFEFF', '').toString() }
+    def cells = cellsOf(lines)
+    def columns = cells.take(1).flatten()
     def missing = ['sample', 'file'].findAll { name -> cells && !(name in columns) }
     if (missing) {
         stop(65, "--sample_sheet ${given}: no column ${missing.join(' and no column ')} in its first line; ${remedy}")
@@ -28,25 +27,21 @@ def sheetRows(table, given) {
     return rows
 }
 
-/**
- * The rows of a table that are not blank, its header among them; none of one that Nextflow cannot read. Not by
- * Nextflow's own headers, which may neither be empty nor occur twice.
- */
-def cellsOf(table, lines) {
-    def first = lines.find { line -> line.trim() } ?: ''
-    def between = ['\t', ',', ';'].find { each -> first.contains(each) } ?: ','
-    try {
-        return first ? table.splitCsv(strip: true, quote: '"', sep: between).collect { row -> row.toList() } : []
-    }
-    catch (IllegalStateException _error) {
-        return []
+/** The rows of a table that are not blank, its header among them, by the rules of sheet_rows in bin/virnucpro/path_lists.py. */
+def cellsOf(lines) {
+    def rows = lines.findAll { line -> line.trim() }
+    def between = ['\t', ',', ';'].find { each -> rows.take(1).any { line -> line.contains(each) } } ?: ','
+    // What follows a closing quote belongs to its cell.
+    def cell = " *\"((?:[^\"]++|\"\")*+)\"([^${between}]*)${between}|([^${between}]*)${between}"
+    return rows.collect { line ->
+        "${line}${between}".findAll(cell) { _all, quoted, rest, plain -> (quoted == null ? plain : quoted.replace('""', '"') + rest).trim() }
     }
 }
 
-/** A file's text, or null where it is none in UTF-8. */
+/** A file's text without the byte order mark that Excel writes, or null where it is none in UTF-8. */
 def utf8(file) {
     try {
-        return java.nio.charset.StandardCharsets.UTF_8.newDecoder().decode(java.nio.ByteBuffer.wrap(file.bytes)).toString()
+        return java.nio.charset.StandardCharsets.UTF_8.newDecoder().decode(java.nio.ByteBuffer.wrap(file.bytes)).toString().replaceFirst('^\uFEFF', '')
     }
     catch (java.nio.charset.CharacterCodingException _error) {
         return null

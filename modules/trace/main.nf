@@ -1,9 +1,15 @@
 // What Nextflow's trace file tells of a run's tasks, as it writes it for people: '8.5s', '2026-11-25 19:21:52.721'.
 // It includes no other module: parser v2 of Nextflow 25.04 cannot include a module that does in more than one place.
 
+/** The trace that Nextflow writes of this run, which -with-trace or a site's own file may put elsewhere; null without one. */
+def traceFile() {
+    def trace = workflow.session.config.trace
+    return trace?.enabled && trace.file ? file(trace.file.toString(), glob: false) : null
+}
+
 /** One map a task, by the names in the first line. */
 def taskRows(trace) {
-    def lines = trace.exists() ? trace.readLines().collect { line -> line.split('\t', -1).toList() } : []
+    def lines = trace?.exists() ? trace.readLines().collect { line -> line.split('\t', -1).toList() } : []
     return lines.drop(1).collect { cells -> [lines[0], cells].transpose().collectEntries { name, cell -> [name, cell] } }
 }
 

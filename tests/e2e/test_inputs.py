@@ -9,7 +9,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from foreign_files import COMPRESSORS, FASTA, SEQUENCES, genes, write
-from launch import MODEL, PROJECT, launch
+from launch import MODEL, PROJECT, ask, launch
+
+from virnucpro.path_lists import sheet_rows
 
 pytestmark = pytest.mark.one_engine
 
@@ -48,6 +50,31 @@ def test_a_folder_of_annotated_genomes_tables_and_fasta(tmp_path: Path) -> None:
     }
 
 
+#: Sheets with blanks, quotes and separators where people and spreadsheets put them.
+SHEETS = (
+    'sample;file\n"a;b" ; "c;d.fasta" \n',
+    '"sample" , "file"\n  \n"a ""b"", c"  ,d"e.fasta\n"a"b"c,"d"\n',
+    '\n sample\tnote\tfile\t\n"a\tb"\t\tc.fasta\t\r\n\tx\t\n',
+    "file,sample\na.fasta,deep\u2028sea\n\u00e9.fasta\n",
+)
+READ_SHEETS = """
+include {{ cellsOf }} from '{module}'
+
+workflow {{
+    def cases = new groovy.json.JsonSlurper().parseText(file('{cases}').text)
+    file('{told}').text = groovy.json.JsonOutput.toJson(cases.collect {{ text -> cellsOf(text.readLines()) }})
+}}
+"""
+
+
+def test_both_doors_read_a_sample_sheet_alike(tmp_path: Path) -> None:
+    told = ask(tmp_path, READ_SHEETS, "sample_sheet", SHEETS)
+    rows = [[dict(zip(cells[0], row, strict=False)) for row in cells[1:]] for cells in told]
+    assert rows == [sheet_rows(text, tmp_path) for text in SHEETS]
+    assert rows[0] == [{"sample": "a;b", "file": "c;d.fasta"}]
+    assert rows[1] == [{"sample": 'a "b", c', "file": 'd"e.fasta'}, {"sample": 'ab"c', "file": "d"}]
+
+
 def test_samples(tmp_path: Path) -> None:
     (tmp_path / "lake").mkdir()
     (tmp_path / "lake" / "a.gb").write_bytes(genes("genbank"))
@@ -82,7 +109,6 @@ def test_samples(tmp_path: Path) -> None:
             65,
             "--sample_sheet samples.csv: a row with more cells than the header",
         ),
-        ('\nsample,file\n"a""b",in.fasta\n', [], 65, "--sample_sheet samples.csv: a row without sample or file"),
         ("sample,file\na,in.fasta\n", ["--input", "in.fasta"], 2, "give no --input beside it"),
     ],
 )

@@ -89,6 +89,7 @@ NO_INPUT = {
     ("reuse", "in.fa"): "--reuse in.fa: a file, not a folder",
     ("reuse", "none"): "--reuse none: no such folder; check the path",
     ("input", "in.fa,pipe"): "--input {folder}/pipe: a pipe or device, which a task that is tried again",
+    ("input", "with_pipe"): "--input {folder}/with_pipe/pipe: a pipe or device, which a task that is tried again",
 }
 
 
@@ -102,6 +103,8 @@ def write_refused(folder: Path, name: str, place: str) -> str:
 def write_no_input(folder: Path) -> None:
     write_proteins([folder / "in.fa", folder / "folder" / "in.fa", folder / "mo$del"])
     os.mkfifo(folder / "pipe")
+    write_proteins([folder / "with_pipe" / "in.fa"])
+    os.mkfifo(folder / "with_pipe" / "pipe")
     (folder / "empty" / "nested").mkdir(parents=True)
     (folder / "empty" / ".hidden").touch()
 

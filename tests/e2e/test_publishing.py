@@ -212,3 +212,23 @@ def test_results_of_a_shorter_run_hold_none_of_a_longer_one(tmp_path: Path) -> N
             assert pq.read_table(tmp_path / "results" / folder).num_rows == count
     verify = [str(MODEL.parents[1] / "bin" / "verify.py"), str(tmp_path / "results")]
     assert subprocess.run(verify, capture_output=True, text=True).stdout.count(": whole: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "withName: MERGE_EMBEDDINGS { errorStrategy = 'ignore'; beforeScript = 'exit 65' }",
+            "a failed task was passed",
+        ),
+        ("publishDir = 'elsewhere'", "no file was published, as publishDir of a configuration of yours has it"),
+    ],
+)
+def test_settings_of_a_site_that_lose_results_are_named(
+    setting: str, message: str, tmp_path: Path, stub: tuple[str, ...]
+) -> None:
+    (tmp_path / "site.config").write_text(f"process {{ {setting} }}\n")
+    older = contents(older_results(tmp_path / "results"))
+    run = launch(tmp_path, *stub, "--overwrite", "-c", "site.config", may_warn=True)
+    assert (run.code, contents(run.results)) == (74, older), run.output
+    assert f"No results: {message}" in run.last_lines

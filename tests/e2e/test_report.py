@@ -71,6 +71,8 @@ def test_a_run_says_what_it_will_do_before_it_does_it_and_tags_carry_sizes(tmp_p
 
 
 def test_a_report_that_fails_is_told_in_words_and_the_results_are_whole(tmp_path: Path) -> None:
+    """In a folder whose name would be a glob: what the task said is looked up in the work folder."""
+    tmp_path = tmp_path / "run [1] {a}"
     broken = tmp_path / "broken" / "multiqc"
     broken.mkdir(parents=True)
     (broken / "__init__.py").touch()
@@ -81,7 +83,7 @@ def test_a_report_that_fails_is_told_in_words_and_the_results_are_whole(tmp_path
     printed = finished.stdout + finished.stderr
     last = printed.strip().splitlines()[-1]
     assert last.startswith("No report: report.py: error: MultiQC ended with 1 and no page: MultiQC is out of order")
-    assert f"report.py --results {tmp_path}/results --outdir {tmp_path}/results/report" in last
+    assert f"report.py --results '{tmp_path}/results' --outdir '{tmp_path}/results/report'" in last
 
 
 def test_a_run_without_a_report_makes_none(tmp_path: Path) -> None:

@@ -88,3 +88,19 @@ def test_a_field_that_a_process_left_out_is_named(
     run = launch(tmp_path / "run", "-stub", *options, project=project)
     assert message in run.last_lines
     assert run.code == 65, run.output
+
+
+@pytest.mark.parametrize("place", ["elsewhere", "nowhere"])
+def test_a_trace_of_an_earlier_run_is_not_taken_for_this_ones(place: str, tmp_path: Path) -> None:
+    """Users move Nextflow's trace, or switch it off; the folder of results keeps an older one then."""
+    (tmp_path / "in.fasta").write_text(">a\nMKV\n")
+    (tmp_path / "model.pt").touch()
+    (tmp_path / "site.config").write_text("trace.enabled = false\n")
+    older = tmp_path / "results" / "pipeline_info" / "trace.txt"
+    older.parent.mkdir(parents=True)
+    older.write_text("name\tstatus\tsubmit\tduration\nOLDER (1)\tCOMPLETED\t2026-01-31 23:59:50.000\t10s\n")
+    given = ("-with-trace", "mine.txt") if place == "elsewhere" else ("-c", "site.config")
+    run = launch(tmp_path, "-stub", "--input", "in.fasta", "--model", "model.pt", *given)
+    assert run.code == 0, run.output
+    assert "OLDER" not in run.output
+    assert ("DESCRIBE_MODEL " in run.last_lines.partition("Of the run's ")[2]) == (place == "elsewhere")

@@ -35,6 +35,17 @@ def test_all_quantities_are_read_in_their_units(install: Install) -> None:
     assert abs(sample.time - time.time()) < 60
 
 
+@pytest.mark.parametrize("device_uuid", ["GPU-aaaa", None])
+def test_a_clock_that_is_set_back_leaves_the_readings_in_order(
+    device_uuid: str | None, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(FakeNvml())
+    probe = ProcessProbe() if device_uuid is None else NvmlProbe(device_uuid)
+    before = probe.read().time
+    monkeypatch.setattr(time, "time", lambda: before - 3600)
+    assert before <= probe.read().time < before + 60
+
+
 def test_what_moves_slowly_is_asked_for_once_a_second(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     fake, clock = install(FakeNvml()), [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])

@@ -277,3 +277,12 @@ def test_a_device_lost_in_mid_run_leaves_later_batches_null(tmp_path: Path) -> N
     energy = pq.read_table(tmp_path / "batches.parquet")["energy_joules"].to_pylist()
     assert energy == [pytest.approx(750), None]
     assert math.isclose(summary["batch_energy_joules"], 750)
+
+
+@pytest.mark.parametrize("counter", [True, False])
+def test_readings_out_of_order_end_no_shard(tmp_path: Path, counter: bool) -> None:
+    """A summary of them once could not be written, after hours of work."""
+    samples = [replace(s, time=s.time - 3600 * (s.time > 102)) for s in _samples(counter=counter)]
+    summary = write_shard_metrics(tmp_path, [_batch(0, 100.0, 101.0), _batch(1, 101.0, 103.0)], samples, KNOWN)
+    assert summary.energy_joules is None
+    assert json.loads((tmp_path / "summary.json").read_text())["mean_power_watts"] is None

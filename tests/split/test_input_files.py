@@ -57,6 +57,16 @@ def test_a_pipe_is_opened_once(tmp_path: Path) -> None:
     assert len(ledger(tmp_path)) == 20
 
 
+def test_a_pipe_in_a_folder_ends_the_run(tmp_path: Path) -> None:
+    """Who opens it waits for its writer, which may never come."""
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "a.fasta").write_bytes(PROTEINS)
+    (tmp_path / "inputs" / "a.fasta").symlink_to(tmp_path / "a.fasta")
+    split(tmp_path, tmp_path / "inputs")
+    os.mkfifo(tmp_path / "inputs" / "b.fasta")
+    assert "b.fasta: a pipe or device in a folder; " in split(tmp_path, tmp_path / "inputs", code=66)
+
+
 def test_a_link_to_nothing_in_a_folder_ends_the_run(tmp_path: Path) -> None:
     """Its records would not be there, and nobody would know."""
     (tmp_path / "inputs").mkdir()

@@ -105,8 +105,9 @@ class Energy:
         return self._power.integral(starts, ends)
 
     def total(self) -> float | None:
-        """Joules from the first reading to the last."""
+        """Joules from the first reading to the last; None where unknown, as of readings out of order."""
         if self.source is None:
             return None
         times = (self._counter if self.source == "counter" else self._power).times
-        return float(self.between(times[:1], times[-1:])[0])
+        joules = float(self.between(times[:1], times[-1:])[0])
+        return joules if joules >= 0 else None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from virnucpro.machine import usable_cores
+from virnucpro.monitor.clock import now
 
 log = logging.getLogger(__name__)
 
@@ -118,16 +119,16 @@ class NvmlProbe:
 
     def read(self) -> Sample:
         """All quantities; memory, clock, temperature and clock limits are at most a second old."""
-        now = time.time()
+        moment = now()
         if self._handle is None:
-            return Sample(now)
+            return Sample(moment)
         nvml, handle, read = self._nvml, self._handle, self._guard.read
         clock = time.monotonic()
         if clock >= self._slow_due:
             self._slow, self._slow_due = self._read_slow(), clock + _SLOW_SECONDS
         memory, megahertz, celsius, limits = self._slow
         return Sample(
-            now,
+            moment,
             "",
             read("utilization", lambda: float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
             memory,
@@ -193,10 +194,10 @@ class ProcessProbe:
 
     def read(self) -> Sample:
         """CPU share since the last reading and memory now."""
-        now = time.time()
+        moment = now()
         usage = self._guard.read("processes", self._usage)
         if usage is None:
-            return Sample(now)
+            return Sample(moment)
         seconds, memory = usage
         clock = time.monotonic()
         percent = None
@@ -205,7 +206,7 @@ class ProcessProbe:
             spent = sum(used - self._before[1].get(pid, used) for pid, used in seconds.items())
             percent = min(100.0, 100.0 * spent / ((clock - self._before[0]) * self._cores))
         self._before = (clock, seconds)
-        return Sample(now, utilization=percent, memory_used_bytes=memory)
+        return Sample(moment, utilization=percent, memory_used_bytes=memory)
 
     def close(self) -> None:
         """Forget the processes."""

@@ -16,6 +16,7 @@ from virnucpro.config import precision_on
 from virnucpro.data.packed_batch import PackedBatch
 from virnucpro.errors import DataError, UsageError
 from virnucpro.model.esm2 import PackedEsm2
+from virnucpro.monitor import clock
 from virnucpro.monitor.gpu import DeviceSampler, Sample, device_statistics
 from virnucpro.monitor.metrics import BatchRecord, LoaderMetrics, bottleneck
 from virnucpro.pipeline.engine import BatchOutput, Engine, InFlight
@@ -207,12 +208,12 @@ class AsyncInferenceRunner:
         """Take a batch's results; ``waited`` are the seconds until its loader gave it, None without a loader."""
         output = self.engine.collect(flight)
         recomputed = () if bool(output.finite.all()) else self._recompute(output)
-        ended = max(output.ended, time.time()) if recomputed else output.ended
+        ended = max(output.ended, clock.now()) if recomputed else output.ended
         state = None
         if waited is not None:
             state = (self.loader_metrics.record_wait if index else self.loader_metrics.record_startup)(waited)
         if self.first_batch_at is None:
-            self.first_batch_at = time.time()
+            self.first_batch_at = clock.now()
         batch, windows = output.batch, self.plan.windows
         residues = batch.lengths.numpy() - SPECIAL_TOKENS
         computed = computed_tokens(residues, windows)

@@ -23,6 +23,7 @@ from virnucpro.model.esm2 import PackedEsm2
 from virnucpro.model.proof import WeightsProof
 from virnucpro.model.registry import Esm2Config
 from virnucpro.model.weights import load_model, open_resident
+from virnucpro.monitor import clock
 from virnucpro.monitor.gpu import DEFAULT_INTERVAL_SECONDS, DeviceSampler
 from virnucpro.monitor.metrics import write_shard_metrics
 from virnucpro.monitor.run_verdict import run_verdict
@@ -263,4 +264,4 @@ def device_name(device: torch.device) -> str:
 
 
 def _process_start() -> float:
-    return min(float(psutil.Process().create_time()), time.time())
+    return min(float(psutil.Process().create_time()), clock.now())

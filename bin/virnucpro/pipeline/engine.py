@@ -5,7 +5,6 @@ S sequences, T tokens, D embedding dimensions.
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from virnucpro.data.window_layout import WindowLayout, lay_out
 from virnucpro.device_errors import device_fault, is_out_of_device_memory
 from virnucpro.errors import TryAgainError
 from virnucpro.kernels.pooling import pool, pool_ref
+from virnucpro.monitor import clock
 from virnucpro.pipeline.output_plan import OutputPlan
 from virnucpro.shards import SPECIAL_TOKENS
 from virnucpro.windows import computed_tokens
@@ -104,7 +104,7 @@ class Engine:
                 self._epoch = torch.cuda.Event(enable_timing=True)
                 self._epoch.record(self._compute)
                 self._epoch.synchronize()
-            self._epoch_time = time.time()
+            self._epoch_time = clock.now()
 
     def submit(self, batch: PackedBatch) -> InFlight:
         """Queue a batch. One that does not fit into GPU memory is run at once, in halves.
@@ -183,7 +183,7 @@ class Engine:
         masked = bool((batch.input_ids == MASK).any())
         laid = lay_out(batch, self.plan.windows)
         if self.device.type != "cuda":
-            started = time.time()
+            started = clock.now()
             resident = PackedBatch(
                 batch.input_ids.to(self.device), batch.cu_seqlens.to(self.device), batch.max_seqlen, batch.sequence_ids
             )
@@ -191,7 +191,7 @@ class Engine:
             host = {name: vector.cpu() for name, vector in vectors.items()}
             offsets = batch.cu_seqlens.tolist()
             host_residues = {name: _by_sequence(states, offsets, torch.Tensor.cpu) for name, states in residues.items()}
-            return InFlight(batch, host, finite.cpu(), host_residues, started, time.time(), None)
+            return InFlight(batch, host, finite.cpu(), host_residues, started, clock.now(), None)
         with torch.cuda.device(self.device):
             return self._launch_on_streams(batch, masked, laid)
 
