@@ -29,7 +29,7 @@ from virnucpro.merge.config import MergeConfig
 from virnucpro.merge.merge import merge
 from virnucpro.model.kept_descriptions import describe_once
 from virnucpro.neighbours.config import NeighboursConfig
-from virnucpro.output.atomic import publish_directory, remove_tree
+from virnucpro.output.atomic import publish_directory, refuse_full, remove_tree
 from virnucpro.output.contracts import RunSummary, SplitSummary
 from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
 from virnucpro.path_lists import with_files
@@ -65,7 +65,7 @@ def run(config: RunConfig) -> RunSummary:
     """
     if config.report:
         require_multiqc()
-    _refuse_full(config.outdir)
+    refuse_full(config.outdir)
     gpus = _gpus(config)
     with compiling_beside(config, gpus):
         return _run(config, gpus)
@@ -101,11 +101,6 @@ def _run(config: RunConfig, gpus: Sequence[str]) -> RunSummary:
     return summary
 
 
-def _refuse_full(outdir: Path) -> None:
-    if outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
-        raise UsageError(f"{outdir}: exists already and is not empty; remove it or name another --outdir")
-
-
 def _gpus(config: RunConfig) -> list[str]:
     """Names of the GPUs to use, as CUDA_VISIBLE_DEVICES takes them; none for the CPU.
 
@@ -136,7 +131,7 @@ def _work_folder(config: RunConfig, device: str, weights_sha256: str) -> Iterato
         if not locks.take(lock):
             raise UsageError(f"{outdir}: another run is at work on it; wait, or name another --outdir")
         # A run that had it until now may have finished.
-        _refuse_full(config.outdir)
+        refuse_full(config.outdir)
         facts = _facts(config, device, weights_sha256)
         if not (work / _FACTS_FILE).exists() or (work / _FACTS_FILE).read_text(errors="replace") != facts:
             remove_tree(work)

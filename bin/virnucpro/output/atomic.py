@@ -42,14 +42,20 @@ def reserve(file: BinaryIO, size: int) -> None:
     file.flush()
 
 
+def refuse_full(outdir: Path) -> None:
+    """Raise UsageError where a folder to be made is there already and holds something."""
+    if outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
+        raise UsageError(f"{outdir}: exists already and is not empty; remove it or name another --outdir")
+
+
 def prepare_new_directory(outdir: Path, *, replaced: bool = False) -> Path:
     """An empty directory beside ``outdir``, to be renamed to it when all is done; a killed run's leftover is cleared.
 
     Raises:
         UsageError: ``outdir`` is there already and holds something, and is not to be ``replaced``.
     """
-    if not replaced and outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
-        raise UsageError(f"{outdir}: exists already and is not empty; remove it or name another --outdir")
+    if not replaced:
+        refuse_full(outdir)
     temporary = outdir.with_name(f".{outdir.name}.partial")
     remove_tree(temporary)
     unfinished.begin(temporary)
