@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from launch import MODEL, PROJECT, Launch, launch
+from one_bit import flip_a_bit
 
 from virnucpro import nearest
 from virnucpro.output.schema import decode_metadata
@@ -101,9 +102,7 @@ def test_a_reference_that_is_none_ends_the_run_with_its_reason(tmp_path: Path) -
 def test_a_byte_that_changed_in_a_reference_ends_the_run(earlier: Launch, tmp_path: Path) -> None:
     results = Path(shutil.copytree(earlier.results, tmp_path / "a reference"))
     part = results / "embeddings" / "part-00000.parquet"
-    content = bytearray(part.read_bytes())
-    content[len(content) // 2] ^= 1
-    part.write_bytes(content)
+    flip_a_bit(part)
     run = embed(tmp_path / "run", RECORDS[40:44], "--neighbours", "2", "--reference", results, "--report", "false")
     assert run.code == 65
     assert f" {part}: not as it was written, a byte was changed" in run.output.splitlines()[-1]

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from launch import MODEL, PROJECT, Launch, launch
+from one_bit import flip_a_bit
 
 DEMO = PROJECT / "assets" / "proteins.fasta"
 NEW = (
@@ -66,9 +67,7 @@ def test_reusing_everything_runs_no_task_on_the_gpu(earlier: Launch, tmp_path: P
 def test_a_byte_that_changed_in_earlier_results_ends_the_run(earlier: Launch, tmp_path: Path) -> None:
     results = Path(shutil.copytree(earlier.results, tmp_path / "earlier"))
     part = results / "embeddings" / "part-00000.parquet"
-    content = bytearray(part.read_bytes())
-    content[len(content) // 2] ^= 1
-    part.write_bytes(content)
+    flip_a_bit(part)
     common = ("--input", DEMO, "--model", MODEL, "--max_length", "40", "--report", "false")
     run = launch(tmp_path / "run", *common, "--reuse", results)
     assert run.code == 65

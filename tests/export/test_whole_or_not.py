@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from finished_results import PROJECT, Embedded, identical, program
+from one_bit import flip_a_bit
 
 from virnucpro.export.config import LAYOUTS, RESIDUE_LAYOUTS
 
@@ -92,9 +93,7 @@ def test_the_command_writes_the_same_files(results: Path, tmp_path: Path, to: st
 def test_changed_results_are_refused(results: Path, tmp_path: Path, name: str) -> None:
     pytest.importorskip("h5py")
     shutil.copytree(results, tmp_path / "results")
-    data = bytearray((tmp_path / "results" / name).read_bytes())
-    data[len(data) // 2] ^= 1
-    (tmp_path / "results" / name).write_bytes(data)
+    flip_a_bit(tmp_path / "results" / name)
     said = export(tmp_path / "results", "uniprot", tmp_path / "out", "--per-residue", code=65)
     assert name in said and len(said.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["results"]

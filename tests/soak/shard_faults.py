@@ -15,6 +15,7 @@ from unittest import mock
 
 import psutil
 import torch
+from one_bit import flip_a_bit
 
 from virnucpro.config import EmbedConfig
 from virnucpro.errors import run_reporting_errors
@@ -116,12 +117,6 @@ def killing(bench: Bench) -> Iterator[None]:
         killer.join()
 
 
-def damage(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
 @contextlib.contextmanager
 def after(change: Callable[[], object]) -> Iterator[None]:
     """Do something to the files first."""
@@ -144,7 +139,7 @@ FAULTS: dict[str, tuple[Sequence[int], Fault]] = {
         ),
     ),
     "Ctrl-C": ((130,), lambda bench: raising(Engine, "forward", KeyboardInterrupt(), bench.rng.randrange(1, 6))),
-    "weights changed while they are used": ((69,), lambda bench: changing(bench.weights, damage)),
+    "weights changed while they are used": ((69,), lambda bench: changing(bench.weights, flip_a_bit)),
     "shard damaged": ((65,), lambda bench: after(lambda: bench.shard.write_bytes(b"\0" + bench.shard.read_bytes()))),
     "shard deleted": ((66,), lambda bench: after(bench.shard.unlink)),
     "worker killed": ((0, 75), killing),
