@@ -2,8 +2,9 @@
 
     python -m benchmarks.measurements.bench_paths FASTA
 
-Weights are random; an even sample of the proteins keeps a run near half a second. ESM-1b and ESM-1v are measured
-where --sizes names them, without the peer. Writes
+Weights are random; an even sample of the proteins keeps a run near half a second, and runs before those that count
+bring the card to its power limit, as a long run does. The rate of a product stands beside: on the rested card, and
+right after the runs. ESM-1b and ESM-1v are measured where --sizes names them, without the peer. Writes
 ``benchmarks/results/paths.csv``, which ``virnucpro.model.paths`` has to follow (tests/benchmarks/test_paths.py).
 """
 
@@ -14,10 +15,10 @@ import gc
 import itertools
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from benchmarks.environment import RESULTS, conditions, quantiles, write_csv
@@ -37,6 +38,8 @@ PATHS = {"fused": True, "plain": False}
 SAMPLING = {"8M": 1, "35M": 2, "150M": 4, "650M": 8, "3B": 32, "15B": 96, "ESM-1b": 8, "ESM-1v": 8}
 DEVICE = torch.device("cuda")
 PROCESSES = min(16, os.cpu_count() or 1)
+#: Seconds until the clock has come down to what the power limit allows: an H100's does within two.
+WARM_UP_S = 4.0
 #: Tokens of a longest sequence that between them have every kernel of a path compiled.
 COMPILED_LENGTHS = (100, 200, 400, 500, 900, 1024)
 
@@ -73,45 +76,59 @@ def compile_kernels(case: tuple[str, str, str]) -> None:
     run_ours(engine, [packed_batches(["A" * (length - 2)], 2048, pinned=True)[0] for length in COMPILED_LENGTHS])
 
 
-def row_of(size: str, precision: str, path: str, lengths: list[int], seconds: list[float]) -> dict[str, Any]:
+class Timing(NamedTuple):
+    """Seconds of each repetition, the most memory in use, and the rate of a product right after, in TFLOP/s."""
+
+    seconds: list[float]
+    peak_gib: float
+    matmul_tflops: float
+
+
+def timing_of(run: Callable[[], object], repeats: int) -> Timing:
+    torch.cuda.reset_peak_memory_stats()
+    seconds = timed(run, repeats, WARM_UP_S)
+    return Timing(seconds, torch.cuda.max_memory_allocated() / 2**30, matmul_rate())
+
+
+def row_of(size: str, precision: str, path: str, lengths: list[int], timing: Timing) -> dict[str, Any]:
     layers, dim, _ = ALL_SHAPES[size]
-    tokens, middle = sum(lengths), median(seconds)
+    tokens, middle = sum(lengths), median(timing.seconds)
     rate = flops(lengths, layers, dim) / middle / 1e12
-    print(f"{size:5s}{precision:5s}{path:13s}{tokens / middle:12,.0f} tokens/s {rate:7.1f} TFLOP/s", flush=True)
+    print(
+        f"{size:7s}{precision:5s}{path:13s}{tokens / middle:12,.0f} tokens/s {rate:7.1f} TFLOP/s, "
+        f"{rate / timing.matmul_tflops:.3f} of the product after it",
+        flush=True,
+    )
     return {
         "model": size, "precision": precision, "path": path, "sequences": len(lengths), "tokens": tokens,
-        "tokens_per_second": tokens / middle, "tflops": rate,
-        "peak_gib": torch.cuda.max_memory_allocated() / 2**30, **quantiles(seconds),
+        "tokens_per_second": tokens / middle, "tflops": rate, "peak_gib": timing.peak_gib,
+        **quantiles(timing.seconds), "matmul_tflops_after": timing.matmul_tflops,
     }  # fmt: skip
 
 
-def ours(size: str, precision: str, path: str, sequences: list[str], repeats: int) -> list[float]:
-    """Seconds of each repetition."""
+def ours(size: str, precision: str, path: str, sequences: list[str], repeats: int) -> Timing:
     layers = ALL_SHAPES[size][0]
     engine = Engine(build(size, precision, path, layers), DEVICE, OutputPlan.of(layers))
     budget = min(budget_of(size, precision, "cuda", None), 32768 if size == "15B" else 1 << 30)
     batches = packed_batches(sequences, budget, pinned=True)
-    return timed(lambda: run_ours(engine, batches), repeats)
+    return timing_of(lambda: run_ours(engine, batches), repeats)
 
 
-def hugging_face(size: str, sequences: list[str], repeats: int) -> list[float]:
-    """Likewise."""
+def hugging_face(size: str, sequences: list[str], repeats: int) -> Timing:
     model = hugging_face_model(size)
     tokens = [torch.from_numpy(tokenise(sequence)) for sequence in sequences]
-    return timed(lambda: run_hugging_face(model, tokens), repeats)
+    return timing_of(lambda: run_hugging_face(model, tokens), repeats)
 
 
 def measure(size: str, sequences: list[str], precisions: list[str], repeats: int) -> Iterator[dict[str, Any]]:
     """A row for each precision and path, then one for Hugging Face."""
     lengths = [len(sequence) + 2 for sequence in sequences]
     for precision, path in itertools.product(precisions, PATHS):
-        torch.cuda.reset_peak_memory_stats()
         yield row_of(size, precision, path, lengths, ours(size, precision, path, sequences, repeats))
         gc.collect()
         torch.cuda.empty_cache()
     if size in FAMILIES:
         return
-    torch.cuda.reset_peak_memory_stats()
     yield row_of(size, "bf16", "hugging-face", lengths[::4], hugging_face(size, sequences[::4], repeats))
     gc.collect()
     torch.cuda.empty_cache()

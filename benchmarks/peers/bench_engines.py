@@ -43,9 +43,12 @@ def matmul_rate(repeats: int = 20) -> float:
     return repeats * 2 * 8192**3 / start.elapsed_time(end) / 1e9
 
 
-def timed(run: Callable[[], object], repeats: int) -> list[float]:
-    """Wall seconds of ``run``, device work included, after one warm-up."""
+def timed(run: Callable[[], object], repeats: int, warm_up_s: float = 0.0) -> list[float]:
+    """Wall seconds of ``run``, device work included, after one run or as many as take ``warm_up_s``."""
+    begun = time.perf_counter()
     run()
+    while time.perf_counter() - begun < warm_up_s:
+        run()
     seconds = []
     for _ in range(repeats):
         torch.cuda.synchronize()
