@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 
 from benchmarks.pages.engines_plot import PEERS, engine_label
 from benchmarks.pages.result_tables import (
@@ -39,6 +40,11 @@ RATIOS = (
     ("650M", "ours-fp8", "ours-bf16", Goal("650M, fp8: times our own bf16", 1.35, ".2f")),
     ("3B", "ours-fp8", "ours-bf16", Goal("3B, fp8: times our own bf16", 1.35, ".2f")),
 )
+#: Precision, goal for the plain form of the layers at 650M.
+PLAIN = (
+    ("bf16", Goal("650M, bf16, plain form: share of the matrix product's rate", 0.70, ".3f")),
+    ("fp16", Goal("650M, fp16, plain form: share of the matrix product's rate", 0.68, ".3f")),
+)
 PROCESS = (
     ("share_of_in_memory", Goal("share of the engine's rate from memory", 0.95, ".3f")),
     ("starved_share", Goal("share of batches waited for over 50 ms", 0.01, ".3f", most=True)),
@@ -55,6 +61,15 @@ def rate_of(rows: dict[str, Row], engine: str) -> float | None:
     return number(rows[engine], "tokens_per_second") if engine in rows else None
 
 
+def plain_share(results: Path, precision: str) -> float | None:
+    """Share that the plain form at 650M has of the mean of the product's rates before its runs and right after them."""
+    wanted = {"model": "650M", "precision": precision, "path": "plain"}
+    row = next((row for row in read_rows(results / "paths.csv") if wanted.items() <= row.items()), {})
+    figures = [number(row, name) for name in ("tflops", "matmul_tflops", "matmul_tflops_after")]
+    rate, *limits = [figure for figure in figures if figure] or [0.0]
+    return rate / fmean(limits) if len(limits) == 2 else None
+
+
 def goals_section(results: Path) -> Iterator[str]:
     measured = {size: engine_rows(results, size) for size in SIZES}
     lines = []
@@ -64,6 +79,7 @@ def goals_section(results: Path) -> Iterator[str]:
     for size, engine, peer, goal in RATIOS:
         ours, theirs = rate_of(measured[size], engine), rate_of(measured[size], peer)
         lines.append(goal.row(ours / theirs if ours and theirs else None))
+    lines += [goal.row(plain_share(results, precision)) for precision, goal in PLAIN]
     for path in files(results, "process-*.csv") or [results / "process-650M.csv"]:
         size = path.stem.removeprefix("process-")
         rows = read_rows(path) or [{}]

@@ -1,4 +1,4 @@
-"""The table of forms follows what was measured last."""
+"""The table of forms follows what was measured last, where the forms are not alike."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarks.inputs import SHAPES
+from benchmarks.pages.attention_sections import ALIKE
 from benchmarks.pages.result_tables import number, read_rows
 
 from virnucpro.model.esm2 import PackedEsm2
@@ -26,10 +27,9 @@ RATES = {
 
 @pytest.mark.parametrize(("size", "precision"), list(itertools.product(SHAPES, PRECISIONS)))
 def test_the_table_names_the_faster_form(size: str, precision: str) -> None:
-    fused, plain = (RATES[size, precision, path] for path in ("fused", "plain"))
-    assert fused
-    assert plain
-    assert FASTER[SHAPES[size][1]][precision] == ("fused" if fused >= plain else "plain")
+    rates = {path: RATES[size, precision, path] or 0 for path in ("fused", "plain")}
+    assert min(rates.values()) > 0
+    assert rates[FASTER[SHAPES[size][1]][precision]] >= (1 - ALIKE) * max(rates.values())
 
 
 def test_the_table_has_every_model_and_no_other() -> None:

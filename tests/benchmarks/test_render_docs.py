@@ -88,6 +88,20 @@ def test_ratios_and_goals(tmp_path: Path) -> None:
     assert line_of(page, "| 3B, bf16").endswith("| not measured |")
 
 
+def test_both_forms_of_the_layers(tmp_path: Path) -> None:
+    base = {"model": "650M", "precision": "bf16", "matmul_tflops": 800.0, "matmul_tflops_after": 700.0} | MACHINE
+    fused = {"path": "fused", "tokens_per_second": 1000.0, "tflops": 560.0}
+    plain = {"path": "plain", "tokens_per_second": 995.0, "tflops": 540.0}
+    write(tmp_path / "paths.csv", [base | fused, base | plain])
+    page = render(tmp_path)[PERFORMANCE]
+    assert line_of(page, "| 650M | bf16 |").split("|")[3:-1] == [
+        " 1,000 ", " 995 ", " 70.0 % / 80.0 % ", " 67.5 % / 77.1 % ", " alike ", " - ",
+    ]  # fmt: skip
+    assert line_of(page, "| 650M, bf16, plain form").endswith("| ≥ 0.700 | 0.720 | met |")
+    write(tmp_path / "paths.csv", [base | fused, base | plain | {"tokens_per_second": 1200.0}])
+    assert "| plain, 20 % |" in line_of(render(tmp_path)[PERFORMANCE], "| 650M | bf16 |")
+
+
 def test_a_peer_that_was_not_run_is_named(tmp_path: Path) -> None:
     write_engines(tmp_path, "8M", {"ours-fp16": (9.9e6, 0.25), "fair-esm-fp16": (1e6, 0.02)})
     page = render(tmp_path)[PERFORMANCE]
