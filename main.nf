@@ -7,7 +7,7 @@ include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
 include { canBeFilled ; checkName ; fetchedModel ; hubFolder ; keptModel ; modelCache } from './modules/model_cache/main.nf'
 include { help } from './modules/help/main.nf'
 include { checkParameters ; codeFingerprints ; lastWord ; optionsOf } from './modules/parameters/main.nf'
-include { checkEnvironment ; existingPaths ; inputFiles ; listed ; literal ; modelFolder ; podVolumes ; referenceFolder ; stageable ; stageableFolders ; writableFolder } from './modules/paths/main.nf'
+include { checkEnvironment ; existingPaths ; inputFiles ; listed ; modelFolder ; podVolumes ; referenceFolder ; stageable ; stageableFolders ; writableFolder } from './modules/paths/main.nf'
 include { closing ; extent ; follow ; plan ; shardSizes ; splitIn ; workload } from './modules/plan/main.nf'
 include { NEIGHBOURS } from './modules/neighbours/main.nf'
 include { claimed ; published } from './modules/outdir/main.nf'
@@ -29,8 +29,7 @@ workflow {
     checkEnvironment(p.python_env)
     def outdir = writableFolder('outdir', p.outdir)
     stageableFolders()
-    def named = literal(p.model)
-    def local = named ? modelFolder(named) : null
+    def local = modelFolder(p.model)
     stageable('model', local ? [local] : [])
     checkName(p, local)
     def models = modelCache(p.model_cache, podVolumes())

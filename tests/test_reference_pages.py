@@ -69,13 +69,13 @@ def test_the_example_is_legal(name: str) -> None:
         assert value in ("true", "false") and value != str(rule.get("default")).lower()
     if rule["type"] == "integer":
         assert int(value) >= rule.get("minimum", 0)
-    assert value in rule.get("enum", [value])
+    assert value in map(str, rule.get("enum", [value]))
     assert re.fullmatch(rule.get("pattern", ".*"), value)
 
 
 def test_every_choice_is_named() -> None:
     for name, rule in PROPERTIES.items():
-        assert set(rule.get("enum", [])) <= set(code(" ".join(PARAMETERS[name]))), name
+        assert set(map(str, rule.get("enum", []))) <= set(code(" ".join(PARAMETERS[name]))), name
     assert all(f"`{name}`" in USAGE for name in MODELS)
 
 

@@ -101,9 +101,10 @@ def test_every_option_that_decides_what_a_vector_is_reaches_split_and_embed() ->
         ("gaps", config.GAPS),
         ("embedding_dtype", config.EMBEDDING_DTYPES),
         ("provenance", config.PROVENANCES),
+        ("genetic_code", config.GENETIC_CODES),
     ],
 )
-def test_choices_are_those_of_the_tools(name: str, choices: tuple[str, ...]) -> None:
+def test_choices_are_those_of_the_tools(name: str, choices: tuple[str | int, ...]) -> None:
     assert PROPERTIES[name]["enum"] == list(choices)
 
 

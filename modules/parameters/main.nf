@@ -35,7 +35,27 @@ def checkParameters(given, schema) {
             stop(2, unknown(name, rules.keySet()))
         }
     }
-    return rules.collectEntries { name, rule -> [name, given.containsKey(name) ? checkParameter(name, rule, given[name]) : null] }
+    def p = rules.collectEntries { name, rule -> [name, given.containsKey(name) ? checkParameter(name, rule, given[name]) : null] }
+    checkTogether(p, rules)
+    return p
+}
+
+/** What parameters say of each other, as the programs do (bin/virnucpro/config.py), which are told after the model is fetched. */
+def checkTogether(p, rules) {
+    def asked = rules.findAll { name, rule -> p[name] != null && p[name] != rule.default }.keySet()
+    def half = p.max_length?.intdiv(2)
+    def refused = [
+        [!p.id_column != !p.sequence_column, "--id_column and --sequence_column say what a table's columns hold; give both"],
+        ['window_overlap' in asked && p.long_sequences != 'window', '--window_overlap says what windows share; give --long_sequences window too'],
+        ['window_overlap' in asked && p.window_overlap > half, "--window_overlap is ${p.window_overlap}, but must be at most ${half}, half of --max_length"],
+        [asked.any { name -> name in ['chunk', 'genetic_code'] } && p.translate != 'six_frame', '--chunk and --genetic_code are of --translate six_frame; give it too, or leave them out'],
+        ['min_contig' in asked && !p.translate, '--min_contig is of --translate genes and six_frame; give one too, or leave it out'],
+        [p.translate && p.alphabet == 'protein', '--alphabet protein says that the input is no DNA; leave it or --translate out'],
+        [p.device == 'mps' && !(p.precision in ['fp16', 'fp32']), "--precision ${p.precision} is not for Apple's GPU: use fp16 or fp32"],
+    ].find { wrong, _message -> wrong }
+    if (refused) {
+        stop(2, refused[1])
+    }
 }
 
 /** Ends the run where words are left that no parameter takes: all files but the first, where a shell wrote out a glob. */
@@ -84,8 +104,9 @@ def checkParameter(name, rule, value) {
     if (rule.type == 'integer' && !(text ==~ /-?\d{1,18}/ && (text as long) >= (rule.minimum ?: 0))) {
         stop(2, "--${name} is '${text}', but must be a whole number of at least ${rule.minimum ?: 0}")
     }
-    if (rule['enum'] && !(text in rule['enum'])) {
-        stop(2, "--${name} is '${text}', but must be one of ${rule['enum'].join(', ')}${meant(text, rule['enum'], '')}")
+    if (rule['enum'] && !(text in rule['enum'].collect { each -> each.toString() })) {
+        def near = rule.type == 'integer' ? '' : meant(text, rule['enum'], '')
+        stop(2, "--${name} is '${text}', but must be one of ${rule['enum'].join(', ')}${near}")
     }
     if (rule.pattern && !(text ==~ rule.pattern)) {
         stop(2, "--${name} is '${text}', but must be ${rule.errorMessage ?: rule.description}")

@@ -1,5 +1,6 @@
 // What a run's record tells of it that its tasks do not know (bin/virnucpro/merge/provenance.py).
 include { shellWords } from '../words/main.nf'
+include { separated } from '../names/main.nf'
 include { schemaGroups } from '../schema/main.nf'
 
 /**
@@ -27,7 +28,7 @@ def plainCommand(p) {
         (each.value.format != 'directory-path' || each.key == 'reference') && p[each.key] != null && p[each.key].toString() != each.value.default?.toString()
     }
     def profile = workflow.profile == 'standard' ? [] : ['-profile', workflow.profile]
-    return ['nextflow', 'run', workflow.manifest.name] + profile + given.collect { each -> "--${each.key}=${isOfHub(each.key, p) ? p.model : plain(p[each.key])}" }
+    return ['nextflow', 'run', workflow.manifest.name] + profile + given.collect { each -> "--${each.key}=${isOfHub(each.key, p) ? p.model : plain(p[each.key], each.value)}" }
 }
 
 /** Whether a parameter is the model, and that a repository ORG/NAME of the hub: no run has a path where nothing is. */
@@ -35,12 +36,13 @@ def isOfHub(name, p) {
     return name == 'model' && p.model.toString() ==~ '[^/\\s]+/[^/\\s]+' && !file(p.model, glob: false).exists()
 }
 
-/** A value without the folders that lead to what it names; a comma in a name that exists separates nothing. */
-def plain(value) {
-    def named = [value].flatten().collectMany { each ->
-        java.nio.file.Path.of(each.toString()).toAbsolutePath().exists() ? [each.toString()] : each.toString().tokenize(',')
+/** A value without the folders that lead to what it names, where by its rule it names files; a comma in a name separates nothing. */
+def plain(value, rule) {
+    if (!rule.format && !('array' in rule.type)) {
+        return value.toString()
     }
-    return named.collect { each -> each.replaceFirst('/+$', '').replaceFirst('.*/', '') }.join(',')
+    def named = value instanceof List ? value : separated(value.toString())
+    return named.collect { each -> each.toString().replaceFirst('/+$', '').replaceFirst('.*/', '') }.join(',')
 }
 
 def launchHost() {

@@ -44,6 +44,7 @@ def test_help_lists_the_commands(tmp_path: Path) -> None:
     ("arguments", "code", "message"),
     [
         (["lost.fasta", "-o", "out"], 66, "lost.fasta: no such file; check the path given to --input"),
+        (["lost.fasta", "-o", "out", "--model", "none/there"], 66, "lost.fasta: no such file; check the path given to"),
         ([FASTA, "-o", "full"], 2, "full: exists already and is not empty; remove it or name another --outdir"),
         ([FASTA, "-o", "out", "--gpus", "64"], 2, "--gpus is 64, but "),
         ([FASTA, "-o", "out", "--gpus", "-1"], 2, "--gpus is -1, but must be at least 0"),

@@ -53,6 +53,14 @@ def test_a_repository_of_the_hub_keeps_its_whole_name() -> None:
     assert {"--model=facebook/esm2_t6_8M_UR50D", "--reference=results"} <= set(told["command"].split())
 
 
+def test_a_value_that_names_no_file_is_told_whole() -> None:
+    columns = {"id_column": "Entry/Name", "sequence_column": "a/b,c"}
+    told = facts_of_run(replace(config("names"), inputs=(Path("/home/a,b/c.tsv"),), **columns))
+    assert told["command"] is not None
+    assert told["command"].startswith("virnucpro embed c.tsv ")
+    assert {"--id-column=Entry/Name", "--sequence-column=a/b,c"} <= set(told["command"].split())
+
+
 def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
     def nameless() -> str:
         raise KeyError("getpwuid(): uid not found")

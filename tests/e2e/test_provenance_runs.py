@@ -16,8 +16,8 @@ from virnucpro.merge.verify import verify
 from virnucpro.output.digests import file_digest
 
 RECORD = "ro-crate-metadata.json"
-#: The folder of all that the run is given, and its input.
-SECRET, NAME = "Kepler's, home", "my proteins.fasta"
+#: The folder of all that the run is given, and its inputs.
+SECRET, NAME, OTHER = "Kepler's, home", "my proteins.fasta", "other.fasta"
 
 
 def entities(run: Launch) -> dict[str, Any]:
@@ -27,7 +27,8 @@ def entities(run: Launch) -> dict[str, Any]:
 def options(folder: Path) -> list[str]:
     """The user's files, all in one folder."""
     cache = ["--model_cache", str(folder / SECRET / "cache"), "--report", "false", "--pooling", "mean,max"]
-    return ["--input", str(folder / SECRET / NAME), "--model", str(folder / SECRET / "model"), *cache]
+    given = f"{folder / SECRET / NAME},{folder / SECRET / OTHER}"
+    return ["--input", given, "--model", str(folder / SECRET / "model"), *cache]
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Launch:
     folder = tmp_path_factory.mktemp("provenance")
     (folder / SECRET).mkdir()
     shutil.copyfile(PROJECT / "tests" / "fixtures" / "few.fasta", folder / SECRET / NAME)
+    (folder / SECRET / OTHER).write_text(">other\nMKV\n")
     (folder / SECRET / "model").symlink_to(PROJECT / "assets" / "esm2_tiny")
     run = launch(folder, *options(folder))
     assert run.code == 0, run.output
@@ -51,8 +53,8 @@ def test_a_run_tells_what_it_was_and_not_where(run: Launch) -> None:
     assert found["#input-1"]["name"] == NAME
     assert found["#input-1"]["identifier"] == f"xxh3_128:{file_digest(fasta)}"
     assert found["#run"]["description"] == (
-        "nextflow run virnucpro-embed '--input=my proteins.fasta' --report=false --model=model --pooling=mean,max "
-        "--gpus=0"
+        "nextflow run virnucpro-embed '--input=my proteins.fasta,other.fasta' --report=false --model=model "
+        "--pooling=mean,max --gpus=0"
     )
     assert found["#run"]["startTime"] < found["#run"]["endTime"]
     assert {each["name"] for each in found.values() if each["@type"] == "SoftwareApplication"} >= {
@@ -80,4 +82,4 @@ def test_another_run_may_tell_all_and_a_third_nothing(run: Launch) -> None:
     silent = launch(run.folder, *options(run.folder), "--provenance", "none", "-resume")
     assert silent.code == 0, silent.output
     assert not (silent.results / RECORD).exists()
-    assert verify(silent.results).rows == 12
+    assert verify(silent.results).rows == 13

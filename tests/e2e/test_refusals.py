@@ -12,10 +12,14 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from descriptions import describe
 from launch import MODEL, PROJECT, copy_project, launch, launch_environment, once
+
+from virnucpro.config import SplitConfig
+from virnucpro.errors import UsageError
 
 Prepare = Callable[[Path], list[str | Path]]
 PROTEINS = PROJECT / "assets" / "proteins.fasta"
@@ -65,6 +69,45 @@ def test_parameters(arguments: list[str], code: int, message: str, tmp_path: Pat
     assert run.code == code, run.output
     assert message in run.last_lines
     assert run.published() == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"translate": "genes", "chunk": 300},
+        once({"genetic_code": 4}),
+        once({"min_contig": 300}),
+        once({"translate": "genes", "alphabet": "protein"}),
+        once({"window_overlap": 5}),
+        once({"long_sequences": "window", "window_overlap": 512}),
+        once({"long_sequences": "window", "max_length": 21, "window_overlap": 11}),
+        once({"id_column": "a"}),
+    ],
+    ids=lambda given: " ".join(given),
+)
+def test_what_does_not_go_together_is_told_before_any_task_as_the_programs_tell_it(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError) as told:
+        SplitConfig(inputs=(PROTEINS,), model_json=Path(), **given)
+    run = launch(tmp_path, "--input", PROTEINS, *(f"--{name}={value}" for name, value in given.items()))
+    assert run.code == 2, run.output
+    assert run.output.splitlines()[-1] == f"virnucpro-embed: error: {told.value}"
+    assert not any((tmp_path / "work").glob("*/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--genetic_code", "7"], "--genetic_code is '7', but must be one of 1, 2, 3, 4, 5, 6, 9, 10, 11,"),
+        once(["--device=mps", "--precision=bf16"], "--precision bf16 is not for Apple's GPU: use fp16 or fp32"),
+    ],
+)
+def test_a_value_that_a_program_would_refuse(arguments: list[str], message: str, tmp_path: Path) -> None:
+    run = launch(tmp_path, "--input", PROTEINS, "--translate", "six_frame", *arguments)
+    assert run.code == 2, run.output
+    assert message in run.output.splitlines()[-1]
+    assert not any((tmp_path / "work").glob("*/*"))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 from finished_results import IDS, KEPT, LIMIT, Embedded, identical, make_results, program
 
+from virnucpro.errors import DataError
+from virnucpro.export.results import Records, Results
+from virnucpro.export.sequences import Sequences
+
 
 def export(results: Path, to: str, folder: Path, *options: str) -> Path:
     program("export.py", "--results", results, "--to", to, "--outdir", folder, *options)
@@ -168,6 +172,23 @@ def test_scikit_bio(results: Path, tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     with h5py.File(folder / "vectors.h5") as file:
         assert [each.decode() for each in file["record_id"]] == NAMES
+
+
+def test_the_sequences_of_a_file_that_was_given_twice_in_a_row_are_read_twice(tmp_path: Path) -> None:
+    """What no layout but scikit-bio's asks for, without the packages that it needs."""
+    fasta = tmp_path / "input.fasta"
+    results = Results(make_results(tmp_path, inputs=[fasta, fasta]))
+    sequences = Sequences(results, ())
+    found = [
+        sequence
+        for facts, vectors in results.vectors(["embedding"])
+        for sequence in sequences.take(Records(0, facts, vectors, [], []))
+    ]
+    assert found == 2 * [read_as_model(sequence) for _, sequence in KEPT]
+    fasta.write_text("")
+    facts, vectors = next(results.vectors(["embedding"]))
+    with pytest.raises(DataError, match="its sequence is not that of the run"):
+        Sequences(results, ()).take(Records(0, facts, vectors, [], []))
 
 
 def test_scikit_bio_wants_the_sequences_of_the_run(results: Path, tmp_path: Path) -> None:

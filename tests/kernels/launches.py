@@ -30,6 +30,7 @@ from virnucpro.kernels.launching import AbsentDriver
 from virnucpro.kernels.pooling import pool
 from virnucpro.model import parameters
 from virnucpro.model.esm2 import PackedEsm2
+from virnucpro.model.families import ESM_2, Family
 from virnucpro.model.projections import RotaryTable
 from virnucpro.model.registry import Esm2Config
 
@@ -130,12 +131,13 @@ def pretend(card: Card) -> Compiler:
     return compiler
 
 
-def run_model(precision: str, size: str, longest: int, fused: bool | None = None) -> str:
+def run_model(precision: str, size: str, longest: int, fused: bool | None = None, family: Family = ESM_2) -> str:
     """One layer, the norm after it and the poolings; returns the form that the layer had."""
     width, heads = MODELS[size]
-    config = Esm2Config(size, 1, width, heads)
+    config = Esm2Config(size, 1, width, heads, family=family)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        state = {key: torch.empty(shape, device="cuda") for key, shape in config.shapes().items()}
+        shapes = {parameters.inv_freq_key(0): (config.head_dim // 2,), **config.shapes()}
+        state = {key: torch.empty(shape, device="cuda") for key, shape in shapes.items()}
         model = PackedEsm2.from_state(config, state, precision, "cuda", fused=fused)
         ids = torch.empty(TOKENS, dtype=torch.long, device="cuda")
         bounds = torch.empty(SEQUENCES + 1, dtype=torch.int32, device="cuda")

@@ -29,6 +29,7 @@ def test_fair_esm_file(tmp_path: Path) -> None:
         "name": "tiny",
         "revision": None,
         "source": "fair-esm",
+        "family": "ESM-2",
         "layers": 2,
         "embed_dim": 32,
         "heads": 2,

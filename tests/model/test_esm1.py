@@ -123,6 +123,7 @@ def test_published_files_give_fair_esms_vectors(norm_before: bool, tmp_path: Pat
     assert open_checkpoint(path).config.family is (ESM_1B if norm_before else ESM_1V)
     described = describe_model(path)
     assert (described.layers, described.embed_dim, described.heads) == (LAYERS, DIM, HEADS)
+    assert described.family == ("ESM-1b" if norm_before else "ESM-1v")
     assert described.left_out == ["lm_head"]
     model = load_model(path, "fp32", "cpu")
     proteins = [*PROTEINS, "MK#LV##A", "#" * 5]

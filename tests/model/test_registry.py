@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from descriptions import describe
 
-from virnucpro.errors import ExitCode, ModelError
+from virnucpro.errors import DataError, ExitCode, ModelError
+from virnucpro.model.families import ESM_1B
 from virnucpro.model.registry import MODELS, Esm2Config, hub_repository, look_up
 
 
@@ -55,6 +56,12 @@ def test_sizes_that_make_no_model_are_refused(layers: int, dim: int, heads: int)
 def test_sizes_from_a_description() -> None:
     described = describe(name="own", layers=2, embed_dim=32, heads=2)
     assert Esm2Config.from_description(described) == Esm2Config("own", 2, 32, 2)
+    described = describe(name="own", layers=2, embed_dim=32, heads=2, family="ESM-1b")
+    assert Esm2Config.from_description(described) == Esm2Config("own", 2, 32, 2, family=ESM_1B)
+    with pytest.raises(
+        DataError, match=r"model tiny: its description says family 'ESM-9', but must say one of ESM-2, "
+    ):
+        Esm2Config.from_description(describe(family="ESM-9"))
 
 
 def test_registry_needs_no_torch() -> None:

@@ -29,6 +29,7 @@ MODEL = """{
   "name": "tiny",
   "revision": null,
   "source": "fair-esm",
+  "family": "ESM-2",
   "layers": 6,
   "embed_dim": 3,
   "heads": 1,

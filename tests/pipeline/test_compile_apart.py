@@ -8,7 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from descriptions import describe
 from driver.driver import cuda_driver, cuda_found
+
+from virnucpro.model import kept_descriptions
+from virnucpro.model.checkpoint_files import locate
 
 triton = pytest.importorskip("triton")
 pytestmark = pytest.mark.one_torch
@@ -20,6 +25,7 @@ MODEL = "esm2_t6_8M_UR50D"
 #: What launches.py, which goes the way of a tensor on the card, compiles for a card and a case; each with its launcher.
 LAUNCHED = """
 import sys, launches
+from virnucpro.model.families import FAMILIES
 from triton.backends.nvidia.driver import CudaLauncher
 
 compiler = launches.pretend(launches.CARDS[tuple(map(int, sys.argv[1].split(".")))])
@@ -32,8 +38,9 @@ def with_launcher(*arguments, **options):
     return kernel
 
 compiler.launch = with_launcher
-for longest in (100, 200, 400, 1026):
-    launches.run_model(sys.argv[2], "8M", longest)
+(family,) = (each for each in FAMILIES if each.name == sys.argv[3])
+for longest in (100, 200, 400, 1021 if family.positions else 1026):
+    launches.run_model(sys.argv[2], "8M", longest, family=family)
 """
 
 
@@ -65,15 +72,40 @@ def test_a_launch_on_the_card_finds_all_that_it_needs(card: str, precision: str,
     done = compiled(there, "--precision", precision, "--layers=0,-1", "--pooling=mean,max")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "done").exists()
-    before = kept(tmp_path)
+    launch_finds_all(tmp_path, there, card, precision)
+
+
+@pytest.mark.parametrize(("family", "precision"), [("ESM-1b", "fp16"), ("ESM-1v", "fp32")])
+def test_so_does_a_described_model_of_another_family(
+    family: str, precision: str, driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save({}, model := tmp_path / "own.pt")
+    described = kept_descriptions._place(locate(model))
+    described.parent.mkdir(parents=True)
+    describe(name="own", family=family, embed_dim=320, heads=20).write(described)
+    there = environment(driver, tmp_path / "cache", "9.0")
+    options = ("--precision", precision, "--layers=0,-1", "--pooling=mean,max")
+    done = compiled(there, *options, model=str(model))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    launch_finds_all(tmp_path / "cache", there, "9.0", precision, family)
+
+
+def launch_finds_all(cache: Path, there: dict[str, str], card: str, precision: str, family: str = "ESM-2") -> None:
+    """What a launch on the card needs is kept already."""
+    before = kept(cache)
     assert len(before) > 5
     launched = subprocess.run(
-        [sys.executable, "-c", LAUNCHED, card, precision], env=there, capture_output=True, text=True, check=False
+        [sys.executable, "-c", LAUNCHED, card, precision, family],
+        env=there,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert launched.returncode == 0, launched.stderr
     assert '"error"' not in launched.stdout
     assert launched.stdout.count('"kernel"') > 3
-    assert kept(tmp_path) == before
+    assert kept(cache) == before
 
 
 #: What batches of any length launch on the card, after EMBED_SHARD's own preparation.

@@ -23,6 +23,7 @@ from virnucpro.api.provenance import facts_of_run
 from virnucpro.config import Config, EmbedConfig, SplitConfig, precision_on
 from virnucpro.cuda_start import start_cuda, visible_gpus
 from virnucpro.errors import ExitCode, UsageError, VirnucproError, run_reporting_errors, writing_into
+from virnucpro.fasta_source import FastaSource
 from virnucpro.interrupts import starting_out_of_reach
 from virnucpro.machine import usable_cores
 from virnucpro.merge.config import MergeConfig
@@ -37,6 +38,7 @@ from virnucpro.process import end_process, importing, refuse_pandas
 from virnucpro.report.multiqc import require_multiqc
 from virnucpro.report.report import report
 from virnucpro.shards import shard_name
+from virnucpro.split.genes import require_pyrodigal
 from virnucpro.split.split import split
 
 Told = TypeVar("Told", bound=Config)
@@ -75,6 +77,7 @@ def _run(config: RunConfig, gpus: Sequence[str]) -> RunSummary:
     device = "cuda" if gpus else "cpu"
     record = facts_of_run(config)
     config = replace(with_files(config), precision=precision_on(device, config.precision))
+    _check_inputs(config)
     model = find_model(config.model, config.model_cache, config.model_revision)
     described = describe_once(model)
     with _work_folder(config, device, described.weights_sha256) as work:
@@ -99,6 +102,19 @@ def _run(config: RunConfig, gpus: Sequence[str]) -> RunSummary:
         publish_directory(results, config.outdir)
         remove_tree(work)
     return summary
+
+
+def _check_inputs(config: RunConfig) -> None:
+    """Say before a model is fetched what the split could not read.
+
+    Raises:
+        InputMissingError: a file is not there or cannot be opened.
+        UsageError: pyrodigal-gv is not installed, and genes are to be predicted.
+    """
+    for path in config.inputs:
+        FastaSource(path).head()
+    if config.translate == "genes":
+        require_pyrodigal()
 
 
 def _gpus(config: RunConfig) -> list[str]:

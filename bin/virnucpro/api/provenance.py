@@ -44,7 +44,9 @@ def _options(config: RunConfig, full: bool) -> Iterator[str]:
         if not full and each.name in ("outdir", "model_cache"):
             continue
         option = flag.split()[-1] if flag else f"--{each.name.replace('_', '-')}"
-        whole = full or (each.name == "model" and not is_local(value))
+        named = value if isinstance(value, tuple) else (value,)
+        files = is_local(value) if each.name == "model" else any(isinstance(one, Path) for one in named)
+        whole = full or not files
         yield option if isinstance(value, bool) else f"{option}={_text(value, whole)}"
 
 

@@ -33,6 +33,7 @@ def describe_model(path: Path) -> ModelDescription:
         name=config.name,
         revision=checkpoint.revision,
         source=checkpoint.source,
+        family=config.family.name,
         layers=config.layers,
         embed_dim=config.embed_dim,
         heads=config.heads,

@@ -51,6 +51,11 @@ class Family:
     settings: Mapping[str, tuple[object, object]]
     rotary_base: float | None
 
+    @property
+    def positions(self) -> int | None:
+        """Tokens of the longest sequence that positions were learned for; None where none are learned."""
+        return LEARNED_POSITIONS - FIRST_POSITION if POSITION_TABLE in self.tensors else None
+
     def holds(self, names: Collection[str]) -> bool:
         """Whether these canonical names are those of a whole encoder, with or without its frequencies."""
         found = {_LAYER.sub(r"\1.*.", name) for name in names}

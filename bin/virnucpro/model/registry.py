@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from virnucpro.errors import ModelError
-from virnucpro.model.families import ESM_1B, ESM_1V, ESM_2, Family
+from virnucpro.errors import DataError, ModelError
+from virnucpro.model.families import ESM_1B, ESM_1V, ESM_2, FAMILIES, Family
 from virnucpro.output.contracts import ModelDescription
 
 #: Whose repositories on the hub the official models are.
@@ -54,8 +54,19 @@ class Esm2Config:
 
     @classmethod
     def from_description(cls, described: ModelDescription) -> Esm2Config:
-        """The sizes in a ``model.json``."""
-        return cls(described.name, described.layers, described.embed_dim, described.heads)
+        """The sizes and the family in a ``model.json``.
+
+        Raises:
+            DataError: it tells a family that is none of those that run here.
+        """
+        family = next((each for each in FAMILIES if each.name == described.family), None)
+        if family is None:
+            known = ", ".join(each.name for each in FAMILIES)
+            raise DataError(
+                f"model {described.name}: its description says family '{described.family}', but must say one of "
+                f"{known}; describe the model again with fetch_model.py"
+            )
+        return cls(described.name, described.layers, described.embed_dim, described.heads, family=family)
 
     @property
     def head_dim(self) -> int:

@@ -21,6 +21,7 @@ class ModelDescription(Record, remedy="describe the model again with fetch_model
     name: str
     revision: str | None
     source: str
+    family: str = field(default="ESM-2", metadata=ADDED_LATER)
     layers: int
     embed_dim: int
     heads: int

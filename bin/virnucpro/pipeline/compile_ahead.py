@@ -26,6 +26,7 @@ from virnucpro.kernels.launching import compiles_together, compiling_together
 from virnucpro.locks import first_of_all
 from virnucpro.machine import usable_cores
 from virnucpro.model.esm2 import PackedEsm2
+from virnucpro.model.parameters import inv_freq_key
 from virnucpro.model.registry import Esm2Config
 from virnucpro.pipeline.engine import Engine
 from virnucpro.pipeline.matrix_rate import matrix_teraflops
@@ -58,10 +59,11 @@ class Prepared:
 
 
 class _Unset(Mapping[str, torch.Tensor]):
-    """A state dict of zeros, each made as it is read."""
+    """A state dict of zeros, each made as it is read; rotary frequencies too of a family that has none of its own."""
 
     def __init__(self, config: Esm2Config, device: torch.device) -> None:
-        self._shapes = config.shapes()
+        frequencies = dict.fromkeys(map(inv_freq_key, range(config.layers)), (config.head_dim // 2,))
+        self._shapes: dict[str, tuple[int, ...]] = {**frequencies, **config.shapes()}
         self._device = device
 
     def __getitem__(self, key: str) -> torch.Tensor:
@@ -101,7 +103,7 @@ def launch_all(config: Esm2Config, precision: str, device: torch.device, plan: O
     shallow = dataclasses.replace(config, layers=1)
     model = PackedEsm2.from_state(shallow, _Unset(shallow, device), precision, device)
     engine = Engine(model, device, OutputPlan(layers, plan.pooling), streams=False)
-    for longest in LONGEST:
+    for longest in (min(each, config.family.positions or each) for each in LONGEST):
         bounds = torch.tensor([0, longest, longest + 5], dtype=torch.int32, device=device)
         ids = torch.full((longest + 5,), X, device=device)
         engine.forward(PackedBatch(ids, bounds, longest, ("0", "1")), masked=False)

@@ -23,6 +23,7 @@ from virnucpro.split.places import Found
 from virnucpro.split.six_frame import NO_FRAME, NUCLEOTIDES, six_frames
 
 NO_NUCLEOTIDES: Final = "no nucleotide left"
+CODON: Final = 3
 _TO_DNA: Final = bytes.maketrans(b"U", b"T")
 
 
@@ -64,6 +65,8 @@ class Translation:
             raise ValueError(NO_NUCLEOTIDES)
         if len(letters) < self.min_contig:
             raise ValueError(f"contig of {len(letters)} nucleotides, below --min_contig {self.min_contig}")
+        if len(letters) < CODON:
+            raise ValueError(f"contig of {len(letters)} nucleotide{'s'[len(letters) == 1 :]}, too short to translate")
         if self.mode == "genes":
             return list(genes(contig, letters)), 0
         return six_frames(contig, letters, self.chunk, self.genetic_code)

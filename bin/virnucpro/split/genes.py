@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -34,19 +35,27 @@ def genes(contig: str, letters: bytes) -> Iterator[Found]:
         yield Found(f"{contig}_{number}", description, residues, gene.strand > 0, gene.begin, gene.end)
 
 
+def require_pyrodigal() -> None:
+    """Say before the work that pyrodigal-gv is missing: the package alone does not bring it.
+
+    Raises:
+        UsageError: it is not installed in this Python.
+    """
+    if importlib.util.find_spec("pyrodigal_gv") is None:
+        raise UsageError(
+            f"--translate genes needs pyrodigal-gv, which is not there for {sys.executable}; pip install pyrodigal-gv, "
+            "or install virnucpro-embed with its extra [contigs]"
+        )
+
+
 @cache
 def _finder() -> Any:
     """One for each process: its models are a second's work to load.
 
     Raises:
-        UsageError: pyrodigal-gv is not installed: the package alone does not bring it.
+        UsageError: as ``require_pyrodigal``.
     """
-    try:
-        from pyrodigal_gv import ViralGeneFinder
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"--translate genes needs pyrodigal-gv, which is not there for {sys.executable}; pip install pyrodigal-gv, "
-            "or install virnucpro-embed with its extra [contigs]"
-        ) from error
+    require_pyrodigal()
+    from pyrodigal_gv import ViralGeneFinder
 
     return ViralGeneFinder(meta=True)
