@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from descriptions import describe
 from merge.merge_runs import Run
 from pipeline.models import small_esm2
 
-from virnucpro.errors import DataError, ExitCode, run_reporting_errors, writing_into
+from virnucpro.errors import DataError, ExitCode, FastaFormatError, run_reporting_errors, writing_into
 from virnucpro.machine import physical_memory_bytes
 from virnucpro.merge.merge import merge
 from virnucpro.output.damage import reading
@@ -214,3 +215,9 @@ def test_a_disk_that_names_no_file_is_named(tmp_path: Path, capsys: pytest.Captu
     assert run_reporting_errors("x.py", fail) == ExitCode.IO_ERROR
     said = f"No space left on device: '{tmp_path}/results'; check free space and permissions"
     assert capsys.readouterr().err.endswith(f"{said}\n")
+
+
+def test_an_error_of_a_file_goes_to_another_process() -> None:
+    made = FastaFormatError("no residue", file="a.fasta", line=3, remedy="correct it")
+    told = pickle.loads(pickle.dumps(made))
+    assert (str(told), told.file, told.line) == ("a.fasta, line 3: no residue; correct it", "a.fasta", 3)

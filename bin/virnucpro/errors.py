@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -70,6 +71,11 @@ class FastaFormatError(DataError):
         super().__init__(f"{place}: {message}; {remedy}")
         self.file = file
         self.line = line
+        self._made = partial(FastaFormatError, message, file=file, line=line, remedy=remedy)
+
+    def __reduce__(self) -> tuple[partial[FastaFormatError], tuple[()]]:
+        """How it goes to another process: pickle would call it with its text alone."""
+        return self._made, ()
 
 
 class InputMissingError(VirnucproError):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import shutil
 import typing
 import weakref
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -138,11 +139,20 @@ def test_what_was_not_read_as_it_stands_is_kept(embedder: Embedder) -> None:
     [
         ([], DataError, "no sequence in the input"),
         (["ACGT" * 10], DataError, "nucleotide sequences .* alphabet='protein'"),
-        (RESIDUES[0], InputMissingError, "no such file"),
+        (RESIDUES[0], InputMissingError, "no such file; .* into a list"),
+        ("M" * 5000, InputMissingError, "no such file; .* into a list"),
+        ("", InputMissingError, "no such file"),
         ([b"MKT"], UsageError, "str and bytes; give both as str"),
         ({1: "MKT"}, UsageError, "int and str; give both as str"),
+        ({"a\udcff": "MKT"}, UsageError, "no text in UTF-8"),
+        (pa.table({"id": ["a"], "sequence": ["MKT"]}), UsageError, "column of sequences"),
+        (pd.DataFrame({"id": ["a"], "mktay": ["MKT"]}), UsageError, "column of sequences"),
+        (io.StringIO(">a\nMKT\n"), UsageError, "the file's path"),
+        ({*RESIDUES}, UsageError, "a set has no order"),
+        (b"MKT", UsageError, "a list of sequences"),
+        (None, UsageError, "a list of sequences"),
     ],
-    ids=str,
+    ids=lambda each: each[:30] if isinstance(each, str) else type(each).__name__,
 )
 def test_what_is_no_protein_is_refused(
     embedder: Embedder, sequences: typing.Any, error: type[Exception], message: str
@@ -154,25 +164,6 @@ def test_what_is_no_protein_is_refused(
 def test_what_looks_like_nucleotides_is_taken_if_it_is_said_to_be_protein(embedder: Embedder) -> None:
     assert Embedder(MODEL, device="cpu", alphabet="protein").embed(["ACGT" * 10]).num_rows == 1
     assert embedder.embed(["ACGT" * 4]).num_rows == 1
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: Embedder(MODEL, pooling=("median",)),
-        lambda: Embedder(MODEL, pooling="mean,bos"),
-        lambda: Embedder(MODEL, device="tpu"),
-        lambda: Embedder(max_length=0),
-    ],
-)
-def test_options_are_checked_before_a_model_is_loaded(call: Callable[[], Embedder]) -> None:
-    with pytest.raises(UsageError):
-        call()
-
-
-def test_one_pooling_and_one_layer_need_no_tuple() -> None:
-    one = Embedder(MODEL, pooling="bos", layers=-1)  # type: ignore[arg-type]  # a layer alone
-    assert (one.pooling, one.layers) == (("bos",), (-1,))
 
 
 def test_the_model_stays_loaded_between_calls(tmp_path: Path) -> None:
@@ -260,7 +251,3 @@ def test_a_bar_is_shown_unless_refused(
     assert "/63.0 [" in capsys.readouterr().err
     Embedder(MODEL, device="cpu", progress=False).embed(RESIDUES)
     assert capsys.readouterr().err == ""
-
-
-def test_options_by_name_are_the_fields() -> None:
-    assert set(EmbedderOptions.__annotations__) == {each.name for each in fields(Embedder) if each.init}

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from virnucpro.api.sequences import Sequences, named_texts
+from virnucpro.api.sequences import Sequences, existing, named_texts
 from virnucpro.config import SequenceConfig, SplitConfig
 from virnucpro.errors import DataError
 from virnucpro.fasta import Record, Rejected, normalised
@@ -68,7 +68,9 @@ class ContigReader:
         """Each protein with its contig, and each contig without any with the reason."""
         translation = Translation.of(self.config)
         assert translation is not None
-        for contig in self._of_file(Path(contigs)) if isinstance(contigs, str | os.PathLike) else _of_texts(contigs):
+        for contig in (
+            self._of_file(existing(contigs)) if isinstance(contigs, str | os.PathLike) else _of_texts(contigs)
+        ):
             try:
                 found, stopped = translation.proteins(contig.id, contig.letters)
             except ValueError as error:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,8 @@ from tqdm.auto import tqdm
 from virnucpro.api.columns import in_order
 from virnucpro.api.contigs import ContigReader
 from virnucpro.api.models import find_model
+from virnucpro.api.options import EmbedderOptions as EmbedderOptions
+from virnucpro.api.options import OtherOptions, as_typed
 from virnucpro.api.sequences import Sequences, in_words, read_sequences
 from virnucpro.config import DEFAULT_MODEL, DEVICES, SequenceConfig, option, precision_on
 from virnucpro.data import VarlenCollator
@@ -43,35 +45,6 @@ from virnucpro.windows import computed_tokens, trained_limit
 
 #: Seconds of work before a progress bar is worth showing.
 _BAR_AFTER = 1.0
-
-
-class EmbedderOptions(TypedDict, total=False):
-    """What ``embed`` takes by name: the fields of ``Embedder``, where each is explained."""
-
-    model: str | Path
-    model_revision: str | None
-    model_cache: Path | None
-    device: str
-    token_budget: int | None
-    threads: int | None
-    gaps: str
-    alphabet: str
-    translate: str | None
-    chunk: int
-    genetic_code: int
-    min_contig: int
-    strict: bool
-    deduplicate: bool
-    progress: bool
-    self_check: bool
-    max_length: int
-    long_sequences: str
-    window_overlap: int | None
-    layers: Sequence[int]
-    pooling: Sequence[str]
-    per_residue: bool
-    precision: str
-    embedding_dtype: str
 
 
 @dataclass
@@ -135,9 +108,14 @@ class Embedder(SequenceConfig):
     changed: list[Record] = field(default_factory=list, init=False, repr=False)
     stopped_frames: int = field(default=0, init=False, repr=False, metadata={"least": 0})
 
+    if TYPE_CHECKING:
+
+        def __init__(self, model: str | Path = DEFAULT_MODEL, **options: Unpack[OtherOptions]) -> None: ...
+
     def __post_init__(self) -> None:
-        for name, given in (("layers", self.layers), ("pooling", self.pooling)):
-            object.__setattr__(self, name, (given,) if isinstance(given, str | int) else tuple(given))
+        hints = get_type_hints(type(self))
+        for name in (each.name for each in fields(self) if each.init):
+            object.__setattr__(self, name, as_typed(name, getattr(self, name), hints[name]))
         super().__post_init__()
 
     def embed(self, sequences: Sequences) -> pa.Table:
@@ -296,5 +274,5 @@ def embed(sequences: Sequences, **options: Unpack[EmbedderOptions]) -> pa.Table:
     Where there are several calls, ``Embedder`` keeps the model loaded between them; it explains options, table and
     errors.
     """
-    with Embedder(**options) as embedder:  # type: ignore[arg-type]  # it takes lists where it keeps tuples
+    with Embedder(**options) as embedder:
         return embedder.embed(sequences)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import islice
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from virnucpro.errors import DataError, UsageError
+from virnucpro.errors import DataError, InputMissingError, UsageError
 from virnucpro.fasta import Record, Rejected, normalised, rejection, scan_records
 from virnucpro.fasta_source import nucleotide_share
 from virnucpro.plain_text import visible
@@ -19,6 +20,9 @@ Sequences: TypeAlias = str | os.PathLike[str] | Mapping[str, str] | Iterable[str
 #: Rejected records that an error or a warning names.
 _REASONS_SHOWN: Final = 3
 
+#: Letters of what is no path that an error shows.
+_SHOWN: Final = 60
+
 
 def read_sequences(sequences: Sequences, *, gaps: str, alphabet: str) -> Iterator[Record | Rejected]:
     """Yield every record in order, also those to reject.
@@ -28,14 +32,14 @@ def read_sequences(sequences: Sequences, *, gaps: str, alphabet: str) -> Iterato
         gaps, alphabet: as the parameters of the pipeline.
 
     Raises:
-        InputMissingError: no such file; a sequence alone goes into a list.
+        InputMissingError: no such file.
         FastaFormatError: the file is not FASTA.
         DataError: the sequences are of nucleotides.
         UsageError: what should be a text is none.
     """
     refuse_nucleotide = alphabet == "auto"
     if isinstance(sequences, str | os.PathLike):
-        return scan_records(Path(sequences), refuse_nucleotide=refuse_nucleotide, gaps=gaps)
+        return scan_records(existing(sequences), refuse_nucleotide=refuse_nucleotide, gaps=gaps)
     named = named_texts(sequences)
     if refuse_nucleotide and (share := nucleotide_share(text.encode(errors="replace") for text in named.values())):
         remedy = "give translate='genes' or translate='six_frame', or alphabet='protein' if that is what they are"
@@ -44,18 +48,53 @@ def read_sequences(sequences: Sequences, *, gaps: str, alphabet: str) -> Iterato
     return (normalised(ordinal, name, "", text, 0, gaps) for ordinal, (name, text) in enumerate(encoded))
 
 
+def existing(path: str | os.PathLike[str]) -> Path:
+    """The path of a file that is there.
+
+    Raises:
+        InputMissingError: nothing is there; a text may be a sequence, which goes into a list.
+    """
+    found = Path(path)
+    try:
+        missing = not os.fspath(path) or not (found.exists() or os.fspath(path) == "-")
+    except (OSError, ValueError):  # a name too long, or a zero byte
+        missing = True
+    if missing:
+        text = visible(os.fspath(path))
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+        raise InputMissingError(f"'{shown}': no such file; check the path, or put a sequence into a list: [sequence]")
+    return found
+
+
 def named_texts(sequences: Mapping[str, str] | Iterable[str]) -> Mapping[str, str]:
     """Sequences by id, which is the place of one that has none.
 
     Raises:
-        UsageError: an id or a sequence is no text.
+        UsageError: an id or a sequence is no text, or what holds them is none of what has them in order.
     """
+    if (remedy := _remedy(sequences)) is not None:
+        raise UsageError(f"sequences are of type {type(sequences).__name__}; {remedy}")
     named = sequences if isinstance(sequences, Mapping) else {str(i): text for i, text in enumerate(sequences)}
     for name, text in named.items():
         if not isinstance(name, str) or not isinstance(text, str):
             kinds = f"{type(name).__name__} and {type(text).__name__}"
             raise UsageError(f"sequence '{name}': id and sequence are {kinds}; give both as str")
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise UsageError(f"sequence '{visible(name)}': an id that is no text in UTF-8; give it another")
     return named
+
+
+def _remedy(sequences: object) -> str | None:
+    """What to give in the place of things that would be iterated over as what they are not."""
+    if isinstance(sequences, io.IOBase):
+        return "give the file's path"
+    if isinstance(sequences, Set):
+        return "a set has no order, so that no row would be known by its place: give a list or a mapping"
+    if hasattr(type(sequences), "columns"):
+        return "give its column of sequences, or a mapping: dict(zip(ids, sequences))"
+    if isinstance(sequences, bytes | bytearray) or not isinstance(sequences, Iterable):
+        return "give a list of sequences, a mapping of ids to sequences, or the path of a FASTA file"
+    return None
 
 
 def in_words(rejected: Iterable[Rejected]) -> str:
