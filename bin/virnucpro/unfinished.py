@@ -6,24 +6,33 @@ remove it, and while it is removed.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-_made: Final[set[Path]] = set()
+#: Each with the open file that holds its lock, if it has one.
+_made: Final[dict[Path, int | None]] = {}
 
 
 def begin(path: Path) -> Path:
     """Take note of what is about to be made; returns it."""
-    _made.add(path)
+    _made.setdefault(path, None)
     return path
+
+
+def hold(path: Path, handle: int | None) -> None:
+    """Keep the lock of what was begun until its end."""
+    _made[path] = handle
 
 
 def end(path: Path) -> None:
     """What was begun has its final name, or is removed."""
-    _made.discard(path)
+    handle = _made.pop(path, None)
+    if handle is not None:
+        os.close(handle)
 
 
 @contextmanager
@@ -33,7 +42,7 @@ def none_left() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for path in _made - before:
+        for path in _made.keys() - before:
             with suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             end(path)

@@ -50,7 +50,7 @@ def test_a_parameter_is_told_with_its_default_and_choices(name: str, helped: Lau
     if "default" in rule:
         default = rule["default"]
         assert f"default {default if isinstance(default, str) else json.dumps(default)}]" in facts
-    assert ", ".join(rule.get("enum", [])) in facts
+    assert ", ".join(map(str, rule.get("enum", []))) in facts
 
 
 def test_help_does_nothing_else(helped: Launch) -> None:

@@ -14,8 +14,9 @@ import pytest
 from merge.merge_runs import Run, read_results
 
 import virnucpro
-from virnucpro.errors import ExitCode, run_reporting_errors
+from virnucpro.errors import ExitCode, UsageError, run_reporting_errors
 from virnucpro.merge.merge import merge
+from virnucpro.merge.verify import verify
 
 _MERGE = """
 import sys, time
@@ -85,3 +86,18 @@ def test_a_full_disk_ends_a_shard_with_74_and_leaves_nothing(
     assert run_reporting_errors("embed_shard.py", write) == ExitCode.IO_ERROR
     assert "No space left on device" in capsys.readouterr().err
     assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.faults("a second one into the same folder", "the merge", "2 and one line; the first is whole")
+def test_a_second_merge_into_a_folder_is_refused_and_the_first_is_whole(tmp_path: Path) -> None:
+    run = Run(tmp_path, [i * 7 % 50 for i in range(120)], shards=3)
+    environment = {**os.environ, "PYTHONPATH": str(Path(virnucpro.__file__).parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", _MERGE, str(tmp_path)], stdout=subprocess.PIPE, env=environment
+    ) as process:
+        while not (tmp_path / ".results.partial" / "embeddings").exists():
+            time.sleep(0.01)
+        with pytest.raises(UsageError, match="another program is writing it"):
+            merge(run.config())
+    assert process.returncode == 0
+    assert verify(tmp_path / "results").rows == 120

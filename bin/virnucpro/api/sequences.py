@@ -49,18 +49,20 @@ def read_sequences(sequences: Sequences, *, gaps: str, alphabet: str) -> Iterato
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
-    """The path of a file that is there.
+    """The path that a text or a path names.
 
     Raises:
-        InputMissingError: nothing is there; a text may be a sequence, which goes into a list.
+        InputMissingError: nothing is where the text says; it may be a sequence, which goes into a list.
     """
     found = Path(path)
+    if not isinstance(path, str):
+        return found
     try:
-        missing = not os.fspath(path) or not (found.exists() or os.fspath(path) == "-")
+        missing = not path or not (found.exists() or path == "-")
     except (OSError, ValueError):  # a name too long, or a zero byte
         missing = True
     if missing:
-        text = visible(os.fspath(path))
+        text = visible(path)
         shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
         raise InputMissingError(f"'{shown}': no such file; check the path, or put a sequence into a list: [sequence]")
     return found

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from virnucpro import unfinished
+from virnucpro import locks, unfinished
 from virnucpro.errors import UsageError
 from virnucpro.output.following import Following
 
@@ -52,15 +52,60 @@ def prepare_new_directory(outdir: Path, *, replaced: bool = False) -> Path:
     """An empty directory beside ``outdir``, to be renamed to it when all is done; a killed run's leftover is cleared.
 
     Raises:
-        UsageError: ``outdir`` is there already and holds something, and is not to be ``replaced``.
+        UsageError: ``outdir`` is there already and holds something, and is not to be ``replaced``; or another program
+            is making it.
     """
     if not replaced:
         refuse_full(outdir)
     temporary = outdir.with_name(f".{outdir.name}.partial")
-    remove_tree(temporary)
+    if temporary.exists():
+        handle = _locked(temporary, outdir)
+        remove_tree(temporary)
+        if handle is not None:
+            os.close(handle)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
     unfinished.begin(temporary)
-    temporary.mkdir(parents=True)
+    try:
+        temporary.mkdir()
+    except FileExistsError:
+        unfinished.end(temporary)
+        raise _at_work(outdir) from None
+    _hold(temporary, outdir)
     return temporary
+
+
+def _hold(temporary: Path, made: Path, flags: int = os.O_RDONLY) -> None:
+    """Keep what was begun locked until its end; where another program has it, it is left alone."""
+    try:
+        unfinished.hold(temporary, _locked(temporary, made, flags))
+    except UsageError:
+        unfinished.end(temporary)
+        raise
+
+
+def _locked(temporary: Path, made: Path, flags: int = os.O_RDONLY) -> int | None:
+    """Lock what ``made`` has as its name while it is made; None where the file system has no locks.
+
+    Raises:
+        UsageError: another program has the lock, or had it and is done.
+    """
+    try:
+        handle = os.open(temporary, flags, 0o666)
+    except FileNotFoundError:
+        raise _at_work(made) from None
+    try:
+        mine = locks.take(handle)
+    except OSError:
+        os.close(handle)
+        return None
+    if mine and temporary.exists() and os.path.samestat(os.fstat(handle), temporary.stat()):
+        return handle
+    os.close(handle)
+    raise _at_work(made)
+
+
+def _at_work(made: Path) -> UsageError:
+    return UsageError(f"{made}: another program is writing it; wait until it is done, or name another --outdir")
 
 
 def publish_directory(temporary: Path, outdir: Path) -> None:
@@ -74,9 +119,11 @@ def publish_directory(temporary: Path, outdir: Path) -> None:
 
 def remove_tree(path: Path) -> None:
     """Remove a folder and all in it, if it is there."""
-    if path.exists():
-        shutil.rmtree(path)
-    unfinished.end(path)
+    try:
+        if path.exists():
+            shutil.rmtree(path)
+    finally:
+        unfinished.end(path)
 
 
 def link_or_copy(source: Path, target: Path) -> bool:
@@ -97,11 +144,15 @@ class PartialParquet:
         path: the finished file.
         schema: its columns.
         storage: options of ``pyarrow.parquet.ParquetWriter``.
+
+    Raises:
+        UsageError: another program is writing the file.
     """
 
     def __init__(self, path: Path, schema: pa.Schema, **storage: Any) -> None:
         self._path = path
         self._temporary = unfinished.begin(path.with_name(f".{path.name}.partial"))
+        _hold(self._temporary, path, os.O_RDWR | os.O_CREAT)
         self._sink = pa.OSFile(str(self._temporary), "wb")
         self._following = Following(self._temporary)
         self._writer: pq.ParquetWriter | None = pq.ParquetWriter(self._sink, schema, **storage)

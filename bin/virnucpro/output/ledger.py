@@ -18,6 +18,8 @@ __all__ = ["LEDGER_SCHEMA", "LedgerReader", "LedgerWriter"]
 
 #: Rows per row group of the ledger; about 150 bytes each before compression.
 LEDGER_ROW_GROUP_ROWS: Final = 131_072
+#: Bytes of rows after which a row group ends all the same: descriptions may be long.
+LEDGER_ROW_GROUP_BYTES: Final = 128 << 20
 
 #: Columns whose values repeat, so that a dictionary page pays; ids and keys are nearly all distinct.
 _DICTIONARY_COLUMNS: Final = [
@@ -57,7 +59,7 @@ class LedgerWriter:
         self.rows = 0
         self._row_group_rows = row_group_rows
         self._pending: list[pa.Table] = []
-        self._pending_rows = 0
+        self._pending_rows = self._pending_bytes = 0
         schema = pa.schema([*LEDGER_SCHEMA, *optional])
         self._schema = schema.with_metadata(encode_metadata(metadata or {}))
         self._file = PartialParquet(
@@ -82,8 +84,10 @@ class LedgerWriter:
         self.rows += table.num_rows
         self._pending.append(table)
         self._pending_rows += table.num_rows
-        if self._pending_rows >= self._row_group_rows:
-            self._flush(whole_groups_only=True)
+        self._pending_bytes += table.nbytes
+        full = self._pending_bytes >= LEDGER_ROW_GROUP_BYTES
+        if full or self._pending_rows >= self._row_group_rows:
+            self._flush(whole_groups_only=not full)
 
     def close(self) -> None:
         """Write what is left, flush to disk and rename to the final name."""
@@ -112,6 +116,7 @@ class LedgerWriter:
             self._file.write(table.slice(start, min(size, end - start)))
         self._pending = [table.slice(end)] if end < table.num_rows else []
         self._pending_rows = table.num_rows - end
+        self._pending_bytes = sum(each.nbytes for each in self._pending)
 
 
 def _as_table(rows: pa.Table | pa.RecordBatch | Mapping[str, Any], schema: pa.Schema) -> pa.Table:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from virnucpro.output.ledger import LEDGER_ROW_GROUP_ROWS, LedgerWriter
+from virnucpro.output.ledger import LEDGER_ROW_GROUP_BYTES, LEDGER_ROW_GROUP_ROWS, LedgerWriter
 from virnucpro.output.schema import CONTIG_FIELDS, REJECTED, REUSED, SAMPLE, STATUSES
 from virnucpro.split.columns import numbers, repeated, strings
 from virnucpro.split.spool import KEY_TYPE, Spool, SpooledBlock, above
@@ -37,11 +37,14 @@ def write_ledger(spool: Spool, starts: npt.NDArray[np.int64], path: Path) -> int
 def _groups(blocks: Sequence[SpooledBlock]) -> Iterator[list[SpooledBlock]]:
     """Blocks that follow each other, about a row group of records at once."""
     group: list[SpooledBlock] = []
+    header_bytes = 0
     for block in blocks:
         group.append(block)
-        if block.first_ordinal + block.records - group[0].first_ordinal >= LEDGER_ROW_GROUP_ROWS:
+        header_bytes += block.headers.size
+        records = block.first_ordinal + block.records - group[0].first_ordinal
+        if records >= LEDGER_ROW_GROUP_ROWS or header_bytes >= LEDGER_ROW_GROUP_BYTES:
             yield group
-            group = []
+            group, header_bytes = [], 0
     if group:
         yield group
 
