@@ -45,7 +45,8 @@ def test_a_list_a_mapping_and_a_file_are_the_same(embedder: Embedder, tmp_path: 
     fasta = tmp_path / "three.fasta.gz"
     fasta.write_bytes(gzip.compress("".join(f">{i} text\n{each}\n" for i, each in enumerate(RESIDUES)).encode()))
     named = {str(i): each for i, each in enumerate(RESIDUES)}
-    tables = [embedder.embed(each) for each in (RESIDUES, iter(RESIDUES), named, fasta, str(fasta))]
+    keys = dict.fromkeys(RESIDUES).keys()
+    tables = [embedder.embed(each) for each in (RESIDUES, iter(RESIDUES), keys, named, fasta, str(fasta))]
     assert tables[0]["id"].to_pylist() == ["0", "1", "2"]
     assert tables[0]["length"].to_pylist() == [22, 15, 20]
     assert vectors(tables[0]).shape == (3, 320)

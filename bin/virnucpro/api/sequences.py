@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, MappingView, Set
 from itertools import islice
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -88,9 +87,9 @@ def named_texts(sequences: Mapping[str, str] | Iterable[str]) -> Mapping[str, st
 
 def _remedy(sequences: object) -> str | None:
     """What to give in the place of things that would be iterated over as what they are not."""
-    if isinstance(sequences, io.IOBase):
+    if hasattr(sequences, "read"):
         return "give the file's path"
-    if isinstance(sequences, Set):
+    if isinstance(sequences, Set) and not isinstance(sequences, MappingView):
         return "a set has no order, so that no row would be known by its place: give a list or a mapping"
     if hasattr(type(sequences), "columns"):
         return "give its column of sequences, or a mapping: dict(zip(ids, sequences))"
