@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from virnucpro.api.columns import in_order
 from virnucpro.api.contigs import ContigReader
+from virnucpro.api.forked import refuse_forked
 from virnucpro.api.models import find_model
 from virnucpro.api.options import EmbedderOptions as EmbedderOptions
 from virnucpro.api.options import OtherOptions, as_typed
@@ -175,6 +176,7 @@ class Embedder(SequenceConfig):
 
     @cached_property
     def _loaded(self) -> _Loaded:
+        refuse_forked()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         device = select_device(self.device, self.precision)
@@ -241,6 +243,7 @@ class Embedder(SequenceConfig):
         """Columns of vectors, a row for each sequence in the order given."""
         # In the order of a shard: batches, and with them the last bits of vectors, are those of the pipeline.
         order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
+        refuse_forked()
         loaded = self._loaded
         check = self._check(loaded, [sequences[row] for row in order])
         runner = AsyncInferenceRunner(
@@ -274,5 +277,8 @@ def embed(sequences: Sequences, **options: Unpack[EmbedderOptions]) -> pa.Table:
     Where there are several calls, ``Embedder`` keeps the model loaded between them; it explains options, table and
     errors.
     """
-    with Embedder(**options) as embedder:
+    embedder = Embedder(**options)
+    try:
         return embedder.embed(sequences)
+    finally:
+        embedder.close()
