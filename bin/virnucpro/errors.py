@@ -71,11 +71,12 @@ class FastaFormatError(DataError):
         super().__init__(f"{place}: {message}; {remedy}")
         self.file = file
         self.line = line
-        self._made = partial(FastaFormatError, message, file=file, line=line, remedy=remedy)
+        self._said = message, remedy
 
-    def __reduce__(self) -> tuple[partial[FastaFormatError], tuple[()]]:
+    def __reduce__(self) -> tuple[partial[FastaFormatError], tuple[str]]:
         """How it goes to another process: pickle would call it with its text alone."""
-        return self._made, ()
+        message, remedy = self._said
+        return partial(FastaFormatError, file=self.file, line=self.line, remedy=remedy), (message,)
 
 
 class InputMissingError(VirnucproError):

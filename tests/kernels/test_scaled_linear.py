@@ -80,9 +80,11 @@ def test_what_is_not_finite_does_not_vanish(kernel_device: str, dtype: torch.dty
 def test_a_row_does_not_depend_on_those_beside_it(kernel_device: str) -> None:
     x, scale, *rest = layer(64, 48, torch.float16, kernel_device)
     whole = scaled_linear_gelu(x, scale, *rest, tiles=TILES)
+    # NumPy's products, of which the interpreter's are made, round by a row's place on some processors.
+    bound = 0 if kernel_device == "cuda" else 2e-3
     for first, last in ((0, 1), (11, 50), (40, TOKENS)):
         part = scaled_linear_gelu(x[first:last].contiguous(), scale[first:last].contiguous(), *rest, tiles=TILES)
-        assert torch.equal(part, whole[first:last])
+        torch.testing.assert_close(part, whole[first:last], rtol=bound, atol=bound)
 
 
 def test_only_widths_that_its_tiles_divide_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
