@@ -41,7 +41,9 @@ def plain(value, rule) {
     if (!rule.format && !('array' in rule.type)) {
         return value.toString()
     }
-    def named = value instanceof List ? value : separated(value.toString())
+    def text = value.toString()
+    // No store elsewhere is asked once more what it has.
+    def named = value instanceof List ? value : text.contains('://') ? text.tokenize(',') : separated(text)
     return named.collect { each -> each.toString().replaceFirst('/+$', '').replaceFirst('.*/', '') }.join(',')
 }
 
