@@ -66,7 +66,8 @@ class Translation:
         if len(letters) < self.min_contig:
             raise ValueError(f"contig of {len(letters)} nucleotides, below --min_contig {self.min_contig}")
         if len(letters) < CODON:
-            raise ValueError(f"contig of {len(letters)} nucleotide{'s'[len(letters) == 1 :]}, too short to translate")
+            size = "1 nucleotide" if len(letters) == 1 else f"{len(letters)} nucleotides"
+            raise ValueError(f"contig of {size}, too short to translate")
         if self.mode == "genes":
             return list(genes(contig, letters)), 0
         return six_frames(contig, letters, self.chunk, self.genetic_code)
