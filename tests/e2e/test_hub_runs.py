@@ -58,6 +58,7 @@ def vectors(results: Path) -> list[list[float]]:
     return found
 
 
+@pytest.mark.one_engine
 def test_a_repository_is_fetched_once_and_its_commit_recorded(tmp_path: Path, hub: Hub) -> None:
     first = launch(tmp_path, *arguments(), environment=online(hub))
     assert first.code == 0, first.output
@@ -114,7 +115,6 @@ def test_another_family_is_refused_by_name_before_its_weights(tmp_path: Path, hu
     [
         (["--model", "none/here"], 69, "no such file or folder, and none/here cannot be had from"),
         (["--model", "none/of/these"], 66, "--model none/of/these: no such file or folder; check the path"),
-        (["--model_revision", "../main"], 2, "--model_revision is '../main', but must be a branch, tag or commit"),
         (["--model", "esm2_t6_8M_UR50D", "--model_revision", "v1"], 2, "esm2_t6_8M_UR50D is no repository ORG/NAME"),
         (["--model", "source", "--model_revision", "v1"], 2, "source is no repository ORG/NAME of the hub"),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from foreign_files import COMPRESSORS, FASTA, SEQUENCES, genes, write
-from launch import MODEL, PROJECT, ask, launch
+from launch import MODEL, PROJECT, ask, launch, refusals
 
 from virnucpro.path_lists import sheet_rows
 
@@ -94,38 +94,42 @@ def test_samples(tmp_path: Path) -> None:
     assert done.returncode == 0 and "whole: " in done.stdout, done.stderr
 
 
-@pytest.mark.parametrize(
-    ("sheet", "arguments", "code", "message"),
-    [
-        ("sample,file\na,none.fasta\n", [], 66, "--sample_sheet none.fasta: no such file; check the path"),
-        ("sample;path\na;in.fasta\n", [], 65, "--sample_sheet samples.csv: no column file in its first line"),
-        ("", [], 65, "--sample_sheet samples.csv: a row without sample or file"),
-        ("sample,file\ncaf\udce9,in.fasta\n", [], 65, "--sample_sheet samples.csv: not a sample sheet in UTF-8"),
-        ("sample,file\n", [], 65, "--sample_sheet samples.csv: a row without sample or file"),
-        ('sample,file\n"a\nb",in.fasta\n', [], 65, "--sample_sheet samples.csv: a line that ends within quotes"),
-        (
-            "sample,file\na,in.fasta,b.fasta\n",
-            [],
-            65,
-            "--sample_sheet samples.csv: a row with more cells than the header",
-        ),
-        ("sample,file\na,in.fasta\n", ["--input", "in.fasta"], 2, "give no --input beside it"),
-    ],
-)
-def test_what_is_no_sample_sheet(tmp_path: Path, sheet: str, arguments: list[str], code: int, message: str) -> None:
-    (tmp_path / "in.fasta").write_bytes(FASTA)
-    (tmp_path / "samples.csv").write_bytes(sheet.encode(errors="surrogateescape"))
-    run = launch(tmp_path, "--sample_sheet", "samples.csv", "--model", MODEL, *arguments)
-    assert run.code == code, run.output
-    assert message in run.last_lines
+#: A sheet, and what is said of it.
+NO_SHEETS = [
+    ("sample,file\na,none.fasta\n", 66, "--sample_sheet none.fasta: no such file; check the path"),
+    ("sample;path\na;in.fasta\n", 65, "--sample_sheet {}: no column file in its first line"),
+    ("", 65, "--sample_sheet {}: a row without sample or file"),
+    ("sample,file\ncaf\udce9,in.fasta\n", 65, "--sample_sheet {}: not a sample sheet in UTF-8"),
+    ("sample,file\n", 65, "--sample_sheet {}: a row without sample or file"),
+    ('sample,file\n"a\nb",in.fasta\n', 65, "--sample_sheet {}: a line that ends within quotes"),
+    ("sample,file\na,in.fasta,b.fasta\n", 65, "--sample_sheet {}: a row with more cells than the header"),
+]
 
 
-@pytest.mark.parametrize("given", ["inputs", "inputs/*.fasta"])
-def test_a_link_to_nothing_ends_the_run(given: str, tmp_path: Path) -> None:
-    """Nextflow leaves it out of a glob without a word, and its records with it."""
+def test_what_is_no_input(tmp_path: Path) -> None:
+    """In one start. Of a link to nothing Nextflow itself says no word, and leaves its records out of a glob."""
     (tmp_path / "inputs").mkdir()
-    (tmp_path / "inputs" / "a.fasta").write_bytes(FASTA)
-    (tmp_path / "inputs" / "b.fasta").symlink_to("moved.fasta")
-    run = launch(tmp_path, "--input", given, "--model", MODEL)
+    for name in ("in.fasta", "inputs/a.fasta"):
+        (tmp_path / name).write_bytes(FASTA)
+    lost = tmp_path / "inputs" / "b.fasta"
+    lost.symlink_to("moved.fasta")
+    cases: list[list[str | None]] = [["inputs", None], ["inputs/*.fasta", None], ["in.fasta", "sheet0.csv"]]
+    expected = [(66, f"--input {lost}: a link to nothing; remove it, or put back")] * 2
+    expected.append((2, "--sample_sheet names the input files; give no --input beside it"))
+    for number, (sheet, code, message) in enumerate(NO_SHEETS):
+        name = f"sheet{number}.csv"
+        (tmp_path / name).write_bytes(sheet.encode(errors="surrogateescape"))
+        cases.append([None, name])
+        expected.append((code, message.format(name)))
+    told = refusals(tmp_path, "paths", "inputFiles(each[0], each[1])", cases)
+    for (code, beginning), answer in zip(expected, told, strict=True):
+        assert answer is not None and answer[0] == code
+        assert answer[1].startswith(beginning)
+
+
+def test_a_link_to_nothing_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / "a.fasta").write_bytes(FASTA)
+    (tmp_path / "b.fasta").symlink_to("moved.fasta")
+    run = launch(tmp_path, "--input", "*.fasta", "--model", MODEL)
     assert run.code == 66, run.output
-    assert f"--input {tmp_path / 'inputs' / 'b.fasta'}: a link to nothing; remove it, or put back" in run.last_lines
+    assert f"--input {tmp_path / 'b.fasta'}: a link to nothing; remove it, or put back" in run.last_lines

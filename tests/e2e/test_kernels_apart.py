@@ -42,6 +42,7 @@ def embedded(
     return launch(folder, *given, environment={**one_gpu, **home, **told}, may_warn=may_warn)
 
 
+@pytest.mark.one_engine
 def test_kernels_are_compiled_once_for_all_runs(
     tmp_path: Path, model: Path, whole: Launch, one_gpu: dict[str, str]
 ) -> None:

@@ -164,6 +164,7 @@ def test_a_kept_model_needs_neither_network_nor_hub(tmp_path: Path, model: Path)
     assert "FETCH_MODEL" not in run.statuses()
 
 
+@pytest.mark.one_engine
 def test_a_model_removed_from_the_cache_is_fetched_anew_on_resume(tmp_path: Path, hub: Hub) -> None:
     for again, fetched in (
         ([], ["config.json", WEIGHTS]),
@@ -176,19 +177,12 @@ def test_a_model_removed_from_the_cache_is_fetched_anew_on_resume(tmp_path: Path
         shutil.rmtree(tmp_path / "models" / NAME)
 
 
+@pytest.mark.one_engine
 def test_offline_without_the_model(tmp_path: Path) -> None:
     run = launch(tmp_path, *options(tmp_path), environment=nobody() | {"HF_HUB_OFFLINE": "1"})
     instead = "HF_HUB_OFFLINE is set; unset it, or download it elsewhere and give its path"
     assert_refused(run, 69, f"fetch_model.py: error: {NAME} cannot be had from http://127.0.0.1:", instead)
     assert not (tmp_path / "models" / NAME).exists()
-
-
-@pytest.mark.one_engine
-def test_a_hub_out_of_reach(tmp_path: Path) -> None:
-    run = launch(tmp_path, *options(tmp_path), environment=nobody())
-    instead = "check the network, or download it elsewhere and give its path"
-    assert_refused(run, 69, f"fetch_model.py: error: {NAME} cannot be had from http://127.0.0.1:", instead)
-    assert run.statuses() == {"FETCH_MODEL": {"FAILED"}}
 
 
 @pytest.mark.one_engine
@@ -209,6 +203,7 @@ def test_no_network_at_all(tmp_path: Path) -> None:
     )
     run = Launch(done.returncode, done.stdout + done.stderr, tmp_path)
     assert_refused(run, 69, f"{NAME} cannot be had from https://huggingface.co", "check the network, or download it")
+    assert run.statuses() == {"FETCH_MODEL": {"FAILED"}}
 
 
 @pytest.mark.one_engine
@@ -225,13 +220,6 @@ def test_a_kept_model_cut_short_is_named_by_its_path(tmp_path: Path, model: Path
     os.truncate(tmp_path / "models" / NAME / WEIGHTS, 1_000_000)
     run = launch(tmp_path, *options(tmp_path), environment=nobody())
     assert_refused(run, 69, f"fetch_model.py: error: {tmp_path}/models/{NAME}/{WEIGHTS}: ")
-
-
-@pytest.mark.one_engine
-def test_another_model_under_an_official_name(tmp_path: Path, model: Path) -> None:
-    shutil.copytree(model, tmp_path / "models" / "esm2_t12_35M_UR50D")
-    run = launch(tmp_path, *options(tmp_path, "esm2_t12_35M_UR50D"), environment=nobody())
-    assert_refused(run, 69, "are (6, 320, 20), but the official esm2_t12_35M_UR50D has (12, 480, 20)")
 
 
 @contextmanager
@@ -263,7 +251,8 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, model: Path) -> None:
     assert f"--model_cache {tmp_path}/models cannot be written; check its permissions" in lacking.last_lines
 
 
-@pytest.mark.parametrize("cache", ["c$HOME", "file", once("file/models")])
+@pytest.mark.one_engine
+@pytest.mark.parametrize("cache", ["c$HOME", "file/models"])
 def test_a_cache_that_no_task_can_use(cache: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     run = launch(tmp_path, *options(tmp_path, cache=cache))
@@ -273,13 +262,14 @@ def test_a_cache_that_no_task_can_use(cache: str, tmp_path: Path) -> None:
     assert not (tmp_path / "c$HOME").exists()
 
 
-@pytest.mark.parametrize("name", ['o\'clock "x" $(touch made) `touch made`', once("-rf"), once("model_cache")])
+@pytest.mark.parametrize("name", ['o\'clock "x" $(touch made) `touch made`', once("-rf")])
 def test_a_name_is_never_part_of_the_script(name: str, tmp_path: Path) -> None:
     run = launch(tmp_path, *options(tmp_path, name))
     assert_refused(run, 69, "fetch_model.py: error: ")
     assert not list(tmp_path.rglob("made"))
 
 
+@pytest.mark.one_engine
 def test_tasks_that_share_no_folder_hand_the_model_on(tmp_path: Path, model: Path, hub: Hub) -> None:
     """As with a work folder in a bucket: the download is an output like any other."""
     script = f"include {{ FETCH_MODEL }} from '{PROJECT}/modules/fetch_model/main.nf'\n"

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from launch import MODEL, PROJECT, Launch, launch
+from launch import MODEL, PROJECT, Launch, launch, refusals
 from one_bit import flip_a_bit
 
 from virnucpro import nearest
@@ -57,6 +57,7 @@ def test_a_run_against_itself(earlier: Launch) -> None:
     assert earlier.statuses()["NEIGHBOURS"] == {"COMPLETED"}
 
 
+@pytest.mark.one_engine
 def test_a_reference_is_searched_and_mapped_beside(earlier: Launch, tmp_path: Path) -> None:
     reference = tmp_path / "earlier, 40"
     reference.symlink_to(earlier.results)
@@ -74,20 +75,14 @@ def test_a_reference_is_searched_and_mapped_beside(earlier: Launch, tmp_path: Pa
 
 
 @pytest.mark.one_engine
-@pytest.mark.parametrize(
-    ("options", "code", "message"),
-    [
-        (["--neighbours", "0"], 2, "--neighbours is '0', but must be a whole number of at least 1"),
-        (["--reference", "."], 2, "--reference says where to look for --neighbours; give their number too"),
-        (["--neighbours", "2", "--reference", ".,.."], 2, "--reference names several folders; give one"),
-        (["--neighbours", "2", "--reference", "lost"], 66, "lost"),
-    ],
-    ids=str,
-)
-def test_what_makes_no_sense_is_refused(tmp_path: Path, options: list[str], code: int, message: str) -> None:
-    run = embed(tmp_path, RECORDS[:1], *options)
-    assert run.code == code, run.output
-    assert message in run.last_lines
+def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    """Reference and number of neighbours, in one start."""
+    cases = [[".", None], [".,..", 2], ["lost", 2]]
+    assert refusals(tmp_path, "paths", "referenceFolder(each[0], each[1])", cases) == [
+        (2, "--reference says where to look for --neighbours; give their number too"),
+        (2, "--reference names several folders; give one"),
+        (66, "--reference lost: no such folder; check the path"),
+    ]
 
 
 @pytest.mark.one_engine

@@ -92,7 +92,8 @@ def test_the_default_model_through_every_module_and_again_without_the_hub(tmp_pa
 @pytest.mark.one_engine
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {DEFAULT, *TOO_LARGE_TO_EMBED, *OTHER_MEMBERS}))
 def test_an_official_name_is_fetched_once(name: str, tmp_path: Path) -> None:
-    source = save_official(name, tmp_path / "source", dense=name == "esm2_t6_8M_UR50D")
+    small = name == "esm2_t6_8M_UR50D"
+    source = save_official(name, tmp_path / "source", dense=small)
     (weights,) = {file.name for file in source.iterdir()} - {"config.json"}
     arguments = ["--input", write_input(tmp_path), "--model", name, "--model_cache", "models", "--report", "false"]
     with serve(f"facebook/{name}", source) as hub:
@@ -101,6 +102,8 @@ def test_an_official_name_is_fetched_once(name: str, tmp_path: Path) -> None:
         assert first.statuses()["FETCH_MODEL"] == {"COMPLETED"}
         assert hub.fetched() == ["config.json", weights]
         assert_named_everywhere(first, name, digest(source / weights))
+        if not small:
+            return
         hub.requests.clear()
         second = launch(tmp_path, *arguments, "-resume", environment=online(hub))
         assert hub.requests == []

@@ -47,6 +47,7 @@ def test_the_test_profile_needs_nothing_else(clone: Path, tmp_path: Path) -> Non
     assert model_of(run.results)["name"] == "esm2_tiny"
 
 
+@pytest.mark.one_engine
 def test_the_demo_profile_fetches_the_official_model_once(clone: Path, tmp_path: Path) -> None:
     (tmp_path / "in.fasta").write_text(">a\nMKVLAT\n>b\nMKV\n")
     options = ("-profile", "demo", "--input", tmp_path / "in.fasta", "--report", "false", "--neighbours", "1")

@@ -66,6 +66,7 @@ def test_a_run_tells_what_it_was_and_not_where(run: Launch) -> None:
     assert verify(run.results).files == len(files)
 
 
+@pytest.mark.one_engine
 def test_another_run_may_tell_all_and_a_third_nothing(run: Launch) -> None:
     """Of what an earlier run left, no record stays that is not of the results."""
     before = (run.results / RECORD).read_bytes()

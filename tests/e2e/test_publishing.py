@@ -127,6 +127,7 @@ def test_a_file_of_the_user_where_results_come_is_never_replaced(
     assert contents(run.results) == {name: b"mine"}
 
 
+@pytest.mark.one_engine
 def test_of_two_runs_the_second_is_told_at_once_and_one_that_was_killed_holds_nothing(
     tmp_path: Path, stub: tuple[str, ...]
 ) -> None:
@@ -170,6 +171,7 @@ def test_a_run_of_another_machine_is_believed(tmp_path: Path, stub: tuple[str, .
     assert json.loads(note.read_text()) == facts
 
 
+@pytest.mark.one_engine
 @pytest.mark.faults(
     "a disk that fills while results are published",
     "`nextflow run`",

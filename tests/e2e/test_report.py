@@ -86,6 +86,7 @@ def test_a_report_that_fails_is_told_in_words_and_the_results_are_whole(tmp_path
     assert f"report.py --results '{tmp_path}/results' --outdir '{tmp_path}/results/report'" in last
 
 
+@pytest.mark.one_engine
 def test_a_run_without_a_report_makes_none(tmp_path: Path) -> None:
     finished = run_pipeline(tmp_path, "--report", "false")
     assert finished.returncode == 0, finished.stdout + finished.stderr

@@ -168,6 +168,7 @@ def on_the_cpu(tmp_path_factory: pytest.TempPathFactory, driver: dict[str, str])
     return {**driver, "PATH": f"{stand_in.parent}:{driver['PATH']}"}
 
 
+@pytest.mark.one_engine
 def test_finished_shards_are_kept_when_there_are_more_gpus(
     tmp_path: Path, model: Path, whole: Launch, on_the_cpu: dict[str, str]
 ) -> None:

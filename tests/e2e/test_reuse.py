@@ -91,6 +91,7 @@ def test_a_layer_named_twice_is_one_vector_reused_either_way(tmp_path: Path) -> 
         results = run.results
 
 
+@pytest.mark.one_engine
 def test_a_refused_reuse_is_told_with_the_users_path_before_and_after_the_work(earlier: Launch, tmp_path: Path) -> None:
     few = PROJECT / "tests" / "fixtures" / "few.fasta"
     mine = tmp_path / "it's my old run"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from launch import MODEL, PROJECT, Launch, ask, launch, once
+from launch import MODEL, PROJECT, ask, launch
 from terminal import launch_on_terminal
 
 MINUTE = 60_000
@@ -87,13 +86,10 @@ def test_finished_shards_and_the_time_that_is_left_are_told(told: list[list[str 
     assert told[case] == CASES[case][2]
 
 
-@pytest.mark.parametrize("on", [launch, once(launch_on_terminal)], ids=["log", "terminal"])
-def test_a_run_tells_its_last_shard_once_and_one_that_goes_on_counts_those_that_it_kept(
-    on: Callable[..., Launch], tmp_path: Path
-) -> None:
+def test_a_run_tells_its_last_shard_once_and_one_that_goes_on_counts_those_that_it_kept(tmp_path: Path) -> None:
     few = PROJECT / "tests" / "fixtures" / "few.fasta"
     arguments = ("--input", few, "--model", MODEL, "--report", "false", "--shard_residues", "700")
-    for options, status in (((), "COMPLETED"), (("-resume",), "CACHED")):
+    for on, options, status in ((launch_on_terminal, (), "COMPLETED"), (launch, ("-resume",), "CACHED")):
         run = on(tmp_path, *arguments, *options)
         assert run.code == 0, run.output
         # A terminal is drawn anew again and again, with what was said of late.

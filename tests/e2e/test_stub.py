@@ -10,19 +10,15 @@ from launch import copy_project, launch, once
 
 PROCESSES = {"DESCRIBE_MODEL", "SPLIT_FASTA", "EMBED_SHARD", "MERGE_EMBEDDINGS", "REPORT"}
 #: An edited file -> the processes that must run again: what runs it, and what comes after.
-EDITS = {"report/sections.py": {"REPORT"}, "pipeline/engine.py": {"EMBED_SHARD", "MERGE_EMBEDDINGS", "REPORT"}}
-#: What other files are to which program is the same on every engine.
-MORE_EDITS = {
-    "cli/report.py": {"REPORT"},
-    "merge/parts.py": {"MERGE_EMBEDDINGS", "REPORT"},
-    "split/dedup.py": PROCESSES - {"DESCRIBE_MODEL"},
+#: What other files are to which program tests/test_fingerprints.py asks.
+EDITS = {
+    "report/sections.py": {"REPORT"},
+    "pipeline/engine.py": {"EMBED_SHARD", "MERGE_EMBEDDINGS", "REPORT"},
     "kernels/tiles.json": PROCESSES,
-    "errors.py": PROCESSES,
 }
 
 
-@pytest.mark.parametrize("edits", [EDITS, once(MORE_EDITS)], ids=["some", "others"])
-def test_an_edit_reruns_what_runs_it_and_nothing_else(edits: dict[str, set[str]], tmp_path: Path) -> None:
+def test_an_edit_reruns_what_runs_it_and_nothing_else(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
     (tmp_path / "in.fasta").write_text(">a\nMKV\n")
     (tmp_path / "model.pt").touch()
@@ -37,7 +33,7 @@ def test_an_edit_reruns_what_runs_it_and_nothing_else(edits: dict[str, set[str]]
     cache = project / "bin" / "virnucpro" / "kernels" / "__pycache__"
     cache.mkdir()
     (cache / "attention.cpython-311.pyc").write_bytes(b"compiled")
-    for name, rerun in edits.items():
+    for name, rerun in EDITS.items():
         with (project / "bin" / "virnucpro" / name).open("a") as file:
             file.write("\n")
         statuses = launch(folder, *stub, "-resume", project=project).statuses()
@@ -52,7 +48,8 @@ def test_folders_may_be_named_by_numbers(tmp_path: Path) -> None:
     assert list((tmp_path / "2026" / "embeddings").iterdir())
 
 
-@pytest.mark.parametrize("name", ["esm2_t33_650M_UR50D", once("lab/tuned-esm2")])
+@pytest.mark.one_engine
+@pytest.mark.parametrize("name", ["esm2_t33_650M_UR50D", "lab/tuned-esm2"])
 def test_a_stub_run_leaves_the_model_cache_alone(name: str, tmp_path: Path) -> None:
     (tmp_path / "in.fasta").write_text(">a\nMKV\n")
     cache = tmp_path / "cache"
@@ -72,7 +69,9 @@ def test_a_stub_run_leaves_the_model_cache_alone(name: str, tmp_path: Path) -> N
             '"residue": 3, "cost": 1}]',
             "split_summary.json: residues is missing",
         ),
-        ("merge_embeddings", '"rejected": 0, "trunc', '"reject": 0, "trunc', "run_summary.json: rejected is missing"),
+        once(
+            "merge_embeddings", '"rejected": 0, "trunc', '"reject": 0, "trunc', "run_summary.json: rejected is missing"
+        ),
     ],
 )
 def test_a_field_that_a_process_left_out_is_named(
@@ -90,7 +89,7 @@ def test_a_field_that_a_process_left_out_is_named(
     assert run.code == 65, run.output
 
 
-@pytest.mark.parametrize("place", ["elsewhere", "nowhere"])
+@pytest.mark.parametrize("place", ["elsewhere", once("nowhere")])
 def test_a_trace_of_an_earlier_run_is_not_taken_for_this_ones(place: str, tmp_path: Path) -> None:
     """Users move Nextflow's trace, or switch it off; the folder of results keeps an older one then."""
     (tmp_path / "in.fasta").write_text(">a\nMKV\n")

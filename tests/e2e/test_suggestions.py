@@ -1,11 +1,17 @@
-"""What is said of a parameter or value that the schema does not have: of all of them in one start."""
+"""What is said of parameters and values that the schema does not have, or that do not go together: all in one start."""
 
 from __future__ import annotations
 
+import json
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
-from launch import launch, refusals
+from launch import PROJECT, launch, refusals
+
+from virnucpro.config import SplitConfig
+from virnucpro.errors import UsageError
 
 Told = list[tuple[int, str] | None]
 OWN = "that option is Nextflow's own and has one dash: "
@@ -37,44 +43,84 @@ NEAREST = {
     ("alphabet", "dna"): "",
     ("long_sequences", "drop"): "",
 }
-VALUES = {
-    ("max_length", "many"): "--max_length is 'many', but must be a whole number of at least ",
-    ("gpus", "x"): "--gpus is 'x', but must be a whole number of at least 0",
-    ("strict", "maybe"): "--strict is 'maybe', but must be true or false",
-    ("alphabet", "dna"): "--alphabet is 'dna', but must be one of auto, protein",
-    ("precision", "fp7"): "--precision is 'fp7', but must be one of fp16, bf16, fp32, fp8; did you mean fp8?",
+#: Parameter, value, of which a file of parameters can hold any, and what is said of it.
+VALUES: list[tuple[str, object, str]] = [
+    ("max_length", "many", "--max_length is 'many', but must be a whole number of at least "),
+    ("gpus", "x", "--gpus is 'x', but must be a whole number of at least 0"),
+    ("gpus", "1.5", "--gpus is '1.5', but must be a whole number of at least 0"),
+    ("neighbours", "0", "--neighbours is '0', but must be a whole number of at least 1"),
+    ("strict", "maybe", "--strict is 'maybe', but must be true or false"),
+    ("alphabet", "dna", "--alphabet is 'dna', but must be one of auto, protein"),
+    ("precision", "fp7", "--precision is 'fp7', but must be one of fp16, bf16, fp32, fp8; did you mean fp8?"),
+    ("genetic_code", "7", "--genetic_code is '7', but must be one of 1, 2, 3, 4, 5, 6, 9, 10, 11,"),
+    ("model_revision", "../main", "--model_revision is '../main', but must be a branch, tag or commit"),
+    ("outdir", "true", "--outdir has no value; give one"),
+    ("outdir", None, "--outdir is empty; leave it out for results"),
+    ("outdir", ["a", "b"], "--outdir is '[a, b]', but must be one value"),
+    ("triton_cache", {"a": 1}, "--triton_cache is '[a:1]', but must be one value"),
+]
+#: What does not go together, by pipeline and programs.
+APART: list[dict[str, Any]] = [
+    {"translate": "genes", "chunk": 300},
+    {"genetic_code": 4},
+    {"min_contig": 300},
+    {"translate": "genes", "alphabet": "protein"},
+    {"window_overlap": 5},
+    {"long_sequences": "window", "window_overlap": 512},
+    {"long_sequences": "window", "max_length": 21, "window_overlap": 11},
+    {"id_column": "a"},
+]
+PROPERTIES = {
+    name: rule
+    for group in json.loads((PROJECT / "nextflow_schema.json").read_text())["$defs"].values()
+    for name, rule in group["properties"].items()
 }
+DEFAULTS = {name: rule["default"] for name, rule in PROPERTIES.items() if rule.get("default") is not None}
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    cases: list[dict[str, object]] = [{name: "x"} for name in PARAMETERS]
-    cases += [{name: value} for name, value in [*NEAREST, *VALUES]]
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Told]:
+    """The answers to the cases of each test here."""
+    cases: dict[str, list[dict[str, object]]] = {
+        "parameters": [{name: "x"} for name in PARAMETERS],
+        "nearest": [{name: value} for name, value in NEAREST],
+        "values": [{name: value} for name, value, _ in VALUES],
+        "apart": [{**DEFAULTS, **given} for given in (*APART, {"device": "mps", "precision": "bf16"})],
+    }
     folder = tmp_path_factory.mktemp("suggestions")
-    return refusals(folder, "parameters", "checkParameters(each, schema)", cases)
+    answers = iter(refusals(folder, "parameters", "checkParameters(each, schema)", [*chain(*cases.values())]))
+    return {test: [next(answers) for _ in given] for test, given in cases.items()}
 
 
-def test_of_a_parameter_the_nearest_is_named_where_one_is_near(told: Told) -> None:
-    expected = [(2, f"unknown parameter --{name}; {said}") for name, said in PARAMETERS.items()]
-    assert told[: len(PARAMETERS)] == expected
+def test_of_a_parameter_the_nearest_is_named_where_one_is_near(told: dict[str, Told]) -> None:
+    assert told["parameters"] == [(2, f"unknown parameter --{name}; {said}") for name, said in PARAMETERS.items()]
 
 
-def test_of_a_value_the_nearest_is_named_where_one_is_near(told: Told) -> None:
-    answers = told[len(PARAMETERS) :][: len(NEAREST)]
-    for ((name, value), said), answer in zip(NEAREST.items(), answers, strict=True):
+def test_of_a_value_the_nearest_is_named_where_one_is_near(told: dict[str, Told]) -> None:
+    for ((name, value), said), answer in zip(NEAREST.items(), told["nearest"], strict=True):
         code, message = answer or (0, "")
         beginning, _, near = message.partition("; ")
         assert (code, near) == (2, said)
         assert beginning.startswith(f"--{name} is '{value}', but must be one of ")
 
 
-def test_a_value_is_refused_with_what_it_must_be(told: Told) -> None:
-    for expected, answer in zip(VALUES.values(), told[len(PARAMETERS) + len(NEAREST) :], strict=True):
+def test_a_value_is_refused_with_what_it_must_be(told: dict[str, Told]) -> None:
+    for (_, _, expected), answer in zip(VALUES, told["values"], strict=True):
         code, message = answer or (0, "")
         assert code == 2
         assert message.startswith(expected)
 
 
+def test_what_does_not_go_together_is_told_as_the_programs_tell_it(told: dict[str, Told]) -> None:
+    *answers, of_apples_gpu = told["apart"]
+    for given, answer in zip(APART, answers, strict=True):
+        with pytest.raises(UsageError) as error:
+            SplitConfig(inputs=(PROJECT / "assets" / "proteins.fasta",), model_json=Path(), **given)
+        assert answer == (2, str(error.value))
+    assert of_apples_gpu == (2, "--precision bf16 is not for Apple's GPU: use fp16 or fp32")
+
+
+@pytest.mark.one_engine
 def test_of_a_profile_nextflow_names_the_nearest(tmp_path: Path) -> None:
     run = launch(tmp_path, "-profile", "slrum", "--input", "proteins.fasta")
     assert run.code == 1, run.output

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from launch import MODEL, PROJECT, Launch, launch
+from launch import MODEL, PROJECT, Launch, launch, once
 from terminal import launch_on_terminal
 
 NUCLEOTIDE = ">gene\n" + "ATGGCGTACGTTAGC" * 20 + "\n"
@@ -17,7 +17,7 @@ def seen(run: Launch) -> list[str]:
     return [line.rstrip() for line in run.output.splitlines() if line.strip() and not line.startswith("WARNING: ")]
 
 
-@pytest.mark.parametrize("on", [launch, launch_on_terminal], ids=["log", "terminal"])
+@pytest.mark.parametrize("on", [once(launch), launch_on_terminal], ids=["log", "terminal"])
 def test_the_last_line_of_a_failed_run_is_ours(on, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "in.fasta").write_text(NUCLEOTIDE)
     run = on(tmp_path, "--input", "in.fasta", *SHORT)
@@ -30,7 +30,7 @@ def test_the_last_line_of_a_failed_run_is_ours(on, tmp_path: Path) -> None:  # t
     assert "trace.txt" in run.reports()
 
 
-@pytest.mark.parametrize("on", [launch, launch_on_terminal], ids=["log", "terminal"])
+@pytest.mark.parametrize("on", [once(launch), launch_on_terminal], ids=["log", "terminal"])
 def test_the_last_line_of_a_refusal_is_ours(on, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     run = on(tmp_path, "--input", "none.fasta", *SHORT)
     assert run.code == 66, run.output

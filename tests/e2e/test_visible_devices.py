@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from gpu_locks import LOCKS, remove_locks
 from launch import MODEL, PROJECT, Launch, launch
 
@@ -30,14 +31,17 @@ def devices(*names: str) -> Iterator[None]:
         remove_locks(*names)
 
 
+@pytest.mark.one_engine
 def test_no_device_to_be_seen_is_told_in_our_words(tmp_path: Path) -> None:
     run = stub(tmp_path, "", "--gpus", "2")
     assert run.code == 2, run.output
     (line,) = [line for line in run.last_lines.splitlines() if line.startswith("No results: ")]
     assert "no GPU to be seen" in line and "run with --gpus 0" in line
+    assert run.statuses()["EMBED_SHARD"] == {"FAILED"} and "retry" not in run.output.lower()
     assert run.published() == []
 
 
+@pytest.mark.one_engine
 def test_a_task_takes_the_free_device_beside_a_held_one(tmp_path: Path) -> None:
     held, free = (f"GPU-{tmp_path.name}-{name}" for name in ("held", "free"))
     LOCKS.mkdir(mode=0o1777, exist_ok=True)

@@ -143,10 +143,3 @@ def test_no_overlap_is_an_overlap_too_by_every_door(tmp_path: Path, door: str) -
     found = vectors(results, "embedding")
     assert np.array_equal(found, here.astype(np.float32)) and not np.allclose(found, other, atol=1e-3)
     assert json.loads((results / "metrics" / "run_summary.json").read_text())["parameters"]["window_overlap"] == 0
-
-
-def test_an_overlap_that_makes_no_sense_ends_the_run_with_what_to_do(tmp_path: Path) -> None:
-    options = ("--input", PROJECT / "tests" / "fixtures" / "few.fasta", "--model", MODEL, "--report", "false")
-    launched = launch(tmp_path, *options, "--long_sequences", "window", "--window_overlap", "512")
-    assert launched.code == 2
-    assert "--window_overlap is 512, but must be at most 511, half of --max_length" in launched.output

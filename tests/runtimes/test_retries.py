@@ -85,18 +85,6 @@ def test_exit_code_75_halves_the_tokens_per_batch(tmp_path: Path, inputs: Path, 
     assert run.vectors() == local.vectors()
 
 
-@pytest.mark.parametrize(("code", "tries"), [(65, 1), (75, 4)])
-def test_bad_data_ends_the_run_at_once_and_full_memory_after_four_tries(
-    code: int, tries: int, tmp_path: Path, inputs: Path
-) -> None:
-    faults = " ".join(f"shard-00000:{attempt}:{code}" for attempt in range(1, 5))
-    run = run_with_faults(tmp_path, inputs, faults, "--shard_residues", "100000")
-    assert run.code != 0
-    assert run.tries("shard-00000") == [("FAILED", str(code))] * tries
-    assert f"exit status ({code})" in run.output
-    assert not (tmp_path / "run" / "results" / "embeddings").exists()
-
-
 @pytest.mark.parametrize("parser", ["v1", "v2"])
 def test_the_configuration_decides_so_for_every_exit_code(parser: str, tmp_path: Path) -> None:
     script = tmp_path / "decide.nf"
