@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from virnucpro.config import VectorConfig, absolute_layers
+from virnucpro import Embedder
+from virnucpro.config import EmbedConfig, SplitConfig, VectorConfig, absolute_layers
 from virnucpro.errors import UsageError
 
 
@@ -38,3 +41,19 @@ def test_something_must_be_asked_for() -> None:
             call()
     with pytest.raises(UsageError, match="--pooling is empty"):
         VectorConfig(pooling=())
+
+
+@pytest.mark.parametrize("name", ["threads", "workers", "cpus"])
+def test_a_number_of_threads_or_processes_that_no_machine_has_is_refused(name: str) -> None:
+    """Before any is started: a million of them would hold the machine."""
+    given = {name: 1_000_000}
+    with pytest.raises(UsageError, match=rf"^--{name} is 1,000,000, but must be at most 4,096$"):
+        if name == "cpus":
+            SplitConfig(inputs=(Path("a"),), model_json=Path(), **given)
+        else:
+            EmbedConfig(shard=Path(), model=Path(), model_json=Path(), outdir=Path(), **given)
+
+
+def test_an_embedder_refuses_them_too() -> None:
+    with pytest.raises(UsageError, match=r"^--threads is 1,000,000, but must be at most 4,096$"):
+        Embedder(threads=1_000_000)

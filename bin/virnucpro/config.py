@@ -56,6 +56,8 @@ DEFAULT_CHUNK: Final = 500
 WINDOW_TO_OVERLAP: Final = 4
 #: Tokens per batch on a CPU, where larger batches only leave the caches.
 CPU_TOKEN_BUDGET: Final = 4096
+#: Threads or processes of one task: no machine has more cores, and ten times as many would hold it for minutes.
+MOST_AT_ONCE: Final = 4096
 #: Tokens per batch above which no GPU measured gains any more throughput.
 MAX_TOKEN_BUDGET: Final = 1 << 17
 
@@ -85,6 +87,7 @@ def option(
     metavar: str | None = None,
     names: str = "",
     least: int = 1,
+    most: int | None = None,
 ) -> Any:
     """A field that is an option too, which must be given where it has no default.
 
@@ -95,10 +98,10 @@ def option(
             bare arguments.
         metavar: what its value is called.
         names: where paths may also come from a list: the field that takes what the user calls them.
-        least: the least whole number that is legal.
+        least, most: the least and the greatest whole number that are legal.
     """
-    facts = {"help": text, "choices": choices, "flag": flag, "metavar": metavar, "names": names, "least": least}
-    return field(default=default, metadata=facts)
+    facts = {"help": text, "choices": choices, "flag": flag, "metavar": metavar, "names": names}
+    return field(default=default, metadata={**facts, "least": least, "most": most})
 
 
 class Windows(NamedTuple):
@@ -117,6 +120,8 @@ class Config:
             value, choices = getattr(self, each.name), each.metadata.get("choices", ())
             if type(value) is int and value < (least := each.metadata.get("least", 1)):
                 raise UsageError(f"--{each.name} is {value}, but must be at least {least}")
+            if type(value) is int and (most := each.metadata.get("most")) and value > most:
+                raise UsageError(f"--{each.name} is {value:,}, but must be at most {most:,}")
             if isinstance(value, tuple) and each.default not in ((), MISSING):
                 _check_any(each.name, value)
             for word in (value if isinstance(value, tuple) else (value,)) if choices and value is not None else ():
@@ -245,7 +250,7 @@ class SplitConfig(SequenceConfig):
     shards_at_least: int = option("number of GPUs that wait for work", 1)
     deduplicate: bool = option("embed identical sequences once each", True, flag="--no-dedup")
     reuse: tuple[Path, ...] = option("results to take vectors from", (), metavar="RESULTS", names="reuse_names")
-    cpus: int | None = option("processes at most (default: one for each core)", None)
+    cpus: int | None = option("processes at most (default: one for each core)", None, most=MOST_AT_ONCE)
     strict: bool = option("a record that would be rejected ends the run", False)
     id_column: str | None = option("of tables: TSV, CSV or Parquet", None)
     sequence_column: str | None = option("of tables: TSV, CSV or Parquet", None)
@@ -286,7 +291,7 @@ class EmbedConfig(VectorConfig):
     device: str = option("where to compute", "auto", choices=DEVICES)
     token_budget: int | None = option("tokens per batch (default: measured from free memory)", None)
     attempt: int = option("each further one halves the budget", 1)
-    workers: int | None = option("loader processes (default: none for a short shard)", None)
+    workers: int | None = option("loader processes (default: none for a short shard)", None, most=MOST_AT_ONCE)
     prefetch: int = option("batches each worker prepares ahead", 4)
-    threads: int | None = option("CPU threads (default: all)", None)
+    threads: int | None = option("CPU threads (default: all)", None, most=MOST_AT_ONCE)
     self_check: bool = option("do not measure parity before anything is computed", True, flag="--no-self-check")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from esm2_reference import save_fair_esm, save_hugging_face, sharp_esm2
+from official_models import save_official
 
 from virnucpro.errors import InputMissingError, ModelError
 from virnucpro.model.describe import describe_model
@@ -77,3 +78,12 @@ def test_an_official_name_must_not_stand_for_another_model(tmp_path: Path) -> No
     with pytest.raises(ModelError, match=sizes):
         describe_model(path)
     assert describe_model(path.rename(tmp_path / "mine")).name == "mine"
+
+
+def test_an_official_name_must_not_stand_for_another_family(tmp_path: Path) -> None:
+    """Of the same sizes: the first model of ESM-1b is as large as the default one of ESM-2."""
+    path = save_official("esm1b_t33_650M_UR50S", tmp_path / "esm2_t33_650M_UR50D")
+    told = r": an ESM-1b, but the official esm2_t33_650M_UR50D is an ESM-2; give it a name of its own"
+    with pytest.raises(ModelError, match=told):
+        describe_model(path)
+    assert describe_model(path.rename(tmp_path / "mine")).family == "ESM-1b"

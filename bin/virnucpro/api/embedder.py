@@ -25,7 +25,7 @@ from virnucpro.api.models import find_model
 from virnucpro.api.options import EmbedderOptions as EmbedderOptions
 from virnucpro.api.options import OtherOptions, as_typed
 from virnucpro.api.sequences import Sequences, in_words, read_sequences
-from virnucpro.config import DEFAULT_MODEL, DEVICES, SequenceConfig, option, precision_on
+from virnucpro.config import DEFAULT_MODEL, DEVICES, MOST_AT_ONCE, SequenceConfig, option, precision_on
 from virnucpro.data import VarlenCollator
 from virnucpro.errors import DataError
 from virnucpro.fasta import Record, Rejected
@@ -100,7 +100,7 @@ class Embedder(SequenceConfig):
     model_cache: Path | None = None
     device: str = option("where to compute", "auto", choices=DEVICES)
     token_budget: int | None = None
-    threads: int | None = None
+    threads: int | None = option("CPU threads", None, most=MOST_AT_ONCE)
     strict: bool = False
     deduplicate: bool = True
     progress: bool = True

@@ -24,11 +24,11 @@ def describe_model(path: Path) -> ModelDescription:
     ``parameters`` counts the trained numbers of the encoder, without the heads on top that are ``left_out``.
 
     Raises:
-        InputMissingError, ModelError: as ``open_checkpoint``, or an official name on a model of other sizes.
+        InputMissingError, ModelError: as ``open_checkpoint``, or an official name on another model.
     """
     checkpoint = open_checkpoint(path)
     config, files = checkpoint.config, list(checkpoint.files)
-    _require_official_sizes(path, config)
+    _require_official(path, config)
     return ModelDescription(
         name=config.name,
         revision=checkpoint.revision,
@@ -44,9 +44,14 @@ def describe_model(path: Path) -> ModelDescription:
     )
 
 
-def _require_official_sizes(path: Path, config: Esm2Config) -> None:
-    """Results carry the model's name, so an official one must not stand for other sizes."""
+def _require_official(path: Path, config: Esm2Config) -> None:
+    """Results carry the model's name, so an official one must not stand for another family or other sizes."""
     official = MODELS.get(config.name, config)
+    if config.family.name != official.family.name:
+        raise ModelError(
+            f"{path}: an {config.family.name}, but the official {config.name} is an {official.family.name}; "
+            "give it a name of its own"
+        )
     found, expected = ((each.layers, each.embed_dim, each.heads) for each in (config, official))
     if found != expected:
         raise ModelError(
