@@ -262,8 +262,9 @@ def test_a_cache_that_no_task_can_use(cache: str, tmp_path: Path) -> None:
     assert not (tmp_path / "c$HOME").exists()
 
 
-@pytest.mark.parametrize("name", ['o\'clock "x" $(touch made) `touch made`', once("-rf")])
+@pytest.mark.parametrize("name", ['o\'clock "x" $(touch made) `touch made`;touch made;', once("-rf")])
 def test_a_name_is_never_part_of_the_script(name: str, tmp_path: Path) -> None:
+    """What is no file is asked for by its name, which then is unknown."""
     run = launch(tmp_path, *options(tmp_path, name))
     assert_refused(run, 69, "fetch_model.py: error: ")
     assert not list(tmp_path.rglob("made"))

@@ -131,16 +131,6 @@ def test_names_that_are_quoted_are_names_and_nothing_else(profile: str, tmp_path
     assert images == (expected if calls else set())
 
 
-def test_a_models_name_is_a_name(tmp_path: Path) -> None:
-    """What is no file is asked for by its name, which then is unknown."""
-    name = "x'$(touch ran)'\";touch ran;"
-    arguments = ["--model", name, "--model_cache", "cache", "--python_env", sys.prefix]
-    done = run(tmp_path, "--input", PROJECT / "tests/fixtures/few.fasta", *arguments)
-    assert done.returncode == 69, done.stdout
-    assert "fetch_model.py: error: unknown model " in done.stdout
-    assert ran(tmp_path) == []
-
-
 @pytest.mark.parametrize("name", sorted(ONE_TEXT))
 def test_control_characters_are_refused(name: str, told: Told) -> None:
     code, message = told[(name, CONTROL)] or (0, "")
