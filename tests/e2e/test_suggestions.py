@@ -57,7 +57,7 @@ VALUES: list[tuple[str, object, str]] = [
     ("outdir", "true", "--outdir has no value; give one"),
     ("outdir", None, "--outdir is empty; leave it out for results"),
     ("outdir", ["a", "b"], "--outdir is '[a, b]', but must be one value"),
-    ("triton_cache", {"a": 1}, "--triton_cache is '[a:1]', but must be one value"),
+    ("triton_cache", {"a": 1}, "--triton_cache is '{a=1}', but must be one value"),
 ]
 #: What does not go together, by pipeline and programs.
 APART: list[dict[str, Any]] = [
