@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -136,7 +135,7 @@ def ask(folder: Path, script: str, module: str, cases: object, project: Path = P
 
 #: Calls {call} with each case, by the name of ``each``, and tells what ``stop`` ends it with, or null.
 REFUSE = """
-include {{{{ {functions} }}}} from '{{module}}'
+include {{{{ {function} }}}} from '{{module}}'
 
 workflow {{{{
     def schema = file('{schema}')
@@ -157,7 +156,7 @@ workflow {{{{
 
 def refusals(folder: Path, module: str, call: str, cases: object) -> list[tuple[int, str] | None]:
     """The exit code and message with which a module ends the run for each of the cases, all in one start: of a copy of
-    the project in which ``stop`` raises both in the place of ending Nextflow. ``call`` may choose between functions."""
+    the project in which ``stop`` raises both in the place of ending Nextflow."""
     project = copy_project(folder / "project")
     beginning = "def stop(exitCode, message) {\n"
     (stops,) = (path for path in project.glob("modules/*/main.nf") if beginning in path.read_text())
@@ -165,7 +164,6 @@ def refusals(folder: Path, module: str, call: str, cases: object) -> list[tuple[
     raised = '    throw new IllegalStateException("${exitCode} ${message}")\n}\n'
     stops.write_text(before + beginning + raised + body.partition("\n}\n")[2])
     schema = PROJECT / "nextflow_schema.json"
-    functions = " ; ".join(sorted(set(re.findall(r"\b([a-z]\w+)\(", call))))
-    script = REFUSE.format(functions=functions, call=call, schema=schema)
+    script = REFUSE.format(function=call.partition("(")[0], call=call, schema=schema)
     told = ask(folder, script, module, cases, project)
     return [None if each is None else (int(each.split()[0]), each.partition(" ")[2]) for each in told]
