@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +21,9 @@ settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
+#: Seconds since 1970 after which no test is begun, by .ci/run.
+DEADLINE = float(os.environ.get("CI_DEADLINE", "inf"))
+NO_TIME = "left out for want of time"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,6 +43,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not torch.cuda.is_available():
             for item in on_gpu:
                 item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    if time.time() > DEADLINE:
+        pytest.skip(NO_TIME)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", ())
+    late = [report for report in skipped if NO_TIME in str(report.longrepr)]
+    if late:
+        files = sorted({report.nodeid.partition("::")[0] for report in late})
+        terminalreporter.write_line(f"{NO_TIME}: {len(late)} tests of {', '.join(files)}")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

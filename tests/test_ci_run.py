@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ PROJECT = Path(__file__).parents[1]
 MAKE = """#!/bin/sh
 echo "$@"
 case "$*" in *"${BROKEN:-none}"*) exit 2 ;; esac
+echo "${SAID:-}"
 echo "4 passed, 1 skipped in 0.10s"
 """
 #: What is tried after make test, by what a line says that it is left out.
@@ -62,3 +64,21 @@ def test_what_a_slow_machine_has_no_time_for_is_told(tmp_path: Path) -> None:
     assert [first, second, third, fourth] == [f"left out for want of time: {name}" for name in REPEATED]
     assert last == "12 passed, 0 failed, 3 skipped"
     assert done.returncode == 0
+
+
+def test_no_test_is_begun_after_the_deadline_and_all_are_told(tmp_path: Path) -> None:
+    """On a machine that is slower still."""
+    (tmp_path / "conftest.py").symlink_to(PROJECT / "tests" / "conftest.py")
+    (tmp_path / "test_late.py").write_text(
+        "import pytest\n\n\n@pytest.fixture\ndef never():\n    raise AssertionError\n\n\n"
+        "@pytest.mark.parametrize('number', range(3))\ndef test_late(number, never):\n    pass\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(PROJECT / "pyproject.toml")]
+    command += ["--rootdir", str(tmp_path), "-n", "2", "test_late.py"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "bin"), "CI_DEADLINE": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "left out for want of time: 3 tests of test_late.py" in done.stdout.splitlines()
+    assert "3 skipped" in done.stdout
+    said = "left out for want of time: 3 tests of test_late.py"
+    assert ci_run(tmp_path, SAID=said).stdout.splitlines()[-2] == said

@@ -117,7 +117,7 @@ def test_trained_encoder() -> None:
     loaded = reference.load_state_dict(state, strict=False)
     assert not loaded.unexpected_keys
     assert all(key.startswith(("lm_head", "contact_head")) for key in loaded.missing_keys)
-    worst = check_parity(reference, load_model(path, "fp32", "cpu"), shuffled_sequences())
+    worst = check_parity(reference, load_model(path, "fp32", "cpu"), shuffled_sequences(100))
     LOGGER.info("worst residue error %.1e, worst pooled cosine %.9f", *worst)
 
 

@@ -33,9 +33,12 @@ def test_what_is_read_with_the_configuration_takes_what_was_given() -> None:
         assert f"    {name} = params.getOrDefault('{name}', " in text, name
 
 
-@pytest.mark.parametrize("parser", ["v1", "v2"])
 @pytest.mark.parametrize(
-    ("profile", "door"), [("slurm", "words"), ("docker", "words"), ("slurm", "file"), ("slurm", "configuration")]
+    ("profile", "door", "parser"),
+    [
+        *(("slurm", "words", "v1"), ("slurm", "words", "v2"), ("docker", "words", "v2")),
+        *(("slurm", "file", "v2"), ("slurm", "configuration", "v1")),
+    ],
 )
 def test_tasks_and_pages_are_told_what_was_given(
     profile: str, door: str, parser: str, stub_inputs: Path, tmp_path: Path
