@@ -10,9 +10,9 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from schema_parameters import PROPERTIES
 
 from virnucpro.errors import ExitCode
 from virnucpro.model.registry import MODELS
@@ -20,11 +20,6 @@ from virnucpro.model.registry import MODELS
 PROJECT = Path(__file__).parents[1]
 USAGE = (PROJECT / "docs" / "usage.md").read_text()
 TROUBLES = (PROJECT / "docs" / "troubleshooting.md").read_text()
-PROPERTIES: dict[str, Any] = {
-    name: rule
-    for group in json.loads((PROJECT / "nextflow_schema.json").read_text())["$defs"].values()
-    for name, rule in group["properties"].items()
-}
 SOURCES = [*PROJECT.glob("bin/virnucpro/**/*.py"), *PROJECT.glob("modules/**/*.nf"), PROJECT / "main.nf"]
 #: Parameters whose default the machine or the site decides; the docs say so in words.
 IN_WORDS = {"input", "gpus", "model_cache", *(name for name, rule in PROPERTIES.items() if "default" not in rule)}

@@ -6,10 +6,10 @@ import json
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from schema_parameters import PROPERTIES, SCHEMA
 
 from virnucpro import __version__, config
 from virnucpro.config import CompileConfig, EmbedConfig, SplitConfig, VectorConfig
@@ -17,10 +17,6 @@ from virnucpro.merge.config import MergeConfig
 from virnucpro.model.registry import MODELS
 
 PROJECT = Path(__file__).parents[1]
-SCHEMA = json.loads((PROJECT / "nextflow_schema.json").read_text())
-PROPERTIES: dict[str, Any] = {
-    name: rule for group in SCHEMA["$defs"].values() for name, rule in group["properties"].items()
-}
 CONFIG = (PROJECT / "nextflow.config").read_text()
 CHANGELOG = (PROJECT / "CHANGELOG.md").read_text()
 

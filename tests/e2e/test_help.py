@@ -8,12 +8,11 @@ import shlex
 import sys
 
 import pytest
-from launch import PROJECT, Launch, launch
+from launch import Launch, launch
+from schema_parameters import GROUPS, PROPERTIES
 from terminal import launch_on_terminal
 
-GROUPS = json.loads((PROJECT / "nextflow_schema.json").read_text())["$defs"].values()
 TRACE = "results/pipeline_info/trace.txt"
-RULES = {name: rule for group in GROUPS for name, rule in group["properties"].items()}
 
 
 def after_banner(run: Launch) -> list[str]:
@@ -44,11 +43,11 @@ def test_groups_and_parameters_are_those_of_the_schema_in_its_order(helped: Laun
     assert [name or title for name, title in named] == expected
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", PROPERTIES)
 def test_a_parameter_is_told_with_its_default_and_choices(name: str, helped: Launch) -> None:
     text = re.sub(r"\n {24}", " ", "\n".join(after_banner(helped)))
     (line,) = re.findall(rf"^  --{name} +(.*)", text, re.MULTILINE)
-    rule = RULES[name]
+    rule = PROPERTIES[name]
     assert line.startswith(rule["description"])
     facts = line.removeprefix(rule["description"])
     if "default" in rule:

@@ -15,10 +15,9 @@ import pytest
 from fault_runs import assert_whole, options
 from gpu_locks import LOCKS
 from launch import PROJECT, Launch, copy_project, launch
+from schema_parameters import PROPERTIES
 
 STAND_INS = PROJECT / "tests" / "runtimes" / "stand_ins"
-SCHEMA = json.loads((PROJECT / "nextflow_schema.json").read_text())
-PROPERTIES = {name: rule for group in SCHEMA["$defs"].values() for name, rule in group["properties"].items()}
 #: What may change, and to what; paths are in the folder of the runs.
 KEPT = {
     "outdir": "elsewhere/results",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 from launch import PROJECT, launch, refusals
+from schema_parameters import PROPERTIES
 
 from virnucpro.config import SplitConfig
 from virnucpro.errors import UsageError
@@ -70,11 +70,6 @@ APART: list[dict[str, Any]] = [
     {"long_sequences": "window", "max_length": 21, "window_overlap": 11},
     {"id_column": "a"},
 ]
-PROPERTIES = {
-    name: rule
-    for group in json.loads((PROJECT / "nextflow_schema.json").read_text())["$defs"].values()
-    for name, rule in group["properties"].items()
-}
 DEFAULTS = {name: rule["default"] for name, rule in PROPERTIES.items() if rule.get("default") is not None}
 
 

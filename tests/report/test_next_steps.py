@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from schema_parameters import PROPERTIES
 from synthetic_results import Run, make_results
 
 from virnucpro.config import Config
@@ -24,11 +25,6 @@ from virnucpro.report.report import page_content
 from virnucpro.report.tallies import RecordTally
 
 ROOT = Path(__file__).resolve().parents[2]
-PROPERTIES: Mapping[str, Mapping[str, Any]] = {
-    name: rule
-    for group in json.loads((ROOT / "nextflow_schema.json").read_text())["$defs"].values()
-    for name, rule in group["properties"].items()
-}
 NOTHING_WRONG = Findings("results", {}, [], RecordTally(statuses=Counter(embedded=9)), 0, False, None, True)
 WORST = Findings(
     results="my results",

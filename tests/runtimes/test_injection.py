@@ -7,19 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from e2e.launch import refusals
 from pipeline_run import EMBED_IMAGE, PROJECT, TOOLS_IMAGE, nextflow_command, pipeline_environment
+from schema_parameters import PROPERTIES
 
 STAND_INS = Path(__file__).parent / "stand_ins"
-PROPERTIES: dict[str, Any] = {
-    name: rule
-    for group in json.loads((PROJECT / "nextflow_schema.json").read_text())["$defs"].values()
-    for name, rule in group["properties"].items()
-}
 ATTACKS = [
     *("$(touch ran)", "`touch ran`", ";touch ran;", "|touch ran", "&touch ran&", "x\ntouch ran\n", "x\rtouch ran\r"),
     *("'$(touch ran)'", '"$(touch ran)"', "';touch ran;'", '";touch ran;"', "\\$(touch ran)", "\\';touch ran;'"),
