@@ -27,7 +27,7 @@ if [[ ${VIRNUCPRO_TEST_FAULTS:-} && $attempt == 1 ]]; then
             scancel "$SLURM_JOB_ID"
             sleep 60
             ;;
-        shard-00001) sleep 150 ;; # over its time limit
+        shard-00001) sleep 300 ;; # over its time limit
         shard-00002)              # the node dies: nothing of the job is left to write an exit code
             mapfile -t others < <(grep --files-with-matches --null-data --no-messages \
                 "^SLURM_JOB_ID=$SLURM_JOB_ID\$" /proc/[0-9]*/environ | cut -d / -f 3 | grep --invert-match --line-regexp $$)
