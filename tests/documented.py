@@ -71,7 +71,7 @@ def command_blocks(page: Path) -> list[Block]:
     """
     found = []
     for language, text in code_blocks(page):
-        if language in ("python", "mermaid", "csv", "r"):
+        if language in ("python", "mermaid", "csv", "r", "nextflow"):
             continue
         lines = re.sub(r"\\\n\s*", "", text).splitlines()
         commands = [re.sub(r"\s+# .*", "", line) for line in lines if line.strip()]
