@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -142,6 +143,26 @@ def test_ties_go_to_the_lower_ordinal(one_sequence: bool, tmp_path: Path) -> Non
     keys = [0 if row % 2 == 0 else row for row in range(600)] if one_sequence else None
     run = write_results(tmp_path / "run", vectors, keys)
     check(neighbours(NeighboursConfig(run, 6, tmp_path, device="cpu")), brute_force(run, None, 6))
+
+
+def test_sequences_that_repeat_are_neighbours_as_often(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(3).integers(0, 60, 700)
+    run = write_results(tmp_path / "run", like_proteins(60, 24)[numbers], numbers)
+    check(neighbours(NeighboursConfig(run, 30, tmp_path, device="cpu")), brute_force(run, None, 30))
+
+
+def test_memory_does_not_grow_with_how_often_they_repeat(tmp_path: Path) -> None:
+    """Of each of 3,000 records 100 are looked for, where the nearest 100 sequences have 11,000."""
+    run = write_results(tmp_path / "run", like_proteins(3000, 8))
+    numbers = np.repeat(range(150), 110)
+    reference = write_results(tmp_path / "reference", like_proteins(150, 8, seed=1)[numbers], numbers)
+    tracemalloc.start()
+    found = neighbours(NeighboursConfig(run, 100, tmp_path, reference=reference, device="cpu"))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert pq.read_metadata(found).num_rows == 300_000
+    # 30 million candidates, of which an array of 8 bytes each is 240 MB.
+    assert most < 200 << 20, most
 
 
 def test_nearly_equal_cosines_are_told_apart(tmp_path: Path) -> None:

@@ -98,7 +98,9 @@ class _Residues:
         for path, wanted in self._rest:
             with reading(path, _LEAVE_OUT):
                 for key, matrices in read_residues(path, list(self._columns)):
-                    if bytes.fromhex(key) in wanted:
+                    # A run without deduplication has a row for each of equal sequences.
+                    if (packed := bytes.fromhex(key)) in wanted:
+                        wanted.remove(packed)
                         self._writer.write([key], [matrices])
         self._writer.close()
         return self._linked | self._writer.digests

@@ -24,6 +24,8 @@ from virnucpro.output.schema import BATCH_FACTS, METADATA_KEY
 
 Array = npt.NDArray[Any]
 _NOT_REUSED: Final = "leave it out of --reuse and split again"
+#: Of what is wanted of earlier results, in memory at once.
+_RECORD_BYTES: Final = 16 << 20
 
 
 #: Arrays by name, one entry a row: what travels with a vector, and the vectors themselves, (rows, dim).
@@ -174,6 +176,7 @@ class ReuseReader:
         self._columns = dict(columns)
         self._dtype = np.dtype(dtype)
         self._record = record_type(columns, dtype)
+        self._records_at_once = max(1, _RECORD_BYTES // self._record.itemsize)
         self._digests = {path: digest for files in parts for path, digest in files.items()}
         self._proved: set[Path] = set()
         self._groups: list[tuple[Path, int]] = []
@@ -200,26 +203,33 @@ class ReuseReader:
             rows = -1 - ids
             groups = np.searchsorted(self._starts, rows, side="right") - 1
             for group in np.unique(groups).tolist():
-                chosen = groups == group
-                records = self._records(group, rows[chosen], ids[chosen])
-                wanted.append(wanting_windows(asked[chosen]), records)
+                chosen = np.flatnonzero(groups == group)
+                read = self._read(group)
+                # A sequence may be wanted in every window.
+                for start in range(0, len(chosen), self._records_at_once):
+                    some = chosen[start : start + self._records_at_once]
+                    records = self._records(read, rows[some] - self._starts[group], ids[some])
+                    wanted.append(wanting_windows(asked[some]), records)
 
-    def _records(self, group: int, rows: Array, ids: Array) -> Array:
+    def _read(self, group: int) -> Rows:
+        """Keys and vectors of a row group."""
         path, index = self._groups[group]
         if path not in self._proved:
             check_file(path, self._digests[path], _NOT_REUSED)
             self._proved.add(path)
         with reading(path, _NOT_REUSED), pq.ParquetFile(path, pre_buffer=False) as file:
             table = file.read_row_group(index, columns=["sequence_key", *self._columns], use_threads=False)
-        within = rows - self._starts[group]
-        records = np.empty(len(rows), self._record)
+        vectors = {name: vectors_of(table[name], dim, self._dtype) for name, dim in self._columns.items()}
+        return {"key": key_words(table["sequence_key"]), **vectors}
+
+    def _records(self, read: Rows, within: Array, ids: Array) -> Array:
+        records = np.empty(len(ids), self._record)
         records["id"] = ids
-        records["key"] = key_words(table["sequence_key"])[within]
         records["shard"] = records["batch"] = -1
         for name in BATCH_FACTS:
             records[name] = np.nan
-        for name, dim in self._columns.items():
-            records[name] = vectors_of(table[name], dim, self._dtype)[within]
+        for name, values in read.items():
+            records[name] = values[within]
         return records
 
 

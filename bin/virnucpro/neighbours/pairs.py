@@ -63,13 +63,12 @@ def _nearest_records(reference: Results, cosines: Array, groups: Array, count: i
     starts = np.cumsum(sizes) - sizes
     records = np.full((len(groups), count), -1, np.int64)
     nearest = np.zeros((len(groups), count))
-    for begin in range(0, len(groups), _GROUPS):
-        part = groups[begin : begin + _GROUPS]
-        taken = np.minimum(sizes[part], count)
+    for begin, end, taken in _steps(cosines, groups, sizes, count):
+        part = groups[begin:end]
         repeats, total = taken.ravel(), int(taken.sum())
         within = np.arange(total) - np.repeat(np.cumsum(repeats) - repeats, repeats)
         record = by_group[np.repeat(starts[part].ravel(), repeats) + within]
-        cosine = np.repeat(cosines[begin : begin + _GROUPS].ravel(), repeats)
+        cosine = np.repeat(cosines[begin:end].ravel(), repeats)
         query = np.repeat(np.arange(len(part)), taken.sum(axis=1))
         order = np.lexsort((record, -cosine, query))
         rank = np.arange(total) - np.searchsorted(query, query)
@@ -77,3 +76,24 @@ def _nearest_records(reference: Results, cosines: Array, groups: Array, count: i
         records[begin + query[chosen], rank[chosen]] = record[order][chosen]
         nearest[begin + query[chosen], rank[chosen]] = cosine[order][chosen]
     return records, nearest
+
+
+def _steps(cosines: Array, groups: Array, sizes: Array, count: int) -> Iterator[tuple[int, int, Array]]:
+    """Rows of ``groups`` from one to before another, and how many records of each sequence there may be nearest.
+
+    As many rows at once as have ``_PAIRS`` of these; one row may have more.
+    """
+    for first in range(0, len(groups), _GROUPS):
+        cosine = cosines[first : first + _GROUPS]
+        taken = np.minimum(sizes[groups[first : first + _GROUPS]], count)
+        # Where nearer sequences have ``count`` records, others have none of the nearest, unless they are as near.
+        nearer = np.cumsum(taken, axis=1) - taken
+        furthest = np.where(nearer < count, cosine, np.inf).min(axis=1, keepdims=True)
+        taken[cosine < furthest] = 0
+        ends = np.cumsum(taken.sum(axis=1))
+        begin = 0
+        while begin < len(taken):
+            limit = _PAIRS + (ends[begin - 1] if begin else 0)
+            end = max(begin + 1, int(np.searchsorted(ends, limit, side="right")))
+            yield first + begin, first + end, taken[begin:end]
+            begin = end

@@ -27,10 +27,12 @@ def write_ledger(spool: Spool, starts: npt.NDArray[np.int64], path: Path) -> int
     Args:
         starts: first unique index of each shard.
     """
-    optional = [*([SAMPLE] if spool.samples else []), *(CONTIG_FIELDS if spool.translated else [])]
+    # Sorted samples, and which each file is of.
+    samples = np.unique(spool.samples, return_inverse=True) if spool.samples else None
+    optional = [*([SAMPLE] if samples else []), *(CONTIG_FIELDS if spool.translated else [])]
     with LedgerWriter(path, optional=optional) as ledger:
         for blocks in _groups(spool.blocks):
-            ledger.write(_rows(spool, blocks, starts))
+            ledger.write(_rows(spool, blocks, starts, samples))
     return ledger.rows
 
 
@@ -49,7 +51,9 @@ def _groups(blocks: Sequence[SpooledBlock]) -> Iterator[list[SpooledBlock]]:
         yield group
 
 
-def _rows(spool: Spool, blocks: list[SpooledBlock], starts: npt.NDArray[np.int64]) -> dict[str, Any]:
+def _rows(
+    spool: Spool, blocks: list[SpooledBlock], starts: npt.NDArray[np.int64], samples: tuple[Array, Array] | None
+) -> dict[str, Any]:
     records = np.array([block.records for block in blocks])
     span = blocks[0].first_ordinal, int(records.sum())
     status = spool.read("status", *span)
@@ -74,10 +78,10 @@ def _rows(spool: Spool, blocks: list[SpooledBlock], starts: npt.NDArray[np.int64
         "unique_index": numbers(unique, unplaced),
         "shard": numbers((np.searchsorted(starts, unique, side="right") - 1).astype(np.int32), unplaced),
     }
-    if spool.samples:
-        samples = sorted(set(spool.samples))
-        of_blocks = [samples.index(spool.samples[block.file_index]) for block in blocks]
-        rows["sample"] = repeated(np.repeat(of_blocks, records), samples)
+    if samples:
+        names, of_files = samples
+        of_blocks = of_files[[block.file_index for block in blocks]]
+        rows["sample"] = repeated(np.repeat(of_blocks, records), names.tolist())
     if spool.translated:
         rows |= {each.name: headers[each.name] for each in CONTIG_FIELDS}
     if spool.has("reuse_row"):
