@@ -7,7 +7,7 @@ include { MERGE_EMBEDDINGS } from './modules/merge_embeddings/main.nf'
 include { canBeFilled ; checkName ; fetchedModel ; hubFolder ; keptModel ; modelCache } from './modules/model_cache/main.nf'
 include { help } from './modules/help/main.nf'
 include { checkParameters ; codeFingerprints ; lastWord ; optionsOf } from './modules/parameters/main.nf'
-include { checkEnvironment ; existingPaths ; inputFiles ; listed ; modelFolder ; podVolumes ; referenceFolder ; stageable ; stageableFolders ; writableFolder } from './modules/paths/main.nf'
+include { beginTasks ; checkEnvironment ; existingPaths ; inputFiles ; listed ; modelFolder ; podVolumes ; referenceFolder ; stageable ; stageableFolders ; writableFolder } from './modules/paths/main.nf'
 include { closing ; extent ; follow ; plan ; shardSizes ; splitIn ; workload } from './modules/plan/main.nf'
 include { NEIGHBOURS } from './modules/neighbours/main.nf'
 include { claimed ; published } from './modules/outdir/main.nf'
@@ -27,6 +27,7 @@ workflow {
     def reuse = existingPaths('reuse', p.reuse, [type: 'dir'])
     def reference = referenceFolder(p.reference, p.neighbours)
     checkEnvironment(p.python_env)
+    beginTasks()
     def outdir = writableFolder('outdir', p.outdir)
     stageableFolders()
     def local = modelFolder(p.model)

@@ -9,6 +9,7 @@ def existingPaths(name, given, options) {
     if (given == null) {
         return []
     }
+    encodable(name, given.toString())
     def names = given instanceof List ? given.collect { each -> each.toString() } : separated(given.toString())
     def paths = names.collectMany { each -> found(name, each, options) }
     stageable(name, paths)
@@ -43,6 +44,7 @@ def referenceFolder(given, neighbours) {
 
 /** A model that lies here, or null. A file of a Hugging Face folder means its folder: a task elsewhere is given no more than is named. */
 def modelFolder(given) {
+    encodable('model', given)
     def path = literal(given)
     if (!path) {
         return null
@@ -53,6 +55,7 @@ def modelFolder(given) {
 }
 
 def found(name, each, options) {
+    encodable(name, each)
     def exact = literal(each)
     def paths = exact ? [exact] : matching(each.trim(), options).sort { path -> path.toString() }
     def folders = options.type == 'dir'
@@ -102,6 +105,15 @@ def matching(text, options) {
     return files(options, "${escaped == '/' ? '' : escaped}/${base.relativize(path)}").findAll { each -> each.exists() }
 }
 
+/** In the locale POSIX, of cron and bare containers, Java has no name with other letters than ASCII's, and shows them as this one. */
+def encodable(name, text) {
+    def encoding = System.getProperty('sun.jnu.encoding')
+    if (text.contains('\uFFFD') || !java.nio.charset.Charset.forName(encoding).newEncoder().canEncode(text)) {
+        def shown = text.replace('\uFFFD', '?')
+        stop(66, "--${name} ${printable(shown)}: letters in it that the locale's encoding, ${encoding}, has not; export LC_ALL=C.UTF-8, or rename it")
+    }
+}
+
 /** Nextflow leaves some characters unquoted where it links files into a task's folder: they end the run here. */
 def stageable(name, paths) {
     def unfit = [
@@ -110,6 +122,7 @@ def stageable(name, paths) {
         'braces that a shell expands': '\\{.*(,|\\.\\.).*\\}',
     ]
     paths.each { path ->
+        encodable(name, path.toString())
         def what = unfit.find { _what, pattern -> path.toString() =~ pattern }?.key
         if (what) {
             stop(66, "--${name} ${printable(path.toString())}: Nextflow cannot stage a path with ${what}; rename it")
@@ -216,8 +229,34 @@ def listed(prefix, paths, samples = []) {
 /** What tasks activate is looked for where they run on this machine; a scheduler's nodes may have it at their own. */
 def checkEnvironment(folder) {
     def local = (workflow.session.config.process.executor ?: 'local') == 'local'
-    if (folder && local && !absolute(folder).resolve('bin/activate').exists()) {
+    if (!folder || !local) {
+        return
+    }
+    def programs = absolute(folder).resolve('bin')
+    if (!programs.resolve('activate').exists()) {
         stop(66, "--python_env ${printable(folder)}: no bin/activate in it; name a virtual environment")
+    }
+    def activated = ['bash', '-c', 'source "$0" >/dev/null 2>&1; command -v python3', programs.resolve('activate').toString()].execute().text.trim()
+    def parent = activated ? file(activated, glob: false).parent : null
+    if (!parent || parent.toRealPath() != programs.toRealPath()) {
+        stop(66, "--python_env ${printable(folder)}: its bin/activate leads to ${activated ?: 'no python3'}, not to one in it; make it anew, as after a move or where its Python is gone")
+    }
+}
+
+/**
+ * Has each task begin with what ext.before of the configuration says; where a site has a beforeScript of its own, for all
+ * processes or for some, as ext.site_before it becomes a part of that.
+ */
+def beginTasks() {
+    def settings = workflow.session.config.process
+    if (settings.ext.before) {
+        ([settings] + settings.values().findAll { each -> each instanceof Map && each.beforeScript }).each { scope ->
+            def theirs = scope.remove('beforeScript')
+            if (theirs) {
+                scope.ext = (scope.ext ?: [:]) + [site_before: theirs]
+            }
+        }
+        settings.beforeScript = settings.ext.before
     }
 }
 

@@ -73,6 +73,7 @@ def test_a_file_of_parameters(tmp_path: Path) -> None:
     assert run.code == 2, run.output
     assert "--outdir is empty; leave it out for results" in run.last_lines
     assert not (tmp_path / "results").exists() or run.published() == []
+    assert not (tmp_path / "null").exists()
 
 
 def test_a_preview_starts_nothing_and_says_so(tmp_path: Path) -> None:

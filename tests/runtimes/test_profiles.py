@@ -92,7 +92,7 @@ def test_clusters_take_every_shard_at_once_and_any_size(profile: str, parser: st
 @pytest.mark.parametrize("parser", PARSERS)
 def test_clouds_share_memory_survive_spot_and_source_nothing_of_the_host(parser: str) -> None:
     for profile in ("awsbatch", "googlebatch", "k8s"):
-        assert has(settings(profile, parser), "process.beforeScript", "''")
+        assert has(settings(profile, parser), "process.ext.before", "''")
     assert has(settings("awsbatch", parser), "process.containerOptions", "'--shm-size 4g'")
     assert has(settings("awsbatch", parser), "aws.batch.maxSpotAttempts", "3")
     assert has(settings("googlebatch", parser), "process.containerOptions", "'--shm-size 4g'")
