@@ -156,7 +156,7 @@ def test_an_interrupted_program_says_one_line(tmp_path: Path) -> None:
         [*command, "--outdir", str(tmp_path / "split")], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("split/.split-*")) and time.monotonic() < deadline:
+        while not list(tmp_path.glob("split/.split.partial")) and time.monotonic() < deadline:
             time.sleep(0.05)
         os.kill(running.pid, signal.SIGINT)
         _, said = running.communicate(timeout=60)

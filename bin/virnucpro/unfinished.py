@@ -35,6 +35,14 @@ def end(path: Path) -> None:
         os.close(handle)
 
 
+def let_go() -> None:
+    """In a process that was forked: what its parent has begun, and holds the locks of, is none of its own."""
+    for handle in _made.values():
+        if handle is not None:
+            os.close(handle)
+    _made.clear()
+
+
 @contextmanager
 def none_left() -> Iterator[None]:
     """Where an error ends the block, what was begun in it and has no end is removed, as far as the system lets it."""

@@ -24,9 +24,15 @@ EMBED = [*COMMAND, "embed", "--model", MODEL, "--gpus", "0", "--no-report", "--m
 SHARDS = ["--shard_residues", "9000"]
 
 
-def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *arguments: str | Path, beside: Path | None = None, **changes: str
+) -> subprocess.CompletedProcess[str]:
+    """A command in a folder, with modules of another before its own, and changes of the environment."""
     command = [*map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    environment = {**ENVIRONMENT, **changes}
+    if beside:
+        environment["PYTHONPATH"] = f"{beside}:{environment['PYTHONPATH']}"
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def test_help_lists_the_commands(tmp_path: Path) -> None:

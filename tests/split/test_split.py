@@ -216,7 +216,7 @@ def test_processes_write_the_same_bytes(
 def test_a_rerun_replaces_what_was_there(tmp_path: Path) -> None:
     config = make_config(tmp_path, FIXTURES / "plain.fasta", shards_at_least=2)
     split(config)
-    (config.outdir / ".split-left-by-a-killed-run").mkdir()
+    (config.outdir / ".split.partial").mkdir()
     smaller = replace(config, shards_at_least=1)
     check(smaller, split(smaller).to_dict())
 

@@ -16,7 +16,7 @@ import pytest
 from descriptions import describe
 
 from virnucpro.config import SplitConfig
-from virnucpro.errors import ExitCode, TryAgainError, run_reporting_errors
+from virnucpro.errors import ExitCode, TryAgainError, UsageError, run_reporting_errors
 from virnucpro.fasta_text import Fault
 from virnucpro.split import scan
 from virnucpro.split import split as split_module
@@ -81,7 +81,24 @@ def test_killed_at_any_moment(config: SplitConfig) -> None:
     split(config)
     assert (config.outdir / "split_summary.json").read_text() == expected
     assert len(list((config.outdir / "shards").iterdir())) == 9
-    assert not list(config.outdir.glob(".split-*"))
+    assert not (config.outdir / ".split.partial").exists()
+
+
+def test_a_second_split_into_the_folder_is_told_and_takes_nothing_from_the_first(config: SplitConfig) -> None:
+    slow = replace(config, inputs=(config.outdir.parent / "pipe",))
+    os.mkfifo(slow.inputs[0])
+    with start(slow) as process:
+        with slow.inputs[0].open("w") as pipe:
+            for _ in range(600):
+                if (config.outdir / ".split.partial").exists():
+                    break
+                time.sleep(0.1)
+            with pytest.raises(UsageError, match="split: another program is writing it; wait until it is done"):
+                split(config)
+            pipe.write(config.inputs[0].read_text())
+        assert process.wait() == 0
+    assert finished(config.outdir)
+    assert len(list((config.outdir / "shards").iterdir())) == 9
 
 
 @pytest.mark.faults("SIGKILL of a process of it", "the split", "75; nothing left")

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
-from virnucpro import __version__, locks
 from virnucpro.api.config import RunConfig
 from virnucpro.api.kernels_beside import compiling_beside
 from virnucpro.api.models import find_model
 from virnucpro.api.provenance import facts_of_run
+from virnucpro.api.work_folder import RESULTS, clear_published, publish, work_folder
 from virnucpro.config import Config, EmbedConfig, SplitConfig, precision_on
 from virnucpro.cuda_start import start_cuda, visible_gpus
-from virnucpro.errors import ExitCode, UsageError, VirnucproError, run_reporting_errors, writing_into
+from virnucpro.errors import DataError, ExitCode, UsageError, VirnucproError, run_reporting_errors, writing_into
 from virnucpro.fasta_source import FastaSource
 from virnucpro.interrupts import starting_out_of_reach
 from virnucpro.machine import usable_cores
@@ -30,7 +28,7 @@ from virnucpro.merge.config import MergeConfig
 from virnucpro.merge.merge import merge
 from virnucpro.model.kept_descriptions import describe_once
 from virnucpro.neighbours.config import NeighboursConfig
-from virnucpro.output.atomic import publish_directory, refuse_full, remove_tree
+from virnucpro.output.atomic import refuse_full, remove_tree
 from virnucpro.output.contracts import RunSummary, SplitSummary
 from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
 from virnucpro.path_lists import with_files
@@ -46,11 +44,6 @@ Told = TypeVar("Told", bound=Config)
 #: As ``conf/base.config`` has them: how often a shard is tried, and the cores of a task with and without a GPU.
 TRIES: Final = 4
 CORES: Final = {"cuda": 4, "cpu": 8}
-_FACTS_FILE: Final = "run.json"
-#: What a run that goes on may be told otherwise: no finished shard would be another.
-_MAY_CHANGE: Final = frozenset(
-    {"cpus", "gpus", "model_cache", "neighbours", "provenance", "reference", "report", "token_budget"}
-)
 #: Between two looks at whether the run was interrupted.
 _POLL_SECONDS: Final = 0.2
 
@@ -67,6 +60,7 @@ def run(config: RunConfig) -> RunSummary:
     """
     if config.report:
         require_multiqc()
+    clear_published(config.outdir)
     refuse_full(config.outdir)
     gpus = _gpus(config)
     with compiling_beside(config, gpus):
@@ -80,8 +74,8 @@ def _run(config: RunConfig, gpus: Sequence[str]) -> RunSummary:
     _check_inputs(config)
     model = find_model(config.model, config.model_cache, config.model_revision)
     described = describe_once(model)
-    with _work_folder(config, device, described.weights_sha256) as work:
-        model_json, results = work / "model.json", work / "results"
+    with work_folder(config, device, described.weights_sha256) as work:
+        model_json, results = work / "model.json", work / RESULTS
         described.write(model_json)
         parts = {"model_json": model_json, "split_summary": work / SPLIT_SUMMARY_FILE}
         if not parts["split_summary"].exists():
@@ -92,15 +86,19 @@ def _run(config: RunConfig, gpus: Sequence[str]) -> RunSummary:
         inputs = {"manifest": work / MANIFEST_FILE, "rejected": work / REJECTED_FILE, "outdir": results}
         folders = tuple(work / shard_name(shard) for shard in shards)
         remove_tree(results)
-        summary = merge(_told(MergeConfig, config, shard_dirs=folders, **parts, **inputs, **record))
+        try:
+            summary = merge(_told(MergeConfig, config, shard_dirs=folders, **parts, **inputs, **record))
+        except DataError as error:
+            if len(waiting) == len(shards):
+                raise
+            raise DataError(f"{error}; shards of an earlier try were kept: to begin anew, remove {work}") from error
         if config.neighbours is not None:
             from virnucpro.neighbours.neighbours import neighbours
 
             neighbours(NeighboursConfig(results, config.neighbours, results, config.reference, device=device))
         if config.report:
             report(results, results / "report", config.reference)
-        publish_directory(results, config.outdir)
-        remove_tree(work)
+        publish(work, config.outdir)
     return summary
 
 
@@ -135,36 +133,6 @@ def _gpus(config: RunConfig) -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(number) for number in range(present)]
     return names[: present if config.gpus is None else config.gpus]
-
-
-@contextmanager
-def _work_folder(config: RunConfig, device: str, weights_sha256: str) -> Iterator[Path]:
-    """The folder of what is not finished: a new one, or that of an interrupted run of the same facts."""
-    outdir = config.outdir.absolute()
-    work = outdir.with_name(f".{outdir.name}.run")
-    outdir.parent.mkdir(parents=True, exist_ok=True)
-    with outdir.with_name(f".{outdir.name}.lock").open("w") as lock:
-        if not locks.take(lock):
-            raise UsageError(f"{outdir}: another run is at work on it; wait, or name another --outdir")
-        # A run that had it until now may have finished.
-        refuse_full(config.outdir)
-        facts = _facts(config, device, weights_sha256)
-        if not (work / _FACTS_FILE).exists() or (work / _FACTS_FILE).read_text(errors="replace") != facts:
-            remove_tree(work)
-            work.mkdir()
-            (work / _FACTS_FILE).write_text(facts)
-        yield work
-        Path(lock.name).unlink()
-
-
-def _facts(config: RunConfig, device: str, weights_sha256: str) -> str:
-    """What two runs have in common if one can go on where the other ended; input from a pipe never has."""
-    earlier = [path / MANIFEST_FILE for path in config.reuse]
-    files = [path.absolute() for path in (*config.inputs, *earlier) if path.is_file()]
-    states = [(facts.st_size, facts.st_mtime_ns) for facts in (path.stat() for path in files)]
-    piped = None if all(path.is_file() for path in config.inputs) else os.getpid()
-    told = {name: value for name, value in asdict(config).items() if name not in _MAY_CHANGE}
-    return json.dumps([__version__, device, weights_sha256, told, files, states, piped], default=str)
 
 
 def _told(kind: type[Told], config: RunConfig, **others: Any) -> Told:

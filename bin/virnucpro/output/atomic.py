@@ -43,9 +43,19 @@ def reserve(file: BinaryIO, size: int) -> None:
 
 
 def refuse_full(outdir: Path) -> None:
-    """Raise UsageError where a folder to be made is there already and holds something."""
+    """Raise UsageError where a folder to be made is there already and holds something, or cannot be replaced."""
     if outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
         raise UsageError(f"{outdir}: exists already and is not empty; remove it or name another --outdir")
+    _refuse_fixed(outdir)
+
+
+def _refuse_fixed(outdir: Path) -> None:
+    """Raise UsageError for a folder whose place no other can take at the end, when all is done."""
+    if outdir.exists():
+        mounted = os.path.ismount(outdir)
+        if mounted or outdir.samefile(os.curdir):
+            what = "a mount point" if mounted else "the current folder"
+            raise UsageError(f"{outdir}: {what}, whose place finished results cannot take; name a folder in it")
 
 
 def prepare_new_directory(outdir: Path, *, replaced: bool = False) -> Path:
@@ -55,9 +65,18 @@ def prepare_new_directory(outdir: Path, *, replaced: bool = False) -> Path:
         UsageError: ``outdir`` is there already and holds something, and is not to be ``replaced``; or another program
             is making it.
     """
-    if not replaced:
-        refuse_full(outdir)
-    temporary = outdir.with_name(f".{outdir.name}.partial")
+    (_refuse_fixed if replaced else refuse_full)(outdir)
+    # Where a link leads: a name is given to a folder beside, and no link can be replaced by one.
+    final = outdir.resolve()
+    return make_directory(final.with_name(f".{final.name}.partial"), outdir)
+
+
+def make_directory(temporary: Path, outdir: Path) -> Path:
+    """An empty directory in which ``outdir`` is made, locked until its end; a killed run's leftover is cleared.
+
+    Raises:
+        UsageError: another program is making ``outdir``.
+    """
     if temporary.exists():
         handle = _locked(temporary, outdir)
         remove_tree(temporary)
@@ -109,12 +128,13 @@ def _at_work(made: Path) -> UsageError:
 
 
 def publish_directory(temporary: Path, outdir: Path) -> None:
-    """Give a finished folder its final name, once all of it has reached the disk."""
+    """Give a finished folder, whose files have reached the disk, its final name."""
     for folder in (temporary, *(path for path in temporary.rglob("*") if path.is_dir())):
         sync(folder)
-    temporary.replace(outdir)
+    final = outdir.resolve()
+    temporary.replace(final)
     unfinished.end(temporary)
-    sync(outdir.parent)
+    sync(final.parent)
 
 
 def remove_tree(path: Path) -> None:

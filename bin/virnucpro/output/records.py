@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from functools import cache
@@ -60,10 +61,13 @@ class Record:
             raise DataError(f"{path}: not JSON ({error}); {cls._remedy}") from None
 
     def write(self, path: Path) -> None:
-        """Write the record into a file."""
+        """Write the record into a file, to the disk."""
         content = self.to_dict()
         text = json.dumps({**content, DIGEST: _digest(content)}, allow_nan=False, **self._layout)
-        path.write_text(text + "\n", encoding="utf-8")
+        with path.open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as the file holds them."""

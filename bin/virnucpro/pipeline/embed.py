@@ -27,6 +27,7 @@ from virnucpro.monitor import clock
 from virnucpro.monitor.gpu import DEFAULT_INTERVAL_SECONDS, DeviceSampler
 from virnucpro.monitor.metrics import write_shard_metrics
 from virnucpro.monitor.run_verdict import run_verdict
+from virnucpro.output.atomic import refuse_full
 from virnucpro.output.contracts import ModelDescription, ShardRun, ShardSummary
 from virnucpro.output.files import SHARD_SUMMARY_FILE
 from virnucpro.output.overlap import Behind
@@ -58,6 +59,7 @@ def embed_shard(config: EmbedConfig) -> ShardSummary:
     Raises:
         VirnucproError: with the exit code for Nextflow; the output directory is then not there.
     """
+    refuse_full(config.outdir)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = select_device(config.device, config.precision)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import sys
 from concurrent.futures import Future
@@ -16,6 +15,7 @@ from virnucpro import unfinished
 from virnucpro.config import TRAINED_RESIDUES, SplitConfig, absolute_layers
 from virnucpro.errors import DataError
 from virnucpro.fasta_source import FastaSource
+from virnucpro.output.atomic import make_directory, sync
 from virnucpro.output.contracts import ModelDescription, PlannedShard, ReuseEntry, SplitSummary, VectorFacts
 from virnucpro.output.digests import file_digests
 from virnucpro.output.files import MANIFEST_FILE, REJECTED_FILE, SHARDS_DIR, SPLIT_SUMMARY_FILE
@@ -38,7 +38,7 @@ from virnucpro.split.write_ledger import write_ledger
 from virnucpro.split.write_shards import WINDOW_BYTES, ShardTask, ShardTotals, write_shard
 from virnucpro.windows import computed_tokens, trained_limit, window_counts
 
-_TEMPORARY_PREFIX: Final = ".split-"
+_TEMPORARY: Final = ".split.partial"
 
 
 def split(config: SplitConfig) -> SplitSummary:
@@ -47,17 +47,15 @@ def split(config: SplitConfig) -> SplitSummary:
     The summary is renamed into place last: where it stands, everything else does.
 
     Raises:
-        VirnucproError: the input, the model description or earlier results cannot be used; nothing is left behind.
+        VirnucproError: the input, the model description or earlier results cannot be used, or another program is
+            splitting into the folder; nothing is left behind.
         OSError: reading or writing failed; nothing is left behind.
     """
     model = ModelDescription.read(config.model_json)
     vectors = _vectors(config, model)
     config.outdir.mkdir(parents=True, exist_ok=True)
-    for stale in config.outdir.glob(f"{_TEMPORARY_PREFIX}*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    work = unfinished.begin(config.outdir / f"{_TEMPORARY_PREFIX}{secrets.token_hex(4)}")
+    work = make_directory(config.outdir / _TEMPORARY, config.outdir)
     try:
-        work.mkdir(0o700)
         summary = _split_into(work, config, model, vectors)
         _publish(work, config.outdir)
     finally:
@@ -252,12 +250,18 @@ def _summary(
 
 
 def _publish(work: Path, outdir: Path) -> None:
-    """Move the finished parts to their names. The summary of an earlier split goes first, the new one comes last."""
+    """Move the finished parts to their names, from the disk where they are whole.
+
+    The summary of an earlier split goes first, the new one comes last.
+    """
+    for path in (*(work / SHARDS_DIR).iterdir(), work / SHARDS_DIR, *filter(Path.is_file, work.iterdir())):
+        sync(path)
     (outdir / SPLIT_SUMMARY_FILE).unlink(missing_ok=True)
     if (outdir / SHARDS_DIR).exists():
         (outdir / SHARDS_DIR).rename(work / "replaced")
     for name in (SHARDS_DIR, MANIFEST_FILE, REJECTED_FILE, SPLIT_SUMMARY_FILE):
         (work / name).rename(outdir / name)
+    sync(outdir)
 
 
 def _in_words(summary: SplitSummary, config: SplitConfig) -> str:

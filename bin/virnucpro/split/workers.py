@@ -10,6 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Final, Self, TypeVar
 
+from virnucpro import unfinished
 from virnucpro.children import TiedForkContext, end_with_parent, standstill
 from virnucpro.errors import TryAgainError
 from virnucpro.machine import usable_cores
@@ -111,6 +112,7 @@ def take(payload: Payload) -> bytes:
 
 def _enter_worker(parent: int, slots: list[mmap.mmap]) -> None:
     _slots[:] = slots
+    unfinished.let_go()
     _keep_memory()
     end_with_parent(parent)
 
