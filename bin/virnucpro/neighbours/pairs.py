@@ -88,7 +88,7 @@ def _steps(cosines: Array, groups: Array, sizes: Array, count: int) -> Iterator[
         taken = np.minimum(sizes[groups[first : first + _GROUPS]], count)
         # Where nearer sequences have ``count`` records, others have none of the nearest, unless they are as near.
         nearer = np.cumsum(taken, axis=1) - taken
-        furthest = np.where(nearer < count, cosine, np.inf).min(axis=1, keepdims=True)
+        furthest = np.where(nearer < count, cosine, np.inf).min(axis=1, keepdims=True, initial=np.inf)
         taken[cosine < furthest] = 0
         ends = np.cumsum(taken.sum(axis=1))
         begin = 0
