@@ -27,12 +27,17 @@ def write_ledger(spool: Spool, starts: npt.NDArray[np.int64], path: Path) -> int
     Args:
         starts: first unique index of each shard.
     """
-    # Sorted samples, and which each file is of.
-    samples = np.unique(spool.samples, return_inverse=True) if spool.samples else None
+    samples = sorted(set(spool.samples))
+    places = {name: place for place, name in enumerate(samples)}
+    sample_of_file = np.array([places[name] for name in spool.samples])
     optional = [*([SAMPLE] if samples else []), *(CONTIG_FIELDS if spool.translated else [])]
     with LedgerWriter(path, optional=optional) as ledger:
         for blocks in _groups(spool.blocks):
-            ledger.write(_rows(spool, blocks, starts, samples))
+            rows = _rows(spool, blocks, starts)
+            if samples:
+                of_blocks = sample_of_file[[block.file_index for block in blocks]]
+                rows[SAMPLE.name] = repeated(np.repeat(of_blocks, [block.records for block in blocks]), samples)
+            ledger.write(rows)
     return ledger.rows
 
 
@@ -51,9 +56,7 @@ def _groups(blocks: Sequence[SpooledBlock]) -> Iterator[list[SpooledBlock]]:
         yield group
 
 
-def _rows(
-    spool: Spool, blocks: list[SpooledBlock], starts: npt.NDArray[np.int64], samples: tuple[Array, Array] | None
-) -> dict[str, Any]:
+def _rows(spool: Spool, blocks: list[SpooledBlock], starts: npt.NDArray[np.int64]) -> dict[str, Any]:
     records = np.array([block.records for block in blocks])
     span = blocks[0].first_ordinal, int(records.sum())
     status = spool.read("status", *span)
@@ -78,10 +81,6 @@ def _rows(
         "unique_index": numbers(unique, unplaced),
         "shard": numbers((np.searchsorted(starts, unique, side="right") - 1).astype(np.int32), unplaced),
     }
-    if samples:
-        names, of_files = samples
-        of_blocks = of_files[[block.file_index for block in blocks]]
-        rows["sample"] = repeated(np.repeat(of_blocks, records), names.tolist())
     if spool.translated:
         rows |= {each.name: headers[each.name] for each in CONTIG_FIELDS}
     if spool.has("reuse_row"):
