@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from foreign_files import genes
 from split_program import ledger, split
@@ -72,3 +73,20 @@ def test_only_line_ends_end_a_line(tmp_path: Path) -> None:
 def test_a_sample_sheet_that_is_not_there(tmp_path: Path) -> None:
     assert "no such sample sheet; check the path" in split(tmp_path, "--sample-sheet", tmp_path / "none", code=66)
     assert "a folder, not a sample sheet; give a table" in split(tmp_path, "--sample-sheet", tmp_path, code=66)
+
+
+def test_of_many_files_and_samples_a_row_group_holds_the_names_about_it(tmp_path: Path) -> None:
+    names = [f"{number:03}" for number in range(300)]
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text("sample,file\n" + "".join(f"of {name},{tmp_path / name}.fasta\n" for name in names))
+    for name in names:
+        (tmp_path / f"{name}.fasta").write_text(">p\nMKVW\n" * 1500)
+    split(tmp_path, "--sample-sheet", sheet)
+    with pq.ParquetFile(tmp_path / "split" / "manifest.parquet") as file:
+        groups = [file.read_row_group(group, columns=["file", "sample"]) for group in range(file.num_row_groups)]
+    assert len(groups) == 4
+    for column, form in (("file", f"{tmp_path}/{{}}.fasta"), ("sample", "of {}")):
+        found = [value for group in groups for value in group[column].to_pylist()]
+        assert found == [form.format(name) for name in names for _ in range(1500)]
+        # A row group of 131,072 rows has 88 files.
+        assert all(len(group[column].chunk(0).dictionary) < 200 for group in groups)

@@ -113,7 +113,8 @@ class LedgerWriter:
         size = self._row_group_rows
         end = table.num_rows - table.num_rows % size if whole_groups_only else table.num_rows
         for start in range(0, end, size):
-            self._file.write(table.slice(start, min(size, end - start)))
+            # What was given in pieces has a dictionary each; where they differ Parquet would have none from there on.
+            self._file.write(table.slice(start, min(size, end - start)).unify_dictionaries())
         self._pending = [table.slice(end)] if end < table.num_rows else []
         self._pending_rows = table.num_rows - end
         self._pending_bytes = sum(each.nbytes for each in self._pending)

@@ -35,8 +35,7 @@ def write_ledger(spool: Spool, starts: npt.NDArray[np.int64], path: Path) -> int
         for blocks in _groups(spool.blocks):
             rows = _rows(spool, blocks, starts)
             if samples:
-                of_blocks = sample_of_file[[block.file_index for block in blocks]]
-                rows[SAMPLE.name] = repeated(np.repeat(of_blocks, [block.records for block in blocks]), samples)
+                rows[SAMPLE.name] = _names(blocks, sample_of_file[[block.file_index for block in blocks]], samples)
             ledger.write(rows)
     return ledger.rows
 
@@ -69,7 +68,7 @@ def _rows(spool: Spool, blocks: list[SpooledBlock], starts: npt.NDArray[np.int64
         "ordinal": numbers(np.arange(span[0], sum(span))),
         "id": headers["id"],
         "description": headers["description"],
-        "file": repeated(np.repeat([block.file_index for block in blocks], records), spool.files),
+        "file": _names(blocks, np.array([block.file_index for block in blocks]), spool.files),
         "length": numbers(lengths, rejected),
         "truncated": numbers(above(lengths, spool.residue_limit), rejected),
         "beyond_trained_length": numbers(above(lengths, spool.trained_limit), rejected),
@@ -87,6 +86,12 @@ def _rows(spool: Spool, blocks: list[SpooledBlock], starts: npt.NDArray[np.int64
         for column in ("reuse_source", "reuse_row"):
             rows[column] = numbers(spool.read(column, *span), status != REUSED)
     return rows
+
+
+def _names(blocks: list[SpooledBlock], of_blocks: Array, names: Sequence[str]) -> pa.DictionaryArray:
+    """A column of the names that the records of each block share; of all names it holds those alone that it needs."""
+    needed, places = np.unique(of_blocks, return_inverse=True)
+    return repeated(np.repeat(places, [block.records for block in blocks]), [names[each] for each in needed])
 
 
 def _hex_keys(keys: Array, rejected: Array) -> pa.StringArray:
