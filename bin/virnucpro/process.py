@@ -45,12 +45,25 @@ def end_process(code: int) -> NoReturn:
     os._exit(code or unwritten)
 
 
+def open_streams() -> None:
+    """Give this process and its children /dev/null for each of the three streams that it was started without.
+
+    A file that is opened later would have the stream's number, and in it what is meant for the stream.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, mode))
+
+
 def _flush() -> int:
     """Write out what both streams hold; returns the exit code where that fails."""
     code = ExitCode.OK
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
+            if stream is not None:
+                stream.flush()
         except OSError:
             code = ExitCode.IO_ERROR
     return int(code)

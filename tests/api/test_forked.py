@@ -36,6 +36,29 @@ def test_a_fork_of_what_computed_on_several_threads_is_told_so(threads: str, tol
     assert done.stdout.startswith(told)
 
 
+NEAREST = """
+import os, sys, torch
+from virnucpro import embed, nearest
+from virnucpro.errors import VirnucproError
+torch.set_num_threads(2)
+table = embed(["MKTAYIAKQRQISFVKSHFSRQ", "MVLSPADKTNVKAAW"], model=sys.argv[1], device="cpu", self_check=False)
+child = os.fork()
+if not child:
+    try:
+        nearest(table, 1, device="cpu")
+    except VirnucproError as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+def test_nor_does_a_fork_look_for_neighbours() -> None:
+    command = [sys.executable, "-c", NEAREST, str(MODEL)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.startswith("UsageError: this process was forked from one")
+
+
 def test_a_missing_file_is_told_before_a_model_is_looked_for(tmp_path: Path) -> None:
     with pytest.raises(InputMissingError, match="no such file"):
         embed(str(tmp_path / "missing.fasta"), model=str(tmp_path / "no" / "model"), device="cpu")

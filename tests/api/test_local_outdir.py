@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 from pathlib import Path
 
@@ -43,6 +44,19 @@ def test_the_current_folder_cannot_be_replaced(program: str, tmp_path: Path) -> 
     assert done.stderr.endswith(
         "error: .: the current folder, whose place finished results cannot take; name a folder in it\n"
     )
+
+
+def test_nor_can_the_root_of_the_file_system(tmp_path: Path) -> None:
+    assert last_line(tmp_path, FEW, "-o", "/", code=2).startswith("/: exists already and is not empty")
+    export = run(tmp_path, *COMMAND, "export", "--results", "none", "--to", "npy", "-o", "/")
+    assert export.returncode in (2, 66) and "Traceback" not in export.stderr
+
+
+def test_it_runs_with_no_stream_open(tmp_path: Path) -> None:
+    """As daemons and some schedulers start programs; what is opened later would have the numbers of the streams."""
+    closed = shlex.join(map(str, [*EMBED, FEW, "-o", "out"])) + " <&- >&- 2>&-"
+    assert run(tmp_path, "bash", "-c", closed).returncode == 0
+    assert run(tmp_path, "bash", "-c", f"{shlex.join(COMMAND)} verify out >&-").returncode == 0
 
 
 def test_nor_can_a_mount_point(small_disk: Path, tmp_path: Path) -> None:

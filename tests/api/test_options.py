@@ -9,17 +9,37 @@ import typing
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from Bio.Seq import MutableSeq, Seq
+from Bio.SeqRecord import SeqRecord
 from e2e.launch import MODEL
 
 import virnucpro
-from virnucpro import Embedder, embed
+from virnucpro import Embedder, embed, nearest
 from virnucpro.api.embedder import EmbedderOptions
-from virnucpro.errors import UsageError
+from virnucpro.errors import DataError, UsageError
 
 RESIDUES = ["MKTAYIAKQRQISFVKSHFSRQ", "MVLSPADKTNVKAAW", "MGSSHHHHHHSSGLVPRGSH"]
+
+
+@pytest.mark.parametrize("kind", [Seq, MutableSeq, lambda text: SeqRecord(Seq(text)), np.array])
+def test_one_sequence_of_another_kind_is_not_taken_for_its_letters(kind: Callable[[str], Any]) -> None:
+    with pytest.raises(UsageError, match=r"^sequences are of type \w+; .*give a list"):
+        embed(kind("MKTAYIAKQR"), model=MODEL, device="cpu", progress=False)
+
+
+def test_numbers_of_neighbours() -> None:
+    table = embed(RESIDUES, model=MODEL, device="cpu", progress=False, self_check=False)
+    assert nearest(table, np.int64(1), device="cpu").num_rows == 3
+    assert nearest(table, 10**9, device="cpu").num_rows == 6
+    for count in (1.5, "3", None, True):
+        with pytest.raises(UsageError, match="but must be a whole number"):
+            nearest(table, count, device="cpu")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="of type DataFrame; give the Arrow table that embed returns"):
+        nearest(table.to_pandas(), 1, device="cpu")
 
 
 @pytest.mark.parametrize(

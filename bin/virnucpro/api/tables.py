@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from virnucpro.api.forked import refuse_forked
+from virnucpro.api.options import as_typed
 from virnucpro.neighbours.config import NeighboursConfig
 from virnucpro.neighbours.neighbours import nearest_pairs
 from virnucpro.neighbours.results import Results
@@ -28,10 +30,11 @@ def nearest(table: pa.Table, count: int = 10, *, reference: pa.Table | None = No
         pair, as in neighbours.parquet of the pipeline.
 
     Raises:
-        UsageError: a count below 1, or no such device.
+        UsageError: a count below 1, no such device, or a process that was forked from one that has computed.
         DataError: tables of different models, layers or poolings, or no table of vectors.
     """
-    asked = NeighboursConfig(Path(), count, device=device)
+    refuse_forked()
+    asked = NeighboursConfig(Path(), as_typed("count", count, int), device=device)
     run = Results.of(table)
     other = run if reference is None else Results.of(reference)
     return pa.concat_tables(nearest_pairs(run, other, asked.neighbours, select_device(asked.device, "fp32"), None))

@@ -51,6 +51,8 @@ def publish(work: Path, outdir: Path) -> None:
 
 def clear_published(outdir: Path) -> None:
     """Remove what a run left beside its results that was killed after it had published them."""
+    if outdir.resolve() == outdir.resolve().parent:
+        return  # the root of the file system has nothing beside it
     work, lock = _beside(outdir)
     if (work / _DONE_FILE).exists() and not (work / RESULTS).exists():
         with _locked(outdir, lock):

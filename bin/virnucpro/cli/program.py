@@ -16,7 +16,7 @@ from virnucpro import __version__
 from virnucpro.children import end_with_task
 from virnucpro.config import Config
 from virnucpro.errors import UsageError, run_reporting_errors, writing_into
-from virnucpro.process import end_process, refuse_pandas
+from virnucpro.process import end_process, open_streams, refuse_pandas
 
 #: Several whole numbers, the first below zero.
 _NEGATIVES: Final = re.compile(r"-\d+(,-?\d+)+")
@@ -29,6 +29,7 @@ _LIST = 'a JSON list of {"path": ..., "name": what messages and the ledger call 
 
 def run_as_process(main: Callable[[], int]) -> NoReturn:
     """Run a program as the only one of its process, without pandas unless it asks for it; end with its exit code."""
+    open_streams()
     refuse_pandas()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As stderr has it: a name that the terminal's encoding lacks is shown by its escapes, and ends no program.

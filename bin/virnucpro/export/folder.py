@@ -29,6 +29,8 @@ def new_export(outdir: Path, *, overwrite: bool) -> Iterator[Path]:
         OutputError: the block, or what comes after it, raised an OSError that names no file.
     """
     outdir = outdir.resolve()
+    if outdir == outdir.parent:
+        raise UsageError(f"{outdir}: the root of the file system; name another --outdir")
     old = outdir.with_name(f".{outdir.name}.old")
     if old.exists() and not outdir.exists():
         old.replace(outdir)

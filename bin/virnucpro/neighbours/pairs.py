@@ -33,6 +33,7 @@ def pair_tables(
         cosines, groups: (G, C) of ``search``, with C at least ``count`` + 1 where there are so many.
         schema: of the tables.
     """
+    count = min(count, len(reference.groups))
     members, nearest = _nearest_records(reference, cosines, groups, count + 1)
     step = max(1, _PAIRS // (count + 1))
     for start in range(0, max(len(run.groups), 1), step):

@@ -86,6 +86,9 @@ class Results:
     def of(cls, table: pa.Table) -> Results:
         """A table as ``Embedder.embed`` returns it; DataError where it is none."""
 
+        if not isinstance(table, pa.Table):
+            raise DataError(f"the table is of type {type(table).__name__}; give the Arrow table that embed returns")
+
         def batches(column: str) -> Iterator[pa.RecordBatch]:
             yield from table.select([column]).to_batches(_BATCH_ROWS)
 
