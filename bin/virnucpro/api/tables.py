@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +35,7 @@ def nearest(table: pa.Table, count: int = 10, *, reference: pa.Table | None = No
         DataError: tables of different models, layers or poolings, or no table of vectors.
     """
     refuse_forked()
-    asked = NeighboursConfig(Path(), as_typed("count", count, int), device=device)
+    asked = NeighboursConfig(Path(), cast(int, as_typed("count", count, int)), device=device)
     run = Results.of(table)
     other = run if reference is None else Results.of(reference)
     return pa.concat_tables(nearest_pairs(run, other, asked.neighbours, select_device(asked.device, "fp32"), None))
