@@ -236,6 +236,10 @@ def checkEnvironment(folder) {
     if (!programs.resolve('activate').exists()) {
         stop(66, "--python_env ${printable(folder)}: no bin/activate in it; name a virtual environment")
     }
+    // One without a Python of its own, that loads a site's modules for instance, is what it is.
+    if (!java.nio.file.Files.exists(programs.resolve('python3'), java.nio.file.LinkOption.NOFOLLOW_LINKS)) {
+        return
+    }
     def activated = ['bash', '-c', 'source "$0" >/dev/null 2>&1; command -v python3', programs.resolve('activate').toString()].execute().text.trim()
     def parent = activated ? file(activated, glob: false).parent : null
     if (!parent || parent.toRealPath() != programs.toRealPath()) {
