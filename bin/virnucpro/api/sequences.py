@@ -89,7 +89,7 @@ def _remedy(sequences: object) -> str | None:
     """What to give in the place of things that would be iterated over as what they are not."""
     if hasattr(sequences, "read"):
         return "give the file's path"
-    if hasattr(sequences, "seq") or hasattr(type(sequences), "reverse_complement"):
+    if hasattr(type(sequences), "seq") or hasattr(type(sequences), "reverse_complement"):
         return "one sequence of Biopython's: give a list, [str(sequence)], or a mapping, {record.id: str(record.seq)}"
     if getattr(sequences, "ndim", 1) == 0:
         return "give a list of sequences"
