@@ -105,7 +105,7 @@ def matching(text, options) {
     return files(options, "${escaped == '/' ? '' : escaped}/${base.relativize(path)}").findAll { each -> each.exists() }
 }
 
-/** In the locale POSIX, of cron and bare containers, Java has no name with other letters than ASCII's, and shows them as this one. */
+/** In the locale POSIX, of cron and bare containers, Java reads letters other than ASCII's as U+FFFD and can write none. */
 def encodable(name, text) {
     def encoding = System.getProperty('sun.jnu.encoding')
     if (text.contains('\uFFFD') || !java.nio.charset.Charset.forName(encoding).newEncoder().canEncode(text)) {
